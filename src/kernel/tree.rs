@@ -1,0 +1,518 @@
+//! Which cgroups there are: the tree, and what changed in it.
+//!
+//! Changes come from inotify watches on one tree (every runtime creates a
+//! container's cgroups in all of them), and, where watches do not suffice, from
+//! the link count of the directories, which cgroup filesystems keep at two plus
+//! the number of children. Every minute everything is listed again, so that
+//! nothing depends on events alone. Cgroups that vanish between listing and
+//! reading are normal.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::stat::{Mode, fstatat};
+
+use super::ReadError;
+use super::cgroup::{Layout, TreeId, TreeRoot};
+use super::handles::{CgroupFiles, Reader, inode_of};
+use crate::snapshot::Cgroup;
+
+/// How often everything is listed again.
+const FULL_SCAN: Duration = Duration::from_secs(60);
+
+/// For so many ticks a new cgroup is looked for in the trees it is missing in:
+/// runtimes create the directories of one container one after the other.
+const SETTLING_TICKS: u32 = 8;
+
+/// Systemd makes one cgroup per mount unit; they hold no processes of interest.
+const IGNORED_SUFFIX: &[u8] = b".mount";
+
+/// One cgroup.
+#[derive(Debug)]
+pub struct Node {
+    /// Never used twice, also when a path comes back.
+    pub id: u64,
+    /// The row's unchanging part.
+    pub cgroup: Arc<Cgroup>,
+    /// Directories and handles.
+    pub files: CgroupFiles,
+    /// Has no child cgroups.
+    pub leaf: bool,
+    /// Ticks since it was found.
+    pub age: u32,
+    /// A file in its directory was written: limits may have changed.
+    pub spec_changed: bool,
+    links: Box<[u64]>,
+}
+
+impl Node {
+    /// Whether this is the root cgroup.
+    pub fn is_root(&self) -> bool {
+        self.files.relative() == c"."
+    }
+}
+
+/// What the tree noticed about itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TreeCounts {
+    /// Cgroups found but not followed because of the limit, now.
+    pub over_limit: u64,
+    /// Directories that could not be listed, since start.
+    pub unreadable: u64,
+    /// Times the kernel dropped inotify events, since start.
+    pub overflows: u64,
+    /// Directories watched; 0 when changes are found by polling.
+    pub watches: u64,
+    /// Cgroups that appeared, since start.
+    pub appeared: u64,
+    /// Cgroups that vanished, since start.
+    pub vanished: u64,
+}
+
+/// The cgroups of a host.
+#[derive(Debug)]
+pub struct Tree {
+    /// Sorted by path; the root is first.
+    pub nodes: Vec<Node>,
+    /// Ids of cgroups that vanished in the last update.
+    pub removed: Vec<u64>,
+    /// Self-observation.
+    pub counts: TreeCounts,
+    max_cgroups: usize,
+    next_id: u64,
+    watcher: Option<Watcher>,
+    dirty: BTreeSet<CString>,
+    last_full: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    inotify: Inotify,
+    paths: HashMap<WatchDescriptor, CString>,
+}
+
+struct Child {
+    relative: CString,
+    inode: u64,
+}
+
+/// Makes the unchanging part of a row from path and creation time.
+pub type Describe<'a> = &'a mut dyn FnMut(String, Option<u64>) -> Arc<Cgroup>;
+
+impl Tree {
+    /// An empty tree that will follow at most `max_cgroups`.
+    pub fn new(max_cgroups: usize) -> Self {
+        let watcher = match Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC) {
+            Ok(inotify) => Some(Watcher { inotify, paths: HashMap::new() }),
+            Err(error) => {
+                tracing::warn!(%error, "no inotify instance to be had: new cgroups are found by polling");
+                None
+            }
+        };
+        Tree {
+            nodes: Vec::new(),
+            removed: Vec::new(),
+            counts: TreeCounts::default(),
+            max_cgroups,
+            next_id: 1,
+            watcher,
+            dirty: BTreeSet::new(),
+            last_full: None,
+        }
+    }
+
+    /// Brings the nodes up to date; `boot` is the earliest creation time possible.
+    pub fn update(&mut self, layout: &Layout, reader: &mut Reader, boot: Option<u64>, describe: Describe<'_>) {
+        self.removed.clear();
+        self.drain_events();
+        let full = self.last_full.is_none_or(|at| at.elapsed() >= FULL_SCAN);
+        let mut scan = Scan { layout, reader, added: BTreeMap::new(), changed: false };
+        if full {
+            self.counts.over_limit = 0;
+            self.last_full = Some(Instant::now());
+            self.dirty.clear();
+            self.full_scan(&mut scan);
+        } else {
+            self.poll_links(&mut scan);
+            self.settle(&mut scan);
+            for relative in std::mem::take(&mut self.dirty) {
+                for tree in 0..layout.trees.len() {
+                    self.sync(&mut scan, tree, &relative, false);
+                }
+            }
+        }
+        let Scan { added, changed, .. } = scan;
+        self.finish(layout, reader, boot, describe, added, changed);
+    }
+
+    /// A read found the cgroup gone: its parent is listed again next time, since
+    /// the name may have come back.
+    pub fn suspect_parent(&mut self, relative: &CStr) {
+        let bytes = relative.to_bytes();
+        let parent = bytes.iter().rposition(|b| *b == b'/').and_then(|at| bytes.get(..at)).unwrap_or(b".");
+        if let Ok(parent) = CString::new(parent) {
+            self.dirty.insert(parent);
+        }
+    }
+
+    fn finish(
+        &mut self,
+        layout: &Layout,
+        reader: &mut Reader,
+        boot: Option<u64>,
+        describe: Describe<'_>,
+        added: BTreeMap<String, (CgroupFiles, Box<[u64]>)>,
+        mut changed: bool,
+    ) {
+        let before = self.nodes.len();
+        let removed = &mut self.removed;
+        self.nodes.retain_mut(|node| {
+            node.age = node.age.saturating_add(1);
+            let gone = node.files.is_gone();
+            if gone {
+                reader.close_cgroup(&mut node.files);
+                removed.push(node.id);
+            }
+            !gone
+        });
+        changed |= self.nodes.len() != before;
+        self.counts.vanished += (before - self.nodes.len()) as u64;
+        for (path, (mut files, links)) in added {
+            if files.is_gone() {
+                reader.close_cgroup(&mut files);
+                continue;
+            }
+            self.counts.appeared += 1;
+            changed = true;
+            let created = created(layout, &files, boot);
+            self.nodes.push(Node {
+                id: self.next_id,
+                cgroup: describe(path, created),
+                files,
+                leaf: true,
+                age: 0,
+                spec_changed: true,
+                links,
+            });
+            self.next_id += 1;
+        }
+        if changed {
+            self.nodes.sort_unstable_by(|a, b| a.cgroup.path.cmp(&b.cgroup.path));
+            self.mark_leaves();
+        }
+        self.counts.watches = self.watcher.as_ref().map_or(0, |w| w.paths.len() as u64);
+    }
+
+    fn mark_leaves(&mut self) {
+        let mut parents: BTreeSet<&str> = BTreeSet::new();
+        for node in &self.nodes {
+            if let Some((parent, name)) = node.cgroup.path.rsplit_once('/')
+                && !name.is_empty()
+            {
+                parents.insert(if parent.is_empty() { "/" } else { parent });
+            }
+        }
+        let leaves: Vec<bool> = self.nodes.iter().map(|n| !parents.contains(n.cgroup.path.as_str())).collect();
+        for (node, leaf) in self.nodes.iter_mut().zip(leaves) {
+            node.leaf = leaf;
+        }
+    }
+
+    fn find(&mut self, path: &str) -> Option<&mut Node> {
+        let index = self.nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(path)).ok()?;
+        self.nodes.get_mut(index)
+    }
+
+    fn full_scan(&mut self, scan: &mut Scan<'_>) {
+        for tree in 0..scan.layout.trees.len() {
+            let Some(root) = scan.layout.trees.get(tree) else { continue };
+            match inode_of(root.handle(), c".") {
+                Ok(inode) => self.place(scan, tree, Child { relative: c".".to_owned(), inode }),
+                Err(_) => continue,
+            };
+            self.sync(scan, tree, c".", true);
+        }
+    }
+
+    /// Link counts where no event would tell: every directory when polling,
+    /// else the top two levels of the trees that are not watched.
+    fn poll_links(&mut self, scan: &mut Scan<'_>) {
+        let polling = self.watcher.is_none();
+        for node in &mut self.nodes {
+            let top = node.cgroup.path.bytes().skip(1).all(|b| b != b'/');
+            let from = usize::from(!polling);
+            let to = if top { scan.layout.trees.len() } else { 1 };
+            for tree in from..to {
+                if node.files.directories.get(tree).is_none_or(|d| d.inode == 0) {
+                    continue;
+                }
+                let Ok(links) = scan.reader.links(scan.layout, &node.files, tree) else { continue };
+                // Filesystems that do not count children keep the number at one.
+                if node.links.get(tree) != Some(&links) || links < 2 {
+                    if let Some(slot) = node.links.get_mut(tree) {
+                        *slot = links;
+                    }
+                    self.dirty.insert(node.files.relative().to_owned());
+                }
+            }
+        }
+    }
+
+    /// Looks for new cgroups in the trees they were missing in.
+    fn settle(&mut self, scan: &mut Scan<'_>) {
+        for node in self.nodes.iter_mut().filter(|n| n.age < SETTLING_TICKS) {
+            for (tree, root) in scan.layout.trees.iter().enumerate() {
+                if node.files.directories.get(tree).is_some_and(|d| d.inode == 0)
+                    && let Ok(inode) = inode_of(root.handle(), node.files.relative())
+                    && let Some(directory) = node.files.directories.get_mut(tree)
+                {
+                    directory.inode = inode;
+                }
+            }
+        }
+    }
+
+    /// Compares the children of one directory in one tree with what is known;
+    /// goes down into new children, or into all of them.
+    fn sync(&mut self, scan: &mut Scan<'_>, tree: usize, relative: &CStr, all: bool) {
+        let mut stack = vec![relative.to_owned()];
+        while let Some(directory) = stack.pop() {
+            let Some(root) = scan.layout.trees.get(tree) else { return };
+            let children = match list(root, &directory) {
+                Ok(children) => children,
+                Err(ReadError::Gone) => Vec::new(),
+                Err(error) => {
+                    self.counts.unreadable += 1;
+                    tracing::debug!(path = %path_text(&directory), %error, "cgroup directory cannot be listed");
+                    continue;
+                }
+            };
+            self.drop_missing(scan, tree, &directory, &children);
+            for child in children {
+                let relative = child.relative.clone();
+                if tree == 0 {
+                    self.watch(root.path.as_path(), &relative);
+                }
+                if self.place(scan, tree, child) || all {
+                    stack.push(relative);
+                }
+            }
+        }
+        if tree == 0 && relative == c"." {
+            if let Some(root) = scan.layout.trees.first() {
+                self.watch(root.path.as_path(), c".");
+            }
+        }
+    }
+
+    /// Takes note of one existing directory; true if it is new in this tree.
+    fn place(&mut self, scan: &mut Scan<'_>, tree: usize, child: Child) -> bool {
+        let path = path_text(&child.relative);
+        if let Some((files, _)) = scan.added.get_mut(&path) {
+            let Some(directory) = files.directories.get_mut(tree) else { return false };
+            let new = directory.inode != child.inode;
+            directory.inode = child.inode;
+            return new;
+        }
+        let count = self.nodes.len() + scan.added.len();
+        let max = self.max_cgroups;
+        match self.find(&path) {
+            Some(node) => {
+                let known = node.files.directories.get(tree).map_or(0, |d| d.inode);
+                if known == child.inode {
+                    return false;
+                }
+                if known != 0 {
+                    // The name came back as another cgroup: nothing of the old
+                    // one may be mixed into it, so it starts as a new node.
+                    for index in 0..node.files.directories.len() {
+                        scan.reader.leave_tree(&mut node.files, index);
+                    }
+                } else if !node.files.is_gone() {
+                    if let Some(directory) = node.files.directories.get_mut(tree) {
+                        directory.inode = child.inode;
+                    }
+                    return true;
+                }
+            }
+            None if count >= max => {
+                self.counts.over_limit += 1;
+                return false;
+            }
+            None => {}
+        }
+        let mut files = scan.reader.open_cgroup(child.relative);
+        if let Some(directory) = files.directories.get_mut(tree) {
+            directory.inode = child.inode;
+        }
+        let links = vec![0; scan.layout.trees.len()].into_boxed_slice();
+        scan.added.insert(path, (files, links));
+        scan.changed = true;
+        true
+    }
+
+    /// Known children of a directory that are no longer listed leave this tree,
+    /// with all below them.
+    fn drop_missing(&mut self, scan: &mut Scan<'_>, tree: usize, directory: &CStr, children: &[Child]) {
+        let parent = path_text(directory);
+        let prefix = if parent == "/" { parent } else { format!("{parent}/") };
+        let listed: HashMap<String, u64> = children.iter().map(|c| (path_text(&c.relative), c.inode)).collect();
+        let start = self.nodes.partition_point(|n| n.cgroup.path.as_str() < prefix.as_str());
+        for node in self.nodes.iter_mut().skip(start) {
+            let Some(below) = node.cgroup.path.strip_prefix(&prefix) else { break };
+            if below.is_empty() {
+                continue;
+            }
+            let name_end = prefix.len() + below.find('/').unwrap_or(below.len());
+            let child = node.cgroup.path.get(..name_end).unwrap_or_default();
+            if !listed.contains_key(child) {
+                scan.reader.leave_tree(&mut node.files, tree);
+            }
+        }
+    }
+
+    fn watch(&mut self, root: &Path, relative: &CStr) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let path = root.join(std::ffi::OsStr::from_bytes(relative.to_bytes()));
+        // Written and closed: limits of this directory changed. The kernel's own
+        // notifications (memory.events and the like) do not close.
+        let mask = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_ONLYDIR;
+        match watcher.inotify.add_watch(&path, mask) {
+            Ok(descriptor) => {
+                watcher.paths.insert(descriptor, relative.to_owned());
+            }
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    watches = watcher.paths.len(),
+                    "no more inotify watches to be had (fs.inotify.max_user_watches): new cgroups are found by polling"
+                );
+                self.watcher = None;
+            }
+        }
+    }
+
+    fn drain_events(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let mut specs: Vec<CString> = Vec::new();
+        while let Ok(events) = watcher.inotify.read_events() {
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    self.counts.overflows += 1;
+                    self.last_full = None;
+                } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                    watcher.paths.remove(&event.wd);
+                } else if let Some(path) = watcher.paths.get(&event.wd) {
+                    if !event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE) {
+                        self.dirty.insert(path.clone());
+                    } else if specs.last() != Some(path) {
+                        specs.push(path.clone());
+                    }
+                }
+            }
+        }
+        for relative in specs {
+            if let Some(node) = self.find(&path_text(&relative)) {
+                node.spec_changed = true;
+            }
+        }
+    }
+}
+
+struct Scan<'a> {
+    layout: &'a Layout,
+    reader: &'a mut Reader,
+    added: BTreeMap<String, (CgroupFiles, Box<[u64]>)>,
+    changed: bool,
+}
+
+/// The child cgroups of a directory.
+fn list(root: &TreeRoot, relative: &CStr) -> Result<Vec<Child>, ReadError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut dir = Dir::openat(root.handle(), relative, flags, Mode::empty()).map_err(ReadError::from)?;
+    let mut children = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry.map_err(ReadError::from)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." || name.ends_with(IGNORED_SUFFIX) {
+            continue;
+        }
+        let child = || -> Option<CString> {
+            if relative == c"." {
+                return CString::new(name).ok();
+            }
+            CString::new([relative.to_bytes(), b"/", name].concat()).ok()
+        };
+        match entry.file_type().filter(|t| root.is_cgroupfs || *t != Type::Directory) {
+            Some(Type::Directory) => {
+                let Some(relative) = child() else { continue };
+                children.push(Child { relative, inode: entry.ino() });
+            }
+            None => {
+                let Some(relative) = child() else { continue };
+                // A captured tree: other filesystems may list other inode numbers than they stat.
+                let Ok(stat) = fstatat(root.handle(), relative.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                    continue;
+                };
+                if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+                    children.push(Child { relative, inode: stat.st_ino });
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(children)
+}
+
+/// Earliest mtime of the cgroup's directories and of the file that is never
+/// written after creation, seconds since the epoch.
+fn created(layout: &Layout, files: &CgroupFiles, boot: Option<u64>) -> Option<u64> {
+    let mut earliest: Option<u64> = None;
+    for (index, root) in layout.trees.iter().enumerate() {
+        if !u8::try_from(index).is_ok_and(|i| files.exists_in(TreeId(i))) {
+            continue;
+        }
+        let marker: &[u8] = if root.v2 { b"/cgroup.events" } else { b"/cgroup.clone_children" };
+        let marker = CString::new([files.relative().to_bytes(), marker].concat()).ok();
+        for path in [Some(files.relative()), marker.as_deref()].into_iter().flatten() {
+            let Ok(stat) = fstatat(root.handle(), path, AtFlags::empty()) else { continue };
+            if let Ok(mtime) = u64::try_from(stat.st_mtime)
+                && mtime > 0
+            {
+                earliest = Some(earliest.map_or(mtime, |e| e.min(mtime)));
+            }
+        }
+    }
+    Some(earliest?.max(boot.unwrap_or(0)))
+}
+
+/// A relative path as the `id` label shows it; bytes that are not UTF-8 become
+/// `\xHH`, so that different names stay different.
+pub fn path_text(relative: &CStr) -> String {
+    let bytes = relative.to_bytes();
+    if bytes == b"." {
+        return "/".to_owned();
+    }
+    let mut out = String::with_capacity(bytes.len() + 1);
+    out.push('/');
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}

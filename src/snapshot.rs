@@ -1,0 +1,587 @@
+//! What one tick found: plain data, no I/O.
+//!
+//! A [`Snapshot`] is filled by the reader thread, published behind an `Arc` and
+//! never changed afterwards; every output renders from it. Absent is `None`
+//! (the kernel did not tell), unlimited is [`Limit::Max`]; neither is ever 0.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nonmax::NonMaxU64;
+use serde::Serialize;
+
+/// One kernel figure, or `None` where the kernel does not tell it.
+///
+/// Eight bytes wide, because a row carries about fifty of them: the value
+/// `u64::MAX` itself cannot be held, and no counter or gauge of ours reaches it.
+pub type Reading = Option<NonMaxU64>;
+
+/// Wraps a figure the kernel gave.
+#[inline]
+pub fn reading(value: u64) -> Reading {
+    NonMaxU64::new(value)
+}
+
+/// A limit as the kernel states it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// `max` on v2; -1 or a value of at least 2^62 on v1.
+    Max,
+    /// A number in the file's own unit.
+    Value(u64),
+}
+
+impl Limit {
+    /// The number, unless unlimited.
+    #[inline]
+    pub fn value(self) -> Option<u64> {
+        match self {
+            Limit::Max => None,
+            Limit::Value(v) => Some(v),
+        }
+    }
+}
+
+/// Why a tick ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// On the wall-clock grid of the interval: pushed, and a base of rates.
+    Grid,
+    /// Asked for by a scrape that found the last one too old: pull only.
+    Fresh,
+}
+
+/// Which cgroup hierarchies the host mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hierarchy {
+    /// cgroup v1 controllers only.
+    V1,
+    /// One cgroup v2 tree with all controllers.
+    V2,
+    /// v1 controllers plus a v2 tree that may carry `cpu.stat` and PSI.
+    Hybrid,
+}
+
+/// Everything one tick found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// Counts up by one a tick, from 1.
+    pub sequence: u64,
+    /// Why the tick ran.
+    pub origin: Origin,
+    /// Wall clock at the start of the reads, milliseconds since the epoch.
+    pub wall_ms: u64,
+    /// Monotonic clock at the same moment, for ages and rates.
+    #[serde(skip)]
+    pub monotonic: Instant,
+    /// How long the reads took.
+    #[serde(skip)]
+    pub duration: Duration,
+    /// The layout the figures come from.
+    pub hierarchy: Hierarchy,
+    /// What the machine is; shared between ticks until it changes.
+    pub machine: Arc<Machine>,
+    /// Mounted filesystems and their space; refreshed off the tick.
+    pub filesystems: Arc<Filesystems>,
+    /// The line of `/proc/diskstats` for each of `filesystems.mounts`, by index.
+    pub disks: Vec<Option<DiskStats>>,
+    /// One row per cgroup, sorted by path; the root `/` is first.
+    pub cgroups: Vec<CgroupSample>,
+}
+
+/// One cgroup's figures in one tick.
+#[derive(Debug, Clone, Serialize)]
+pub struct CgroupSample {
+    /// Who it is; shared between ticks.
+    #[serde(flatten)]
+    pub cgroup: Arc<Cgroup>,
+    /// Whether it has no child cgroups, so that its own figures and those of
+    /// its subtree are the same.
+    pub leaf: bool,
+    /// `cpu` kind.
+    pub cpu: CpuStats,
+    /// `memory` kind.
+    pub memory: MemoryStats,
+    /// `diskIO` kind: one entry per block device.
+    pub io: Vec<IoDevice>,
+    /// `pressure` kind.
+    pub pressure: PressureStats,
+    /// `process` kind.
+    pub process: ProcessStats,
+    /// `network` kind: interfaces of the network namespace this cgroup owns.
+    pub network: Vec<Interface>,
+    /// `hugetlb` kind: one entry per page size.
+    pub hugetlb: Vec<HugetlbStats>,
+    /// `cpuLoad` kind.
+    pub load: LoadStats,
+    /// Limits, weights and requests.
+    pub spec: Spec,
+}
+
+impl CgroupSample {
+    /// An empty row for `cgroup`.
+    pub fn new(cgroup: Arc<Cgroup>) -> Self {
+        CgroupSample {
+            cgroup,
+            leaf: true,
+            cpu: CpuStats::default(),
+            memory: MemoryStats::default(),
+            io: Vec::new(),
+            pressure: PressureStats::default(),
+            process: ProcessStats::default(),
+            network: Vec::new(),
+            hugetlb: Vec::new(),
+            load: LoadStats::default(),
+            spec: Spec::default(),
+        }
+    }
+
+    /// Makes the row empty again and gives it to `cgroup`; buffers are kept.
+    pub fn reset(&mut self, cgroup: &Arc<Cgroup>) {
+        if !Arc::ptr_eq(&self.cgroup, cgroup) {
+            self.cgroup = Arc::clone(cgroup);
+        }
+        self.leaf = true;
+        let mut per_cpu_ns = std::mem::take(&mut self.cpu.per_cpu_ns);
+        per_cpu_ns.clear();
+        self.cpu = CpuStats { per_cpu_ns, ..CpuStats::default() };
+        self.memory = MemoryStats::default();
+        self.io.clear();
+        self.pressure = PressureStats::default();
+        self.process = ProcessStats::default();
+        self.network.clear();
+        self.hugetlb.clear();
+        self.load = LoadStats::default();
+        self.spec = Spec::default();
+    }
+}
+
+/// The unchanging part of a cgroup's row.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cgroup {
+    /// Path below the cgroup mount; `/` is the root. The `id` label.
+    #[serde(rename = "id")]
+    pub path: String,
+    /// When it was created, seconds since the epoch: the earliest mtime of its
+    /// directories and of `cgroup.clone_children` (v1) or `cgroup.events` (v2),
+    /// not before boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<u64>,
+    /// Which container it is, where that is known.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// The base labels, escaped once, as they stand between `{` and `}`.
+    #[serde(skip)]
+    pub labels: String,
+}
+
+/// The names a container goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// The runtime's name for the container. The `name` label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image it runs. The `image` label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// CPU time and throttling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CpuStats {
+    /// v1 `cpuacct.usage`; v2 `cpu.stat:usage_usec`. Nanoseconds.
+    pub usage_ns: Reading,
+    /// v1 `cpuacct.stat:user`; v2 `cpu.stat:user_usec`. Nanoseconds.
+    pub user_ns: Reading,
+    /// v1 `cpuacct.stat:system`; v2 `cpu.stat:system_usec`. Nanoseconds.
+    pub system_ns: Reading,
+    /// `cpu.stat:nr_periods`: enforcement periods that have passed.
+    pub periods: Reading,
+    /// `cpu.stat:nr_throttled`: periods in which it was throttled.
+    pub throttled_periods: Reading,
+    /// v1 `cpu.stat:throttled_time`; v2 `cpu.stat:throttled_usec`. Nanoseconds.
+    pub throttled_ns: Reading,
+    /// `cpu.stat:nr_bursts` (5.14).
+    pub burst_periods: Reading,
+    /// v1 `cpu.stat:burst_time`; v2 `cpu.stat:burst_usec`. Nanoseconds.
+    pub burst_ns: Reading,
+    /// v1 `cpuacct.usage_percpu`, one figure per possible CPU; `percpu` kind only.
+    pub per_cpu_ns: Vec<u64>,
+}
+
+/// Memory in bytes unless said otherwise; the whole subtree unless said otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryStats {
+    /// v1 `memory.usage_in_bytes`; v2 `memory.current`, at the root anon + file.
+    pub usage: Reading,
+    /// v1 `memory.max_usage_in_bytes`; v2 `memory.peak` (5.19).
+    pub peak: Reading,
+    /// usage - inactive_file, not below 0.
+    pub working_set: Reading,
+    /// v1 `memory.stat:total_cache`; v2 `memory.stat:file`.
+    pub cache: Reading,
+    /// v1 `memory.stat:total_rss`; v2 `memory.stat:anon`.
+    pub rss: Reading,
+    /// v1 `memory.stat:total_swap`; v2 `memory.swap.current`, at the root from meminfo.
+    pub swap: Reading,
+    /// v1 `memory.kmem.usage_in_bytes`; v2 `memory.stat:kernel` (5.18).
+    pub kernel: Reading,
+    /// v1 `memory.stat:total_mapped_file`; v2 `memory.stat:file_mapped`.
+    pub mapped_file: Reading,
+    /// v1 `memory.stat:total_active_file`; v2 `memory.stat:active_file`.
+    pub active_file: Reading,
+    /// v1 `memory.stat:total_inactive_file`; v2 `memory.stat:inactive_file`.
+    pub inactive_file: Reading,
+    /// v1 `memory.stat:total_dirty`; v2 `memory.stat:file_dirty`.
+    pub dirty: Reading,
+    /// v1 `memory.stat:total_writeback`; v2 `memory.stat:file_writeback`.
+    pub writeback: Reading,
+    /// v1 `memory.failcnt`; v2 `memory.events:max`. Times usage hit the limit.
+    pub failcnt: Reading,
+    /// v1 `memory.stat:pgfault`: page faults of this cgroup alone.
+    pub pgfault_own: Reading,
+    /// v1 `memory.stat:pgmajfault`: major faults of this cgroup alone.
+    pub pgmajfault_own: Reading,
+    /// v1 `memory.stat:total_pgfault`; v2 `memory.stat:pgfault`.
+    pub pgfault: Reading,
+    /// v1 `memory.stat:total_pgmajfault`; v2 `memory.stat:pgmajfault`.
+    pub pgmajfault: Reading,
+    /// v2 `memory.stat:pgscan`, pages.
+    pub pgscan: Reading,
+    /// v2 `memory.stat:pgsteal`, pages.
+    pub pgsteal: Reading,
+    /// `memory.stat:[total_]workingset_refault_file` (5.9), refaults.
+    pub refault_file: Reading,
+    /// `memory.stat:[total_]workingset_refault_anon` (5.9), refaults.
+    pub refault_anon: Reading,
+    /// v2 `memory.events:low`.
+    pub events_low: Reading,
+    /// v2 `memory.events:high`.
+    pub events_high: Reading,
+    /// v2 `memory.events:max`.
+    pub events_max: Reading,
+    /// v2 `memory.events:oom`.
+    pub events_oom: Reading,
+    /// Processes of this cgroup alone killed by the OOM killer:
+    /// v1 `memory.oom_control:oom_kill` (4.13); v2 `memory.events.local:oom_kill`
+    /// (5.2), before that `memory.events:oom_kill`.
+    pub oom_kills: Reading,
+}
+
+/// Figures of one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IoDevice {
+    /// Device numbers as in `MAJ:MIN`.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// `/dev/<disk>`, or empty while the kernel names no such disk.
+    pub name: Arc<str>,
+    /// Bytes by operation. v1 `*io_service_bytes*`; v2 `io.stat` rbytes, wbytes, dbytes.
+    pub bytes: IoOperations,
+    /// Requests by operation. v1 `*io_serviced*`; v2 `io.stat` rios, wios, dios.
+    pub ios: IoOperations,
+    /// v1 `*io_service_time*`, nanoseconds, by operation (BFQ or CFQ only).
+    pub service_time_ns: IoOperations,
+    /// v1 `*io_merged*`, requests, by operation (BFQ or CFQ only).
+    pub merged: IoOperations,
+    /// v1 `*io_queued*:Total`, requests now queued (BFQ or CFQ only).
+    pub queued: Reading,
+    /// v1 `*sectors*` of 512 bytes, both directions (BFQ or CFQ only).
+    pub sectors: Reading,
+    /// v2 `io.stat:cost.usage`, microseconds (blk-iocost only).
+    pub cost_usage_usec: Reading,
+    /// v2 `io.stat:cost.wait`, microseconds.
+    pub cost_wait_usec: Reading,
+    /// v2 `io.stat:cost.indebt`, microseconds.
+    pub cost_indebt_usec: Reading,
+    /// v2 `io.stat:cost.indelay`, microseconds.
+    pub cost_indelay_usec: Reading,
+}
+
+/// One figure per kind of operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct IoOperations {
+    /// Reads.
+    pub read: Reading,
+    /// Writes.
+    pub write: Reading,
+    /// Synchronous operations (v1).
+    pub sync: Reading,
+    /// Asynchronous operations (v1).
+    pub r#async: Reading,
+    /// Discards (4.20).
+    pub discard: Reading,
+    /// The kernel's own sum (v1).
+    pub total: Reading,
+}
+
+/// Pressure stall information of one cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PressureStats {
+    /// `cpu.pressure`.
+    pub cpu: Pressure,
+    /// `memory.pressure`.
+    pub memory: Pressure,
+    /// `io.pressure`.
+    pub io: Pressure,
+}
+
+/// One pressure file: totals in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pressure {
+    /// `some total`: at least one task stalled.
+    pub some_usec: Reading,
+    /// `full total`: all non-idle tasks stalled. Absent for CPU before 5.13.
+    pub full_usec: Reading,
+}
+
+/// Processes and their descriptors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ProcessStats {
+    /// Lines of `cgroup.procs`: processes of this cgroup alone.
+    pub processes: Reading,
+    /// `pids.current`: threads of the subtree.
+    pub threads: Reading,
+    /// Open descriptors of those processes, from `/proc/<pid>/fd`.
+    pub file_descriptors: Reading,
+    /// Those among them that are sockets.
+    pub sockets: Reading,
+    /// `Max open files` soft limit of the oldest process, from `/proc/<pid>/limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_files: Option<Limit>,
+}
+
+/// One interface of a network namespace, from `/proc/<pid>/net/dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Interface name, at most 15 bytes.
+    pub name: InterfaceName,
+    /// Receive direction.
+    pub receive: Traffic,
+    /// Transmit direction.
+    pub transmit: Traffic,
+}
+
+/// Counters of one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Errors.
+    pub errors: u64,
+    /// Dropped packets.
+    pub dropped: u64,
+}
+
+/// An interface name held inline: the kernel's IFNAMSIZ is 16 with the NUL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceName {
+    bytes: [u8; 16],
+    len: u8,
+}
+
+impl InterfaceName {
+    /// Takes a name of at most 16 bytes of UTF-8.
+    pub fn new(name: &[u8]) -> Option<Self> {
+        std::str::from_utf8(name).ok()?;
+        let mut bytes = [0; 16];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(InterfaceName { bytes, len: u8::try_from(name.len()).ok()? })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        self.bytes.get(..usize::from(self.len)).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or("")
+    }
+}
+
+impl std::fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl Serialize for InterfaceName {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+/// Huge pages of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HugetlbStats {
+    /// As in the file name: `2MB`, `1GB`.
+    pub page_size: Arc<str>,
+    /// v1 `hugetlb.<size>.usage_in_bytes`; v2 `hugetlb.<size>.current`; the
+    /// `.rsvd` file where there is one. Bytes.
+    pub usage: Reading,
+    /// v1 `hugetlb.<size>.max_usage_in_bytes`. Bytes.
+    pub max_usage: Reading,
+    /// v1 `hugetlb.<size>.failcnt`; v2 `hugetlb.<size>.events:max`.
+    pub failcnt: Reading,
+}
+
+/// Task states of this cgroup alone, from the kernel's cgroupstats (v1 only).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LoadStats {
+    /// Tasks asleep.
+    pub sleeping: Reading,
+    /// Tasks running or runnable.
+    pub running: Reading,
+    /// Tasks stopped.
+    pub stopped: Reading,
+    /// Tasks in uninterruptible sleep.
+    pub uninterruptible: Reading,
+    /// Tasks waiting for I/O.
+    pub io_waiting: Reading,
+    /// Running tasks, smoothed over 10 s, times 1000.
+    pub load_milli: Reading,
+    /// Uninterruptible tasks, smoothed over 10 s, times 1000.
+    pub load_d_milli: Reading,
+}
+
+/// What a cgroup is allowed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Spec {
+    /// v1 `cpu.cfs_period_us`; v2 `cpu.max`, second field. Microseconds.
+    pub cpu_period_usec: Reading,
+    /// v1 `cpu.cfs_quota_us`; v2 `cpu.max`, first field. Microseconds.
+    pub cpu_quota_usec: Option<Limit>,
+    /// v1 `cpu.cfs_burst_us`; v2 `cpu.max.burst`. Microseconds.
+    pub cpu_burst_usec: Reading,
+    /// v1 `cpu.shares`.
+    pub cpu_shares: Reading,
+    /// v2 `cpu.weight`.
+    pub cpu_weight: Reading,
+    /// v1 `memory.limit_in_bytes`; v2 `memory.max`; the root has the machine's memory.
+    pub memory_limit: Option<Limit>,
+    /// v1 `memory.memsw.limit_in_bytes` (memory + swap); v2 `memory.swap.max`
+    /// (swap alone); the root has the machine's swap.
+    pub memory_swap_limit: Option<Limit>,
+    /// v1 `memory.soft_limit_in_bytes`; v2 `memory.low`.
+    pub memory_reservation: Option<Limit>,
+    /// v2 `memory.high`.
+    pub memory_high: Option<Limit>,
+    /// v2 `memory.min`.
+    pub memory_min: Option<Limit>,
+    /// `pids.max`.
+    pub threads_max: Option<Limit>,
+}
+
+/// What the machine is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// `/etc/machine-id`, else the boot loader's D-Bus id.
+    pub machine_id: String,
+    /// `/sys/class/dmi/id/product_uuid`, lower case as the kernel gives it.
+    pub system_uuid: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// `/proc/sys/kernel/osrelease`.
+    pub kernel_version: String,
+    /// `PRETTY_NAME` of the host's os-release.
+    pub os_version: String,
+    /// `btime` of `/proc/stat`, seconds since the epoch.
+    pub boot_time: Option<u64>,
+    /// Online logical CPUs.
+    pub cores: Reading,
+    /// Distinct (socket, core) pairs.
+    pub physical_cores: Reading,
+    /// Distinct sockets.
+    pub sockets: Reading,
+    /// s390x books.
+    pub books: Reading,
+    /// s390x drawers.
+    pub drawers: Reading,
+    /// `MemTotal` of `/proc/meminfo`, bytes.
+    pub memory_bytes: Reading,
+    /// `SwapTotal` of `/proc/meminfo`, bytes.
+    pub swap_bytes: Reading,
+    /// Memory modules by type, from EDAC.
+    pub dimms: Vec<Dimm>,
+}
+
+/// Memory modules of one type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dimm {
+    /// `dimm_mem_type`, for example `Registered-DDR4`.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Their capacity together, bytes.
+    pub capacity_bytes: u64,
+}
+
+/// Mounted filesystems.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Filesystems {
+    /// One per device, in mount order.
+    pub mounts: Vec<Filesystem>,
+}
+
+/// One mounted filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Filesystem {
+    /// The `device` label: mount source; tmpfs: mount point; overlay: `overlay_<major>-<minor>`.
+    pub device: String,
+    /// Where it is mounted first.
+    pub mount_point: String,
+    /// `ext4`, `xfs`, ...
+    pub fs_type: String,
+    /// `statfs`: absent when the mount hangs, cannot be reached or is not visible here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space: Option<FilesystemSpace>,
+    /// Seconds since the epoch at which `space` was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space_read_at: Option<u64>,
+}
+
+/// Space of a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FilesystemSpace {
+    /// f_frsize * f_blocks.
+    pub capacity_bytes: u64,
+    /// f_frsize * f_bavail.
+    pub available_bytes: u64,
+    /// f_frsize * (f_blocks - f_bfree).
+    pub usage_bytes: u64,
+    /// f_files; absent where the filesystem has no fixed number (reports 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// f_ffree; absent likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes_free: Option<u64>,
+}
+
+/// One line of `/proc/diskstats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DiskStats {
+    /// Reads completed.
+    pub reads: u64,
+    /// Reads merged.
+    pub reads_merged: u64,
+    /// Sectors of 512 bytes read.
+    pub sectors_read: u64,
+    /// Milliseconds spent reading.
+    pub read_ms: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Writes merged.
+    pub writes_merged: u64,
+    /// Sectors of 512 bytes written.
+    pub sectors_written: u64,
+    /// Milliseconds spent writing.
+    pub write_ms: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Milliseconds with at least one request in flight.
+    pub io_ms: u64,
+    /// Milliseconds weighted by requests in flight.
+    pub weighted_ms: u64,
+}
