@@ -72,13 +72,17 @@ pub enum LayoutError {
         error: ReadError,
     },
     /// No cgroup filesystem is mounted.
-    #[error("no cgroup filesystem is mounted (looked in {path}); mount cgroup2 on /sys/fs/cgroup, or name the host's root with --host-root")]
+    #[error(
+        "no cgroup filesystem is mounted (looked in {path}); mount cgroup2 on /sys/fs/cgroup, or name the host's root with --host-root"
+    )]
     None {
         /// Which mount table.
         path: PathBuf,
     },
     /// A cgroup filesystem is mounted but cannot be opened from here.
-    #[error("the mount table names a cgroup filesystem at {path}, which cannot be opened: {error}; mount it into the agent's container, or name the host's root with --host-root")]
+    #[error(
+        "the mount table names a cgroup filesystem at {path}, which cannot be opened: {error}; mount it into the agent's container, or name the host's root with --host-root"
+    )]
     Unreachable {
         /// Where it should be.
         path: PathBuf,
@@ -93,7 +97,8 @@ impl Layout {
     /// # Errors
     /// See [`LayoutError`].
     pub fn detect(roots: &Roots, buffer: &mut Buffer) -> Result<Layout, LayoutError> {
-        let (mounts, _) = mounts::read(roots, buffer).map_err(|(path, error)| LayoutError::Mounts { path, error })?;
+        let (mounts, _) =
+            mounts::read(roots, buffer).map_err(|(path, error)| LayoutError::Mounts { path, error })?;
         let mut unreachable = None;
         let mut trees: Vec<TreeRoot> = Vec::new();
         for mount in in_order(&mounts) {

@@ -129,7 +129,13 @@ impl Tree {
     }
 
     /// Brings the nodes up to date; `boot` is the earliest creation time possible.
-    pub fn update(&mut self, layout: &Layout, reader: &mut Reader, boot: Option<u64>, describe: Describe<'_>) {
+    pub fn update(
+        &mut self,
+        layout: &Layout,
+        reader: &mut Reader,
+        boot: Option<u64>,
+        describe: Describe<'_>,
+    ) {
         self.removed.clear();
         self.drain_events();
         let full = self.last_full.is_none_or(|at| at.elapsed() >= FULL_SCAN);
@@ -219,7 +225,8 @@ impl Tree {
                 parents.insert(if parent.is_empty() { "/" } else { parent });
             }
         }
-        let leaves: Vec<bool> = self.nodes.iter().map(|n| !parents.contains(n.cgroup.path.as_str())).collect();
+        let leaves: Vec<bool> =
+            self.nodes.iter().map(|n| !parents.contains(n.cgroup.path.as_str())).collect();
         for (node, leaf) in self.nodes.iter_mut().zip(leaves) {
             node.leaf = leaf;
         }
@@ -363,7 +370,8 @@ impl Tree {
     fn drop_missing(&mut self, scan: &mut Scan<'_>, tree: usize, directory: &CStr, children: &[Child]) {
         let parent = path_text(directory);
         let prefix = if parent == "/" { parent } else { format!("{parent}/") };
-        let listed: HashMap<String, u64> = children.iter().map(|c| (path_text(&c.relative), c.inode)).collect();
+        let listed: HashMap<String, u64> =
+            children.iter().map(|c| (path_text(&c.relative), c.inode)).collect();
         let start = self.nodes.partition_point(|n| n.cgroup.path.as_str() < prefix.as_str());
         for node in self.nodes.iter_mut().skip(start) {
             let Some(below) = node.cgroup.path.strip_prefix(&prefix) else { break };
@@ -464,7 +472,8 @@ fn list(root: &TreeRoot, relative: &CStr) -> Result<Vec<Child>, ReadError> {
             None => {
                 let Some(relative) = child() else { continue };
                 // A captured tree: other filesystems may list other inode numbers than they stat.
-                let Ok(stat) = fstatat(root.handle(), relative.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                let Ok(stat) = fstatat(root.handle(), relative.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+                else {
                     continue;
                 };
                 if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
