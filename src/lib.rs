@@ -2,4 +2,5 @@
 
 pub mod collect;
 pub mod kernel;
+pub mod publish;
 pub mod snapshot;

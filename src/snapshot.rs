@@ -585,3 +585,107 @@ pub struct DiskStats {
     /// Milliseconds weighted by requests in flight.
     pub weighted_ms: u64,
 }
+
+/// A group of families that is switched on and off together, under cAdvisor's name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[repr(u8)]
+pub enum Kind {
+    /// CPU time, throttling.
+    Cpu,
+    /// CPU time by CPU instead of in total (v1 only).
+    Percpu,
+    /// Task states and their smoothed counts (v1 only).
+    CpuLoad,
+    /// Memory use, faults, events.
+    Memory,
+    /// Huge pages.
+    Hugetlb,
+    /// Space and inodes of filesystems.
+    Disk,
+    /// Block I/O.
+    DiskIo,
+    /// Network interfaces.
+    Network,
+    /// Processes killed by the OOM killer.
+    OomEvent,
+    /// Pressure stall information.
+    Pressure,
+    /// Processes, threads, descriptors, sockets.
+    Process,
+}
+
+impl Kind {
+    /// Every kind this version collects.
+    pub const ALL: [Kind; 11] = [
+        Kind::Cpu,
+        Kind::Percpu,
+        Kind::CpuLoad,
+        Kind::Memory,
+        Kind::Hugetlb,
+        Kind::Disk,
+        Kind::DiskIo,
+        Kind::Network,
+        Kind::OomEvent,
+        Kind::Pressure,
+        Kind::Process,
+    ];
+
+    /// cAdvisor's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Cpu => "cpu",
+            Kind::Percpu => "percpu",
+            Kind::CpuLoad => "cpuLoad",
+            Kind::Memory => "memory",
+            Kind::Hugetlb => "hugetlb",
+            Kind::Disk => "disk",
+            Kind::DiskIo => "diskIO",
+            Kind::Network => "network",
+            Kind::OomEvent => "oom_event",
+            Kind::Pressure => "pressure",
+            Kind::Process => "process",
+        }
+    }
+}
+
+/// Which kinds are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kinds(u32);
+
+impl Kinds {
+    /// None.
+    pub const NONE: Kinds = Kinds(0);
+
+    /// What is on both in cAdvisor on its own and in the kubelet.
+    pub const DEFAULT: Kinds = Kinds::NONE
+        .with(Kind::Cpu)
+        .with(Kind::CpuLoad)
+        .with(Kind::Memory)
+        .with(Kind::Disk)
+        .with(Kind::DiskIo)
+        .with(Kind::Network)
+        .with(Kind::OomEvent)
+        .with(Kind::Pressure);
+
+    /// These and `kind`.
+    #[must_use]
+    pub const fn with(self, kind: Kind) -> Kinds {
+        Kinds(self.0 | 1 << kind as u8)
+    }
+
+    /// These without `kind`.
+    #[must_use]
+    pub const fn without(self, kind: Kind) -> Kinds {
+        Kinds(self.0 & !(1 << kind as u8))
+    }
+
+    /// Whether `kind` is on.
+    pub const fn has(self, kind: Kind) -> bool {
+        self.0 & (1 << kind as u8) != 0
+    }
+
+    /// Those that are on, in the order of [`Kind::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |k| self.has(*k))
+    }
+}

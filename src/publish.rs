@@ -1,0 +1,82 @@
+//! The last snapshot, and how to ask for a fresher one.
+//!
+//! The reader thread publishes; every output takes an `Arc`. An output that
+//! finds the last snapshot too old asks the reader thread for a fresh tick and
+//! waits; all who ask at the same time share the same one.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::snapshot::Snapshot;
+
+/// What the reader thread is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Read now, unless a tick ran within the last second.
+    Fresh,
+    /// Stop.
+    Stop,
+}
+
+/// The reading end, for outputs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    latest: watch::Receiver<Option<Arc<Snapshot>>>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// The writing end, for the reader thread.
+#[derive(Debug)]
+pub struct Publisher {
+    latest: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What the outputs ask.
+    pub requests: mpsc::Receiver<Request>,
+}
+
+/// A connected pair.
+pub fn channel() -> (Publisher, Snapshots) {
+    let (latest, receiver) = watch::channel(None);
+    let (sender, requests) = mpsc::channel();
+    (Publisher { latest, requests }, Snapshots { latest: receiver, requests: sender })
+}
+
+impl Publisher {
+    /// Makes `snapshot` the last one and returns the one it replaces.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        self.latest.send_replace(Some(snapshot))
+    }
+}
+
+impl Snapshots {
+    /// The last snapshot; `None` before the first tick.
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.latest.borrow().clone()
+    }
+
+    /// A snapshot at most `max_age` old, for which the reader thread may be
+    /// asked. When the thread does not answer within `patience`, the last one
+    /// there is; `None` if there has never been one.
+    pub async fn fresh(&self, max_age: Duration, patience: Duration) -> Option<Arc<Snapshot>> {
+        let young = |s: &Option<Arc<Snapshot>>| s.as_ref().is_some_and(|s| s.monotonic.elapsed() <= max_age);
+        let mut latest = self.latest.clone();
+        {
+            let now = latest.borrow_and_update();
+            if young(&now) {
+                return now.clone();
+            }
+        }
+        if self.requests.send(Request::Fresh).is_ok() {
+            // A closed channel or a passed deadline leaves what there is.
+            let _ = tokio::time::timeout(patience, latest.wait_for(young)).await;
+        }
+        self.latest()
+    }
+
+    /// Asks the reader thread to stop.
+    pub fn stop(&self) {
+        // A thread that is gone needs no asking.
+        let _ = self.requests.send(Request::Stop);
+    }
+}
