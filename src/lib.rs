@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod agent;
 pub mod collect;
 pub mod kernel;
 pub mod publish;

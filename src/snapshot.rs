@@ -534,6 +534,10 @@ pub struct Filesystem {
     pub mount_point: String,
     /// `ext4`, `xfs`, ...
     pub fs_type: String,
+    /// Device numbers, which may be those of no disk.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
     /// `statfs`: absent when the mount hangs, cannot be reached or is not visible here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub space: Option<FilesystemSpace>,

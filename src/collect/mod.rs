@@ -1,9 +1,151 @@
 //! One family of stats per file, v1 and v2 side by side.
+//!
+//! A [`Collector`] reads the files of one subject for one cgroup at a time into
+//! its row; the [`sampler`] walks all cgroups once per collector, so that one
+//! subject's figures of all cgroups lie within a few milliseconds. There is no
+//! async here and nothing that can hang: `statfs` and task counting run on
+//! threads of their own and only their last results are picked up.
+//!
+//! To add a subject: its file, one line in [`COLLECTORS`], its fields in
+//! `snapshot.rs`, and one row per metric in `expose/families`.
+
+mod cpu;
+pub mod filesystem;
+mod hugetlb;
+mod io;
+mod load;
+mod machine;
+mod memory;
+mod network;
+mod oom;
+mod pids;
+mod pressure;
+mod process;
+pub mod sampler;
+mod spec;
 
 use std::time::Duration;
 
-use crate::kernel::handles::HandleCounts;
-use crate::kernel::tree::TreeCounts;
+use crate::kernel::cgroup::Layout;
+use crate::kernel::handles::{FileKey, HandleCounts, Reader};
+use crate::kernel::tree::{Node, TreeCounts};
+use crate::kernel::{ReadError, Roots};
+use crate::snapshot::{CgroupSample, Kind, Kinds, Machine, Snapshot};
+
+/// The cgroup vanished while it was read: its row is left out of the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vanished;
+
+/// Reads one subject.
+pub trait Collector: Send + std::fmt::Debug {
+    /// Runs once before the cgroups of a tick.
+    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {}
+
+    /// Reads the figures of one cgroup into its row.
+    ///
+    /// # Errors
+    /// [`Vanished`] when the cgroup is no more. Other failures are counted in
+    /// the context and leave fields absent.
+    fn read(&mut self, cx: &mut Context<'_>, node: &mut Node, row: &mut CgroupSample)
+    -> Result<(), Vanished>;
+
+    /// Drops what is remembered of a cgroup that is gone.
+    fn forget(&mut self, _id: u64) {}
+}
+
+/// What a collector is made from.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// Where the kernel files are.
+    pub roots: &'a Roots,
+    /// The hierarchies.
+    pub layout: &'a Layout,
+    /// Registers the files to read.
+    pub reader: &'a mut Reader,
+    /// Kinds that are on.
+    pub kinds: Kinds,
+}
+
+/// A row of the table of collectors.
+#[derive(Debug)]
+pub struct Entry {
+    /// Name in our own metrics.
+    pub name: &'static str,
+    /// It is on when one of these kinds is; always on when there are none.
+    pub kinds: &'static [Kind],
+    /// Makes it; `None` when this host has nothing for it to read.
+    pub make: fn(&mut Setup<'_>) -> Option<Box<dyn Collector>>,
+}
+
+/// Every collector, in the order they run. Memory is first: reading the root's
+/// `memory.stat` flushes the kernel's per-CPU counters for everyone below.
+pub const COLLECTORS: &[Entry] = &[
+    Entry { name: "memory", kinds: &[Kind::Memory], make: memory::make },
+    Entry { name: "cpu", kinds: &[Kind::Cpu, Kind::Percpu], make: cpu::make },
+    Entry { name: "diskIO", kinds: &[Kind::DiskIo], make: io::make },
+    Entry { name: "pressure", kinds: &[Kind::Pressure], make: pressure::make },
+    Entry { name: "oom_event", kinds: &[Kind::OomEvent], make: oom::make },
+    Entry { name: "pids", kinds: &[Kind::Process], make: pids::make },
+    Entry { name: "process", kinds: &[Kind::Process], make: process::make },
+    Entry { name: "hugetlb", kinds: &[Kind::Hugetlb], make: hugetlb::make },
+    Entry { name: "network", kinds: &[Kind::Network], make: network::make },
+    Entry { name: "cpuLoad", kinds: &[Kind::CpuLoad], make: load::make },
+    Entry { name: "spec", kinds: &[], make: spec::make },
+    Entry { name: "disk", kinds: &[Kind::Disk, Kind::DiskIo], make: filesystem::make },
+];
+
+/// What a collector may use during a tick.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Reads files through held handles.
+    pub reader: &'a mut Reader,
+    /// The hierarchies.
+    pub layout: &'a Layout,
+    /// Where the kernel files are.
+    pub roots: &'a Roots,
+    /// The machine.
+    pub machine: &'a Machine,
+    /// Failures of this collector.
+    pub errors: &'a mut ErrorCounts,
+}
+
+impl Context<'_> {
+    /// Reads and parses one file of a cgroup; `None` when it is not there or
+    /// could not be used, which has been counted then.
+    ///
+    /// # Errors
+    /// [`Vanished`] when the cgroup is no more.
+    #[inline]
+    pub fn file<T>(
+        &mut self,
+        node: &mut Node,
+        key: Option<FileKey>,
+        parse: impl FnOnce(&[u8]) -> Result<T, ReadError>,
+    ) -> Result<Option<T>, Vanished> {
+        let Some(key) = key else { return Ok(None) };
+        self.reader.retry_absent = node.slow;
+        let result = match self.reader.read(self.layout, &mut node.files, key) {
+            Ok(None) => return Ok(None),
+            Ok(Some(text)) => parse(text),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(ReadError::Gone) => Err(Vanished),
+            Err(error) => {
+                self.failed(&node.cgroup.path, error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Counts a failure.
+    #[cold]
+    pub fn failed(&mut self, path: &str, error: ReadError) {
+        self.errors.count(error);
+        tracing::debug!(path, %error, "kernel file gave no figure");
+    }
+}
 
 /// What the collection noticed about itself; counts are since start.
 #[derive(Debug, Clone, Default)]
@@ -50,4 +192,23 @@ pub struct ErrorCounts {
     pub too_large: u64,
     /// Any other error of the system call.
     pub os: u64,
+}
+
+impl ErrorCounts {
+    /// Counts one failure; a vanished or unsupported file is none.
+    pub fn count(&mut self, error: ReadError) {
+        match error {
+            ReadError::Gone | ReadError::Unsupported => {}
+            ReadError::Denied => self.denied += 1,
+            ReadError::Malformed { .. } => self.malformed += 1,
+            ReadError::Exhausted => self.exhausted += 1,
+            ReadError::TooLarge => self.too_large += 1,
+            ReadError::Os(_) => self.os += 1,
+        }
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.denied + self.malformed + self.exhausted + self.too_large + self.os
+    }
 }

@@ -6,6 +6,7 @@
 //! is added where an error is logged.
 
 pub mod cgroup;
+pub mod cgroupstats;
 pub mod file;
 pub mod handles;
 pub mod mounts;

@@ -22,7 +22,7 @@ use nix::sys::stat::{Mode, fstatat};
 use super::ReadError;
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
-use crate::snapshot::Cgroup;
+use crate::snapshot::{Cgroup, Spec};
 
 /// How often everything is listed again.
 const FULL_SCAN: Duration = Duration::from_secs(60);
@@ -47,8 +47,12 @@ pub struct Node {
     pub leaf: bool,
     /// Ticks since it was found.
     pub age: u32,
+    /// Its turn for what is read every tenth tick only.
+    pub slow: bool,
     /// A file in its directory was written: limits may have changed.
     pub spec_changed: bool,
+    /// Limits as last read.
+    pub spec: Spec,
     links: Box<[u64]>,
 }
 
@@ -204,7 +208,9 @@ impl Tree {
                 files,
                 leaf: true,
                 age: 0,
+                slow: true,
                 spec_changed: true,
+                spec: Spec::default(),
                 links,
             });
             self.next_id += 1;

@@ -1,0 +1,120 @@
+//! CPU time and throttling.
+//!
+//! v2 `cpu.stat` (microseconds; the last five lines only with the controller):
+//! ```text
+//! usage_usec 4096
+//! user_usec 1000
+//! system_usec 3096
+//! nr_periods 10
+//! nr_throttled 2
+//! throttled_usec 800
+//! nr_bursts 0
+//! burst_usec 0
+//! ```
+//! v1 `cpuacct.usage` (nanoseconds), `cpuacct.stat` (1/100 s) and `cpu.stat`
+//! (`throttled_time` and `burst_time` in nanoseconds). On a hybrid host a cgroup
+//! that has no `cpuacct` directory may still have the v2 file.
+
+use super::{Collector, Context, Setup, Vanished};
+use crate::kernel::cgroup::TreeId;
+use crate::kernel::handles::{FileKey, Pace};
+use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
+use crate::kernel::tree::Node;
+use crate::snapshot::{CgroupSample, Hierarchy, Kind, reading};
+
+/// The kernel shows ticks of USER_HZ, which is 100 on every architecture we know.
+const NS_PER_TICK: u64 = 10_000_000;
+
+const V2: &[&str] = &[
+    "usage_usec",
+    "user_usec",
+    "system_usec",
+    "nr_periods",
+    "nr_throttled",
+    "throttled_usec",
+    "nr_bursts",
+    "burst_usec",
+];
+const V1: &[&str] = &["nr_periods", "nr_throttled", "throttled_time", "nr_bursts", "burst_time"];
+const V1_ACCT: &[&str] = &["user", "system"];
+
+#[derive(Debug)]
+struct Cpu {
+    cpuacct_tree: Option<TreeId>,
+    usage: Option<FileKey>,
+    split: Option<FileKey>,
+    throttling: Option<FileKey>,
+    per_cpu: Option<FileKey>,
+    unified: Option<FileKey>,
+    split_keys: Keyed,
+    throttling_keys: Keyed,
+    unified_keys: Keyed,
+    values: Values,
+}
+
+pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
+    let Setup { layout, reader, kinds, .. } = setup;
+    let v1 = layout.hierarchy != Hierarchy::V2;
+    let cpuacct = layout.controller("cpuacct");
+    let mut register = |tree: Option<TreeId>, name| reader.register(tree?, name, Pace::Tick);
+    let per_cpu = if kinds.has(Kind::Percpu) { register(cpuacct, "cpuacct.usage_percpu") } else { None };
+    Some(Box::new(Cpu {
+        cpuacct_tree: cpuacct,
+        usage: register(cpuacct, "cpuacct.usage"),
+        split: register(cpuacct, "cpuacct.stat"),
+        throttling: if v1 { register(layout.controller("cpu"), "cpu.stat") } else { None },
+        per_cpu,
+        unified: register(layout.unified(), "cpu.stat"),
+        split_keys: Keyed::new(V1_ACCT),
+        throttling_keys: Keyed::new(V1),
+        unified_keys: Keyed::new(V2),
+        values: [None; MAX_KEYS],
+    }))
+}
+
+impl Collector for Cpu {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        let cpu = &mut row.cpu;
+        if !self.cpuacct_tree.is_some_and(|tree| node.files.exists_in(tree)) {
+            let (keys, values) = (&mut self.unified_keys, &mut self.values);
+            if cx.file(node, self.unified, |text| keys.read(text, values))?.is_some() {
+                let [usage, user, system, periods, throttled, throttled_usec, bursts, burst_usec, ..] =
+                    *values;
+                let ns = |usec: Option<u64>| usec.and_then(|v| reading(v.saturating_mul(1000)));
+                cpu.usage_ns = ns(usage);
+                cpu.user_ns = ns(user);
+                cpu.system_ns = ns(system);
+                cpu.periods = periods.and_then(reading);
+                cpu.throttled_periods = throttled.and_then(reading);
+                cpu.throttled_ns = ns(throttled_usec);
+                cpu.burst_periods = bursts.and_then(reading);
+                cpu.burst_ns = ns(burst_usec);
+            }
+            return Ok(());
+        }
+        cpu.usage_ns = cx.file(node, self.usage, parse::number)?.and_then(reading);
+        let (keys, values) = (&mut self.split_keys, &mut self.values);
+        if cx.file(node, self.split, |text| keys.read(text, values))?.is_some() {
+            let [user, system, ..] = *values;
+            let ns = |ticks: Option<u64>| ticks.and_then(|v| reading(v.saturating_mul(NS_PER_TICK)));
+            cpu.user_ns = ns(user);
+            cpu.system_ns = ns(system);
+        }
+        let keys = &mut self.throttling_keys;
+        if cx.file(node, self.throttling, |text| keys.read(text, values))?.is_some() {
+            let [periods, throttled, throttled_ns, bursts, burst_ns, ..] = *values;
+            cpu.periods = periods.and_then(reading);
+            cpu.throttled_periods = throttled.and_then(reading);
+            cpu.throttled_ns = throttled_ns.and_then(reading);
+            cpu.burst_periods = bursts.and_then(reading);
+            cpu.burst_ns = burst_ns.and_then(reading);
+        }
+        cx.file(node, self.per_cpu, |text| parse::per_cpu(text, &mut cpu.per_cpu_ns))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! Interface counters, once per network namespace.
+//!
+//! The host's namespace belongs to the root cgroup. Every other namespace
+//! belongs to the cgroup that was there first among those whose processes live
+//! in it, which for a pod is its sandbox. Namespaces are told apart by the inode
+//! of `/proc/<pid>/net/dev`, which needs no capability. The file is opened each
+//! tick and closed at once: a handle held into a namespace would keep a dead
+//! pod's interfaces alive.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::sys::stat::fstat;
+
+use super::{Collector, Context, Setup, Vanished};
+use crate::kernel::handles::{FileKey, Pace};
+use crate::kernel::tree::Node;
+use crate::kernel::{ReadError, file, parse};
+use crate::snapshot::{CgroupSample, Interface, InterfaceName, Snapshot};
+
+/// More interfaces than this in one namespace are not followed.
+const MAX_INTERFACES: usize = 256;
+
+/// Device and inode of a namespace's `net/dev`.
+type Namespace = (u64, u64);
+
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    /// A process of the cgroup itself.
+    pid: u32,
+    namespace: Namespace,
+}
+
+#[derive(Debug)]
+struct Network {
+    procs: Option<FileKey>,
+    /// Paths are built in here: `<proc>/<pid>/net/dev`.
+    path: String,
+    proc: PathBuf,
+    host: Option<Namespace>,
+    /// By cgroup: where a process of it lives.
+    members: HashMap<u64, Member>,
+    /// By namespace: creation time and id of the cgroup that has its rows.
+    owners: HashMap<Namespace, (u64, u64)>,
+}
+
+pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
+    let tree = setup.layout.controller("memory").or_else(|| setup.layout.unified());
+    let tree = tree.or_else(|| setup.layout.controller("cpu"))?;
+    Some(Box::new(Network {
+        procs: setup.reader.register(tree, "cgroup.procs", Pace::Slow),
+        path: String::new(),
+        proc: setup.roots.proc.clone(),
+        host: None,
+        members: HashMap::new(),
+        owners: HashMap::new(),
+    }))
+}
+
+/// In the host's namespace cAdvisor leaves out the loopback device and the host
+/// ends of containers, which would count their traffic twice; inside a
+/// namespace only the loopback device is of no interest.
+fn is_followed(name: &[u8], host: bool) -> bool {
+    const HOST_ENDS: [&[u8]; 3] = [b"veth", b"docker", b"nerdctl"];
+    let starts = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|n| n.eq_ignore_ascii_case(prefix));
+    name != b"lo" && !(host && HOST_ENDS.into_iter().any(starts))
+}
+
+impl Network {
+    /// Reads the interfaces that the process `pid` sees; its namespace is given
+    /// also when it is not the expected one, with no interfaces then.
+    fn interfaces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pid: u32,
+        expected: Option<Namespace>,
+        host: bool,
+        out: Option<&mut Vec<Interface>>,
+    ) -> Result<Namespace, ReadError> {
+        self.path.clear();
+        // Writing to a String cannot fail.
+        let _ = write!(self.path, "{}/{pid}/net/dev", self.proc.display());
+        let fd = file::open(self.path.as_ref())?;
+        let stat = fstat(&fd).map_err(ReadError::from)?;
+        let namespace = (stat.st_dev, stat.st_ino);
+        let Some(out) = out else { return Ok(namespace) };
+        if expected.is_some_and(|e| e != namespace) {
+            return Ok(namespace);
+        }
+        let len = cx.reader.buffer.fill_to_end(fd.as_fd())?;
+        let parsed = parse::net_dev(cx.reader.buffer.text(len), |name, receive, transmit| {
+            if out.len() < MAX_INTERFACES
+                && is_followed(name, host)
+                && let Some(name) = InterfaceName::new(name)
+            {
+                out.push(Interface { name, receive, transmit });
+            }
+        });
+        if parsed.is_err() {
+            out.clear();
+        }
+        parsed.map(|()| namespace)
+    }
+
+    /// Finds a process of the cgroup and the namespace it lives in.
+    fn place(&mut self, cx: &mut Context<'_>, node: &mut Node) -> Result<Option<Member>, Vanished> {
+        // A cgroup has mostly one process or a few of one namespace; trying some
+        // covers those that end meanwhile.
+        let mut pids = [0u32; 4];
+        let mut count = 0;
+        cx.file(node, self.procs, |text| {
+            parse::pids(text, |pid| {
+                if pid != 0
+                    && let Some(slot) = pids.get_mut(count)
+                {
+                    *slot = pid;
+                    count += 1;
+                }
+            })
+        })?;
+        for pid in pids.into_iter().take(count) {
+            match self.interfaces(cx, pid, None, false, None) {
+                Ok(namespace) => return Ok(Some(Member { pid, namespace })),
+                Err(ReadError::Gone) => {}
+                Err(error) => cx.failed(&node.cgroup.path, error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds out where a cgroup lives, and enters it for that namespace: the
+    /// one created first has its rows.
+    fn locate(&mut self, cx: &mut Context<'_>, node: &mut Node) {
+        let found = self.place(cx, node).unwrap_or(None);
+        self.leave(node.id);
+        let Some(member) = found else { return };
+        self.members.insert(node.id, member);
+        if self.host == Some(member.namespace) {
+            return;
+        }
+        let claim = (node.cgroup.created.unwrap_or(u64::MAX), node.id);
+        let owner = self.owners.entry(member.namespace).or_insert(claim);
+        *owner = claim.min(*owner);
+    }
+
+    fn owns(&self, id: u64, member: &Member) -> bool {
+        self.owners.get(&member.namespace).is_some_and(|(_, owner)| *owner == id)
+    }
+
+    fn leave(&mut self, id: u64) {
+        if let Some(member) = self.members.remove(&id)
+            && self.owns(id, &member)
+        {
+            self.owners.remove(&member.namespace);
+        }
+    }
+}
+
+impl Collector for Network {
+    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], _snapshot: &mut Snapshot) {
+        match self.interfaces(cx, 1, None, true, None) {
+            Ok(namespace) => self.host = Some(namespace),
+            // Counted where the root's row is read.
+            Err(_) => self.host = None,
+        }
+        for node in nodes.iter_mut().filter(|n| !n.is_root()) {
+            // Those who own nothing are looked at again in turn: processes may
+            // join a namespace, and its owner may have gone.
+            let member = self.members.get(&node.id);
+            let settling = member.is_none() && node.age < 3;
+            if (node.slow || settling) && !member.is_some_and(|m| self.owns(node.id, m)) {
+                self.locate(cx, node);
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        if node.is_root() {
+            if let Err(error) = self.interfaces(cx, 1, None, true, Some(&mut row.network)) {
+                cx.failed(&node.cgroup.path, error);
+            }
+            return Ok(());
+        }
+        for _attempt in 0..2 {
+            let Some(member) = self.members.get(&node.id).copied().filter(|m| self.owns(node.id, m)) else {
+                return Ok(());
+            };
+            match self.interfaces(cx, member.pid, Some(member.namespace), false, Some(&mut row.network)) {
+                Ok(namespace) if namespace == member.namespace => return Ok(()),
+                // That process is gone, or its number has passed to another one.
+                Ok(_) | Err(ReadError::Gone) => self.locate(cx, node),
+                Err(error) => {
+                    cx.failed(&node.cgroup.path, error);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.leave(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_only_begin_like_others_are_followed() {
+        assert!(!is_followed(b"lo", true) && !is_followed(b"lo", false));
+        assert!(is_followed(b"longhorn0", true) && is_followed(b"eth0", true));
+        assert!(!is_followed(b"vethab12", true) && is_followed(b"veth0", false));
+        assert!(!is_followed(b"docker0", true) && !is_followed(b"Docker0", true));
+    }
+}

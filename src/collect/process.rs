@@ -1,0 +1,187 @@
+//! Processes, descriptors and sockets of the cgroup alone, and the descriptor
+//! limit of its first process.
+//!
+//! Counting sockets takes one readlink per descriptor, so a tick looks at a
+//! bounded number of them; cgroups whose turn did not come keep their last
+//! counts. `/proc/<pid>/fd` needs the process's own uid, or CAP_SYS_PTRACE and
+//! CAP_DAC_READ_SEARCH.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use procfs_core::FromBufRead;
+use procfs_core::process::{LimitValue, Limits};
+
+use super::{Collector, Context, Setup, Vanished};
+use crate::kernel::handles::{FileKey, Pace};
+use crate::kernel::tree::Node;
+use crate::kernel::{ReadError, parse};
+use crate::snapshot::{CgroupSample, Limit, ProcessStats, Snapshot, reading};
+
+/// Descriptors looked at in one tick: about 30 ms on a small machine.
+const DESCRIPTORS_PER_TICK: u64 = 20_000;
+
+#[derive(Debug)]
+struct Process {
+    /// In the first tree a cgroup exists in.
+    procs: [Option<FileKey>; 2],
+    proc: PathBuf,
+    last: HashMap<u64, ProcessStats>,
+    /// Where the last tick's budget ran out.
+    resume_at: u64,
+    left: u64,
+    stopped_at: Option<u64>,
+    pids: Vec<u32>,
+}
+
+pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
+    let trees = [setup.layout.tree_for("cpu"), setup.layout.tree_for("memory")];
+    let trees = if setup.layout.is_v2() { [setup.layout.unified(), None] } else { trees };
+    Some(Box::new(Process {
+        procs: trees.map(|tree| setup.reader.register(tree?, "cgroup.procs", Pace::Tick)),
+        proc: setup.roots.proc.clone(),
+        last: HashMap::new(),
+        resume_at: 0,
+        left: 0,
+        stopped_at: None,
+        pids: Vec::new(),
+    }))
+}
+
+/// Descriptors of a process, and how many of them are sockets.
+fn descriptors(process: &Path) -> Result<(u64, u64), ReadError> {
+    let (mut all, mut sockets) = (0, 0);
+    for entry in std::fs::read_dir(process.join("fd"))? {
+        let Ok(entry) = entry else { continue };
+        all += 1;
+        // A descriptor may be closed between listing and looking.
+        if let Ok(target) = std::fs::read_link(entry.path())
+            && target.as_os_str().as_encoded_bytes().starts_with(b"socket:")
+        {
+            sockets += 1;
+        }
+    }
+    Ok((all, sockets))
+}
+
+/// Soft limit of open files, from the table in `/proc/<pid>/limits`.
+fn open_files(text: &[u8]) -> Result<Limit, ReadError> {
+    match Limits::from_buf_read(text) {
+        Ok(limits) => Ok(match limits.max_open_files.soft_limit {
+            LimitValue::Unlimited => Limit::Max,
+            LimitValue::Value(value) => Limit::Value(value),
+        }),
+        Err(_) => Err(ReadError::Malformed { line: 1 }),
+    }
+}
+
+impl Process {
+    fn look(&mut self, cx: &mut Context<'_>, path: &str) -> ProcessStats {
+        let (mut all, mut sockets) = (0, 0);
+        let mut readable = true;
+        let mut limit = None;
+        for (index, pid) in self.pids.iter().enumerate() {
+            let process = self.proc.join(pid.to_string());
+            match descriptors(&process) {
+                Ok((fds, of_those)) => {
+                    all += fds;
+                    sockets += of_those;
+                    self.left = self.left.saturating_sub(fds + 1);
+                }
+                Err(ReadError::Gone) => {}
+                Err(error) => {
+                    // Part of the sum would be a wrong number.
+                    readable = false;
+                    cx.failed(path, error);
+                }
+            }
+            if index == 0 {
+                match cx.reader.buffer.read_path(&process.join("limits")).and_then(open_files) {
+                    Ok(found) => limit = Some(found),
+                    Err(error) => cx.errors.count(error),
+                }
+            }
+        }
+        ProcessStats {
+            file_descriptors: if readable { reading(all) } else { None },
+            sockets: if readable { reading(sockets) } else { None },
+            max_open_files: limit,
+            ..ProcessStats::default()
+        }
+    }
+}
+
+impl Collector for Process {
+    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {
+        self.left = DESCRIPTORS_PER_TICK;
+        self.resume_at = self.stopped_at.take().unwrap_or(0);
+    }
+
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        let pids = &mut self.pids;
+        pids.clear();
+        let mut processes = 0;
+        let mut read = None;
+        for key in self.procs {
+            if read.is_none() {
+                read = cx.file(node, key, |text| {
+                    parse::pids(text, |pid| {
+                        processes += 1;
+                        if pid != 0 {
+                            pids.push(pid);
+                        }
+                    })
+                })?;
+            }
+        }
+        if read.is_none() {
+            return Ok(());
+        }
+        let turn = node.id >= self.resume_at;
+        let stats = match self.last.get(&node.id) {
+            Some(stats) if !turn || self.left == 0 => {
+                if turn && self.stopped_at.is_none() {
+                    self.stopped_at = Some(node.id);
+                }
+                *stats
+            }
+            // One that was never looked at is, whatever the budget says.
+            _ => {
+                let stats = self.look(cx, &node.cgroup.path);
+                self.last.insert(node.id, stats);
+                stats
+            }
+        };
+        row.process = ProcessStats { threads: row.process.threads, processes: reading(processes), ..stats };
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.last.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_table() {
+        let text = std::fs::read("/proc/self/limits").unwrap();
+        assert!(open_files(&text).is_ok());
+        assert_eq!(open_files(b"\xff\x00"), Err(ReadError::Malformed { line: 1 }));
+    }
+
+    #[test]
+    fn own_descriptors() {
+        let before = descriptors(Path::new("/proc/self")).unwrap();
+        let _socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let after = descriptors(Path::new("/proc/self")).unwrap();
+        assert!(after.1 > before.1.saturating_sub(1) && after.0 > 0);
+    }
+}

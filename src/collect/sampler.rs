@@ -1,0 +1,223 @@
+//! Runs the collectors over the cgroups and fills a snapshot.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{COLLECTORS, Collector, CollectorReport, Context, Report, Setup, Vanished, machine};
+use crate::kernel::Roots;
+use crate::kernel::cgroup::{Layout, LayoutError};
+use crate::kernel::file::Buffer;
+use crate::kernel::handles::Reader;
+use crate::kernel::tree::Tree;
+use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kinds, Machine, Origin, Snapshot};
+
+/// How often the machine is looked at again.
+const MACHINE_LASTS: Duration = Duration::from_secs(300);
+
+/// One cgroup in this many is read in full each tick, in turn: limits, and
+/// files that were not there.
+const SLOW_EVERY: u64 = 10;
+
+/// What to read, and how much it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Kinds that are on.
+    pub kinds: Kinds,
+    /// Kernel memory that held handles may pin, bytes.
+    pub handle_memory: u64,
+    /// Descriptors the process may have.
+    pub descriptors: u64,
+    /// Cgroups followed at most.
+    pub max_cgroups: usize,
+}
+
+/// Makes the row's unchanging part from a path and a creation time: the seam
+/// where identity comes in.
+pub type Describe = Box<dyn FnMut(String, Option<u64>) -> Arc<Cgroup> + Send>;
+
+/// Reads a host's cgroups.
+pub struct Sampler {
+    roots: Roots,
+    layout: Layout,
+    reader: Reader,
+    tree: Tree,
+    describe: Describe,
+    collectors: Vec<Box<dyn Collector>>,
+    machine: Arc<Machine>,
+    machine_read: Instant,
+    sequence: u64,
+    report: Report,
+    vanished: Vec<usize>,
+}
+
+impl std::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler")
+            .field("layout", &self.layout)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sampler {
+    /// Finds the hierarchies below `roots` and prepares to read them.
+    ///
+    /// # Errors
+    /// No cgroup filesystem can be found or opened.
+    pub fn new(roots: Roots, options: Options, describe: Describe) -> Result<Sampler, LayoutError> {
+        let mut buffer = Buffer::new();
+        let layout = Layout::detect(&roots, &mut buffer)?;
+        let machine = Arc::new(machine::read(&roots, &mut buffer));
+        let mut reader = Reader::new(&layout, options.handle_memory, options.descriptors);
+        let mut collectors = Vec::new();
+        let mut report = Report::default();
+        for entry in COLLECTORS {
+            let on = entry.kinds.is_empty() || entry.kinds.iter().any(|k| options.kinds.has(*k));
+            let mut setup =
+                Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds: options.kinds };
+            if let Some(collector) = on.then(|| (entry.make)(&mut setup)).flatten() {
+                collectors.push(collector);
+                report.collectors.push(CollectorReport { name: entry.name, ..CollectorReport::default() });
+            }
+        }
+        Ok(Sampler {
+            roots,
+            layout,
+            reader,
+            tree: Tree::new(options.max_cgroups),
+            describe,
+            collectors,
+            machine,
+            machine_read: Instant::now(),
+            sequence: 0,
+            report,
+            vanished: Vec::new(),
+        })
+    }
+
+    /// The hierarchies read.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What was noticed so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// A snapshot to fill; its buffers can be used again by a later tick.
+    pub fn blank(&self) -> Snapshot {
+        Snapshot {
+            sequence: 0,
+            origin: Origin::Grid,
+            wall_ms: 0,
+            monotonic: Instant::now(),
+            duration: Duration::ZERO,
+            hierarchy: self.layout.hierarchy,
+            machine: Arc::clone(&self.machine),
+            filesystems: Arc::new(Filesystems::default()),
+            disks: Vec::new(),
+            cgroups: Vec::new(),
+        }
+    }
+
+    /// Reads everything into `snapshot`, whatever it held before. A tick as a
+    /// whole never fails: what could not be read is absent and counted.
+    pub fn tick(&mut self, origin: Origin, snapshot: &mut Snapshot) {
+        let started = Instant::now();
+        self.sequence += 1;
+        if self.machine_read.elapsed() >= MACHINE_LASTS {
+            self.machine_read = started;
+            let machine = machine::read(&self.roots, &mut self.reader.buffer);
+            if machine != *self.machine {
+                self.machine = Arc::new(machine);
+            }
+        }
+        self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut self.describe);
+        for id in &self.tree.removed {
+            self.collectors.iter_mut().for_each(|c| c.forget(*id));
+        }
+        snapshot.sequence = self.sequence;
+        snapshot.origin = origin;
+        snapshot.monotonic = Instant::now();
+        snapshot.wall_ms = wall_ms();
+        if !Arc::ptr_eq(&snapshot.machine, &self.machine) {
+            snapshot.machine = Arc::clone(&self.machine);
+        }
+        self.prepare_rows(snapshot);
+        self.collect(snapshot);
+        self.drop_vanished(snapshot);
+        self.reader.refill_spare(&self.layout);
+        snapshot.duration = started.elapsed();
+        self.report.handles = self.reader.counts();
+        self.report.tree = self.tree.counts;
+        self.report.cgroups = snapshot.cgroups.len() as u64;
+        self.report.duration = snapshot.duration;
+    }
+
+    fn prepare_rows(&mut self, snapshot: &mut Snapshot) {
+        snapshot.cgroups.truncate(self.tree.nodes.len());
+        for (index, node) in self.tree.nodes.iter_mut().enumerate() {
+            node.slow = node.age <= 1 || (node.id + self.sequence) % SLOW_EVERY == 0;
+            match snapshot.cgroups.get_mut(index) {
+                Some(row) => row.reset(&node.cgroup),
+                None => snapshot.cgroups.push(CgroupSample::new(Arc::clone(&node.cgroup))),
+            }
+            if let Some(row) = snapshot.cgroups.get_mut(index) {
+                row.leaf = node.leaf;
+            }
+        }
+    }
+
+    fn collect(&mut self, snapshot: &mut Snapshot) {
+        self.vanished.clear();
+        for (collector, report) in self.collectors.iter_mut().zip(&mut self.report.collectors) {
+            let started = Instant::now();
+            let mut cx = Context {
+                reader: &mut self.reader,
+                layout: &self.layout,
+                roots: &self.roots,
+                machine: &self.machine,
+                errors: &mut report.errors,
+            };
+            collector.begin(&mut cx, &mut self.tree.nodes, snapshot);
+            for (index, (node, row)) in self.tree.nodes.iter_mut().zip(&mut snapshot.cgroups).enumerate() {
+                match collector.read(&mut cx, node, row) {
+                    Ok(()) => {}
+                    Err(Vanished) => self.vanished.push(index),
+                }
+            }
+            report.last = started.elapsed();
+            report.total += report.last;
+            report.passes += 1;
+        }
+    }
+
+    /// A row that was read in part is not published as if it were whole.
+    fn drop_vanished(&mut self, snapshot: &mut Snapshot) {
+        if self.vanished.is_empty() {
+            return;
+        }
+        self.vanished.sort_unstable();
+        self.vanished.dedup();
+        self.report.vanished_in_tick += self.vanished.len() as u64;
+        for index in &self.vanished {
+            if let Some(node) = self.tree.nodes.get(*index) {
+                let relative = node.files.relative().to_owned();
+                self.tree.suspect_parent(&relative);
+            }
+        }
+        let mut index = 0;
+        snapshot.cgroups.retain(|_| {
+            let gone = self.vanished.binary_search(&index).is_ok();
+            index += 1;
+            !gone
+        });
+    }
+}
+
+/// Milliseconds since the epoch.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
