@@ -372,22 +372,6 @@ impl Reader {
         Ok(Some(opened))
     }
 
-    /// Whether the cgroup still has the same directory in a tree; its handles
-    /// there are given back when not.
-    pub fn verify(&mut self, layout: &Layout, cgroup: &mut CgroupFiles, tree: usize) -> bool {
-        let (Some(directory), Some(root)) = (cgroup.directories.get(tree), layout.trees.get(tree)) else {
-            return false;
-        };
-        if directory.inode == 0 {
-            return false;
-        }
-        let same = inode_of(root.handle(), &cgroup.relative) == Ok(directory.inode);
-        if !same {
-            self.leave_tree(cgroup, tree);
-        }
-        same
-    }
-
     /// Link count of a cgroup's directory, which on cgroup filesystems is two
     /// more than the number of its children.
     pub fn links(&self, layout: &Layout, cgroup: &CgroupFiles, tree: usize) -> Result<u64, ReadError> {

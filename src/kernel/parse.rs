@@ -427,3 +427,125 @@ pub fn meminfo(text: &[u8], key: &str) -> Option<u64> {
         kib.checked_mul(1024)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn malformed<T>(line: u32) -> Result<T, ReadError> {
+        Err(ReadError::Malformed { line })
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number(b"4096\n"), Ok(4096));
+        assert_eq!(number(b"18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(number(b"-12\n"), Ok(0));
+        for bad in [&b""[..], b"\n", b"max\n", b"1 2\n", b"18446744073709551616", b"--1", b"\0\xff"] {
+            assert_eq!(number(bad), malformed(1), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(limit(b"max\n"), Ok(Limit::Max));
+        assert_eq!(limit(b"-1\n"), Ok(Limit::Max));
+        assert_eq!(limit(b"9223372036854771712\n"), Ok(Limit::Max));
+        assert_eq!(limit(b"9223372036854710272\n"), Ok(Limit::Max));
+        assert_eq!(limit(b"0\n"), Ok(Limit::Value(0)));
+        assert_eq!(limit(b"67108864\n"), Ok(Limit::Value(64 << 20)));
+        assert_eq!(limit(b"maximum\n"), malformed(1));
+        assert_eq!(cpu_max(b"max 100000\n"), Ok((Limit::Max, 100_000)));
+        assert_eq!(cpu_max(b"20000 100000\n"), Ok((Limit::Value(20_000), 100_000)));
+        assert_eq!(cpu_max(b"20000\n"), malformed(1));
+    }
+
+    #[test]
+    fn keyed_files_in_any_order() {
+        let mut keyed = Keyed::new(&["usage_usec", "nr_periods"]);
+        let mut values = [None; MAX_KEYS];
+        keyed.read(b"usage_usec 7\nuser_usec 3\nnr_periods 2\n", &mut values).unwrap();
+        assert_eq!(values[..2], [Some(7), Some(2)]);
+        // Another order, another set: learnt again, nothing kept from before.
+        keyed.read(b"nr_periods 5\nusage_usec_more 9\n", &mut values).unwrap();
+        assert_eq!(values[..2], [None, Some(5)]);
+        keyed.read(b"user_usec x\nusage_usec 8", &mut values).unwrap();
+        assert_eq!(values[..2], [Some(8), None]);
+        assert_eq!(keyed.read(b"user_usec 1\nusage_usec eight\n", &mut values), malformed(2));
+        assert_eq!(keyed.read(b"usage_usec\n", &mut values), malformed(1));
+        assert_eq!(keyed.read(b"", &mut values), Ok(()));
+        assert_eq!(values[..2], [None, None]);
+    }
+
+    #[test]
+    fn pressure_totals() {
+        let both = b"some avg10=0.12 avg60=0.00 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
+        assert_eq!(pressure(both), Ok((Some(77), Some(5))));
+        assert_eq!(pressure(b"some avg10=0.12 avg60=0.00 avg300=0.00 total=77\n"), Ok((Some(77), None)));
+        assert_eq!(pressure(b"full avg10=0.12 total=9\n"), Ok((None, Some(9))));
+        assert_eq!(pressure(b""), malformed(1));
+        assert_eq!(pressure(b"some avg10=0.12 total=\n"), malformed(1));
+        assert_eq!(pressure(b"some avg10=0.1 total=1\nhalf total=2\n"), malformed(2));
+    }
+
+    #[test]
+    fn io_stat_with_odd_lines() {
+        let mut seen = Vec::new();
+        // A device alone, two devices on one line, a fraction: kernels write all three.
+        let text = b"7:0 \n8:0 8:16 rbytes=1 wbytes=2 rios=3 wios=4\n253:0 rbytes=5 cost.vrate=100.00\n";
+        io_stat(text, |device, key, value| {
+            seen.push((device, String::from_utf8_lossy(key).into_owned(), value))
+        })
+        .unwrap();
+        assert_eq!(seen[0], ((8, 16), "rbytes".to_owned(), Some(1)));
+        assert_eq!(seen[5], ((253, 0), "cost.vrate".to_owned(), None));
+        assert_eq!(io_stat(b"8:0 rbytes=x\n", |_, _, _| {}), malformed(1));
+        assert_eq!(io_stat(b"rbytes=1\n", |_, _, _| {}), malformed(1));
+        assert_eq!(io_stat(b"8 rbytes=1\n", |_, _, _| {}), malformed(1));
+    }
+
+    #[test]
+    fn blkio_with_and_without_operations() {
+        let mut seen = Vec::new();
+        blkio(b"8:0 Read 4096\n8:0 Total 4096\n9:1 2048\nTotal 4096\n", |d, op, v| {
+            seen.push((d, op.to_vec(), v))
+        })
+        .unwrap();
+        assert_eq!(
+            seen,
+            [((8, 0), b"Read".to_vec(), 4096), ((8, 0), b"Total".to_vec(), 4096), ((9, 1), vec![], 2048)]
+        );
+        assert_eq!(blkio(b"8:0 Read\n", |_, _, _| {}), malformed(1));
+        assert_eq!(blkio(b"Total 0\n8:0 Read 1 2 3\n8:x Read 1\n", |_, _, _| {}), malformed(3));
+    }
+
+    #[test]
+    fn interfaces() {
+        let text = b"Inter-|   Receive | Transmit\n face |bytes packets\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\neth0:1:123 0 0 0 0 0 0 0 7 0 0 0 0 0 0 0\n";
+        let mut seen = Vec::new();
+        net_dev(text, |name, rx, tx| seen.push((name.to_vec(), rx.bytes, rx.dropped, tx.bytes, tx.dropped)))
+            .unwrap();
+        assert_eq!(seen, [(b"lo".to_vec(), 1, 4, 9, 12), (b"eth0:1".to_vec(), 123, 0, 7, 0)]);
+        assert_eq!(net_dev(b"a\nb\nlo: 1 2\n", |_, _, _| {}), malformed(3));
+    }
+
+    #[test]
+    fn small_ones() {
+        assert_eq!(cpu_list_len(b"0-3,8\n"), Ok(5));
+        assert_eq!(cpu_list_len(b"\n"), Ok(0));
+        assert_eq!(cpu_list_len(b"3-1\n"), malformed(1));
+        assert_eq!(cpu_list_len(b"0-18446744073709551615"), malformed(1));
+        let mut out = vec![9];
+        assert_eq!(per_cpu(b"1 2 3 \n", &mut out), Ok(()));
+        assert_eq!(out, [1, 2, 3]);
+        assert_eq!(per_cpu(b"1 x\n", &mut out), malformed(1));
+        assert!(out.is_empty());
+        let mut seen = Vec::new();
+        assert_eq!(pids(b"1\n0\n42\n", |p| seen.push(p)), Ok(()));
+        assert_eq!(seen, [1, 0, 42]);
+        assert_eq!(pids(b"1\n-2\n", |_| {}), malformed(2));
+        assert_eq!(meminfo(b"MemTotal:       24 kB\nMemTotalX: 9 kB\n", "MemTotal"), Some(24 * 1024));
+        assert_eq!(device(b"8:16"), Some((8, 16)));
+        assert_eq!(device(b"8:4294967296"), None);
+    }
+}
