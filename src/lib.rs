@@ -1,7 +1,9 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod agent;
+pub mod cli;
 pub mod collect;
+pub mod config;
 pub mod kernel;
 pub mod publish;
 pub mod snapshot;
