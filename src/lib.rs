@@ -7,3 +7,4 @@ pub mod config;
 pub mod kernel;
 pub mod publish;
 pub mod snapshot;
+pub mod telemetry;
