@@ -28,6 +28,10 @@ use crate::snapshot::Origin;
 
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
+/// A tick that begins this long after its moment on the grid counts as late:
+/// well above what a busy machine's scheduler takes, well below any interval.
+const LATE: Duration = Duration::from_millis(50);
+
 /// Own metrics. One per process, shared behind an `Arc`.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -47,6 +51,7 @@ struct Ticks {
     grid: u64,
     fresh: u64,
     late: u64,
+    missed: u64,
     last: Option<Instant>,
     report: Report,
 }
@@ -127,7 +132,8 @@ impl Telemetry {
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
-            telemetry.connections_lost.get_or_create(&reason.label());
+            // Shown as zero from the start.
+            drop(telemetry.connections_lost.get_or_create(&reason.label()));
         }
         let t = &telemetry;
         registry.register(
@@ -154,17 +160,19 @@ impl Telemetry {
         Arc::new(telemetry)
     }
 
-    /// A tick ended. `late`: it began noticeably after its place on the grid.
+    /// A tick ended that began `late` after its moment on the grid, `missed`
+    /// moments of which before it had none.
     ///
     /// Allocates only when a collector is added.
-    pub fn tick(&self, origin: Origin, late: bool, report: &Report) {
+    pub fn tick(&self, origin: Origin, late: Duration, missed: u64, report: &Report) {
         self.tick_seconds.observe(report.duration.as_secs_f64());
         let mut ticks = lock(&self.ticks);
         match origin {
             Origin::Grid => ticks.grid += 1,
             Origin::Fresh => ticks.fresh += 1,
         }
-        ticks.late += u64::from(late);
+        ticks.late += u64::from(late >= LATE);
+        ticks.missed += missed;
         ticks.last = Some(Instant::now());
         // `clone_from` on the whole would make a new list of collectors each time.
         let Report { collectors, handles, tree, cgroups, vanished_in_tick, duration } = report;
@@ -310,7 +318,16 @@ impl Collector for Collection {
             "Collections, on the grid of the interval or asked for by a scrape.",
             &mut origins.into_iter().map(|(labels, n)| (labels, float(n))),
         )?;
-        f.counter("nodegauge_ticks_late", "Collections that began late.", Some(float(ticks.late)))?;
+        f.counter(
+            "nodegauge_ticks_late",
+            "Collections that began 50 ms or more after their moment on the grid.",
+            Some(float(ticks.late)),
+        )?;
+        f.counter(
+            "nodegauge_ticks_missed",
+            "Moments of the grid that passed without a collection.",
+            Some(float(ticks.missed)),
+        )?;
         f.gauge(
             "nodegauge_last_tick_age_seconds",
             "Time since the end of the last collection.",
@@ -450,8 +467,8 @@ mod tests {
         });
         report.tree.appeared = 9;
         report.handles.files = 40;
-        telemetry.tick(Origin::Grid, false, &report);
-        telemetry.tick(Origin::Fresh, true, &report);
+        telemetry.tick(Origin::Fresh, Duration::ZERO, 0, &report);
+        telemetry.tick(Origin::Grid, Duration::from_millis(60), 2, &report);
         telemetry
     }
 
@@ -468,6 +485,7 @@ mod tests {
         check("nodegauge_ticks_total{origin=\"grid\"}", 1.0);
         check("nodegauge_ticks_total{origin=\"fresh\"}", 1.0);
         check("nodegauge_ticks_late_total", 1.0);
+        check("nodegauge_ticks_missed_total", 2.0);
         check("nodegauge_tick_duration_seconds_count", 2.0);
         check("nodegauge_cgroups", 7.0);
         check("nodegauge_cgroups_appeared_total", 9.0);
@@ -516,7 +534,7 @@ mod tests {
         let place = lock(&telemetry.ticks).report.collectors.as_ptr();
         let mut report = Report::default();
         report.collectors.push(CollectorReport { name: "cpu", ..CollectorReport::default() });
-        telemetry.tick(Origin::Grid, false, &report);
+        telemetry.tick(Origin::Grid, Duration::ZERO, 0, &report);
         assert_eq!(lock(&telemetry.ticks).report.collectors.as_ptr(), place);
     }
 }
