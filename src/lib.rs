@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod collect;
+pub mod expose;
 pub mod kernel;
 pub mod publish;
 pub mod snapshot;
