@@ -4,6 +4,7 @@ pub mod agent;
 pub mod cli;
 pub mod collect;
 pub mod config;
+pub mod expose;
 pub mod kernel;
 pub mod publish;
 pub mod snapshot;
