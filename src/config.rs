@@ -372,7 +372,7 @@ fn bytes(text: &str) -> Result<u64> {
 }
 
 /// The cause without the number of the error.
-fn lower(error: &std::io::Error) -> String {
+pub fn lower(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
         None => error.to_string(),

@@ -64,6 +64,23 @@ fn count_descriptors() -> Option<u64> {
     u64::try_from(entries.count().saturating_sub(1)).ok()
 }
 
+/// Effective capabilities of this process, by bit (capabilities(7)).
+pub fn capabilities() -> Option<u64> {
+    let mut buffer = Buffer::new();
+    parse_capabilities(buffer.read_path(&Path::new(SELF).join("status")).ok()?)
+}
+
+/// `CapEff` of `/proc/<pid>/status`, proc(5).
+///
+/// ```text
+/// CapEff:	000001ffffffffff
+/// ```
+fn parse_capabilities(text: &[u8]) -> Option<u64> {
+    let line = parse::lines(text).find_map(|(_, line)| line.strip_prefix(b"CapEff:"))?;
+    let word = std::str::from_utf8(parse::words(line).next()?).ok()?;
+    u64::from_str_radix(word, 16).ok()
+}
+
 /// `num_threads`, `vsize` (bytes) and `rss` (pages) of `/proc/<pid>/stat`, proc(5).
 ///
 /// ```text
@@ -91,6 +108,14 @@ mod tests {
         assert_eq!(parse_stat(text), Some((7, 11_194_368, 1234)));
         assert_eq!(parse_stat(b"1 (x) S 1"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn effective_capabilities() {
+        let text = b"Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t0000000000080004\n";
+        assert_eq!(parse_capabilities(text), Some(1 << 19 | 1 << 2));
+        assert_eq!(parse_capabilities(b"CapEff:\n"), None);
+        assert!(capabilities().is_some());
     }
 
     #[test]
