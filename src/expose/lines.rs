@@ -96,6 +96,8 @@ fn scaled(reading: Reading, scale: u8) -> Option<Value> {
 pub enum Label<'a> {
     /// Any text; escaped as it is written.
     Text(&'a str),
+    /// A word of ours, which needs no escape.
+    Word(&'static str),
     /// A decimal number.
     Number(u64),
     /// A CPU by number: `cpu00`, `cpu07`, `cpu128`.
@@ -109,6 +111,7 @@ impl Label<'_> {
     fn room(self) -> usize {
         match self {
             Label::Text(text) => text.len() * labels::WORST_GROWTH,
+            Label::Word(word) => word.len(),
             Label::Number(_) | Label::Cpu(_) | Label::DeviceNumbers(..) => NUMBER,
         }
     }
@@ -118,6 +121,7 @@ impl Label<'_> {
         let mut buffer = itoa::Buffer::new();
         match self {
             Label::Text(text) => labels::escape(text, |piece| out.extend_from_slice(piece.as_bytes())),
+            Label::Word(word) => out.extend_from_slice(word.as_bytes()),
             Label::Number(number) => out.extend_from_slice(buffer.format(number).as_bytes()),
             Label::Cpu(number) => {
                 out.extend_from_slice(if number < 10 { b"cpu0" } else { b"cpu" });
@@ -132,23 +136,37 @@ impl Label<'_> {
     }
 }
 
-/// What is said once about a family, before its first sample.
-#[derive(Debug, Clone, Copy)]
+/// What is said once about a family, before its first sample, and its name.
+#[derive(Debug, Clone)]
 pub struct Heading {
-    /// The name of its samples.
-    pub sample: &'static str,
-    /// The name of the family: OpenMetrics names counters without `_total`.
-    pub family: &'static str,
-    /// What it tells, without line feeds, backslashes and double quotes.
-    pub help: &'static str,
-    /// `counter`, `gauge` or `unknown`.
-    pub type_name: &'static str,
-    /// OpenMetrics only: the unit, with which `family` ends.
-    pub unit: Option<&'static str>,
+    /// The name of its samples and an opening brace, which most lines begin with.
+    opening: String,
+    family: &'static str,
+    help: &'static str,
+    type_name: &'static str,
+    unit: Option<&'static str>,
+}
+
+impl Heading {
+    /// The heading of samples called `sample`.
+    ///
+    /// - `family`: the name to say it under, which OpenMetrics has without `_total`;
+    /// - `help`: without line feeds, backslashes and double quotes;
+    /// - `type_name`: `counter`, `gauge` or `unknown`;
+    /// - `unit`: OpenMetrics only; with which `family` ends.
+    pub fn new(
+        sample: &str,
+        family: &'static str,
+        help: &'static str,
+        type_name: &'static str,
+        unit: Option<&'static str>,
+    ) -> Heading {
+        Heading { opening: format!("{sample}{{"), family, help, type_name, unit }
+    }
 }
 
 /// A time stamp and the end of the line, written once a scrape.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LineEnd {
     text: Vec<u8>,
 }
@@ -177,15 +195,16 @@ pub struct Lines<'a> {
     /// Takes a full buffer and says whether it wants more.
     sink: &'a mut dyn FnMut(&[u8]) -> bool,
     stopped: bool,
-    heading: Heading,
-    headed: bool,
+    /// What is still to be said about the family.
+    heading: Option<&'a Heading>,
+    opening: &'a [u8],
     base: &'a str,
     end: &'a [u8],
 }
 
 impl std::fmt::Debug for Lines<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lines").field("family", &self.heading.sample).finish_non_exhaustive()
+        f.debug_struct("Lines").field("stopped", &self.stopped).finish_non_exhaustive()
     }
 }
 
@@ -193,14 +212,13 @@ impl<'a> Lines<'a> {
     /// Lines into `buffer`, which is handed to `sink` in chunks of its capacity.
     pub fn new(buffer: &'a mut Vec<u8>, sink: &'a mut dyn FnMut(&[u8]) -> bool) -> Self {
         buffer.clear();
-        let heading = Heading { sample: "", family: "", help: "", type_name: "", unit: None };
-        Lines { buffer, sink, stopped: false, heading, headed: true, base: "", end: b"\n" }
+        Lines { buffer, sink, stopped: false, heading: None, opening: b"", base: "", end: b"\n" }
     }
 
     /// Starts a family; the samples that follow are its own and end with `end`.
-    pub fn family(&mut self, heading: Heading, end: &'a LineEnd) {
-        self.heading = heading;
-        self.headed = false;
+    pub fn family(&mut self, heading: &'a Heading, end: &'a LineEnd) {
+        self.heading = Some(heading);
+        self.opening = heading.opening.as_bytes();
         self.base = "";
         self.end = &end.text;
     }
@@ -227,25 +245,26 @@ impl<'a> Lines<'a> {
     #[inline]
     pub fn labelled(&mut self, own: &[(&'static str, Label<'_>)], value: Option<Value>) {
         let Some(value) = value else { return };
-        if !self.headed {
-            self.write_heading();
+        if let Some(heading) = self.heading.take() {
+            self.write_heading(heading);
         }
-        let name = self.heading.sample;
         // Four more bytes for each label: the comma, `=` and the quotes.
         let own_room: usize = own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum();
-        self.make_room(name.len() + self.base.len() + own_room + NUMBER + self.end.len());
+        self.make_room(self.opening.len() + self.base.len() + own_room + NUMBER + self.end.len());
 
         let out = &mut *self.buffer;
-        out.extend_from_slice(name.as_bytes());
-        if !self.base.is_empty() || !own.is_empty() {
-            out.push(b'{');
+        out.extend_from_slice(self.opening);
+        if self.base.is_empty() && own.is_empty() {
+            // No labels, no brace.
+            out.pop();
+        } else {
             out.extend_from_slice(self.base.as_bytes());
-            let mut first = self.base.is_empty();
+            let mut comma = !self.base.is_empty();
             for (name, value) in own {
-                if !first {
+                if comma {
                     out.push(b',');
                 }
-                first = false;
+                comma = true;
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(b"=\"");
                 value.write(out);
@@ -255,14 +274,16 @@ impl<'a> Lines<'a> {
         }
         out.push(b' ');
         value.write(out);
-        out.extend_from_slice(self.end);
+        match self.end {
+            [end] => out.push(*end),
+            end => out.extend_from_slice(end),
+        }
     }
 
     #[cold]
-    fn write_heading(&mut self) {
-        self.headed = true;
-        let Heading { family, help, type_name, unit, .. } = self.heading;
-        for (word, text) in [("HELP", help), ("TYPE", type_name), ("UNIT", unit.unwrap_or(""))] {
+    fn write_heading(&mut self, heading: &Heading) {
+        let Heading { family, help, type_name, unit, .. } = heading;
+        for (word, text) in [("HELP", *help), ("TYPE", *type_name), ("UNIT", unit.unwrap_or(""))] {
             if !text.is_empty() {
                 self.write_all(&["# ", word, " ", family, " ", text, "\n"]);
             }
@@ -353,11 +374,17 @@ mod tests {
         check(Label::Text("\u{1}"), "\\\\x01");
     }
 
-    const HEADING: Heading =
-        Heading { sample: "a_total", family: "a", help: "An a.", type_name: "counter", unit: None };
+    fn heading(unit: Option<&'static str>) -> Heading {
+        Heading::new("a_total", "a", "An a.", "counter", unit)
+    }
 
     /// What comes out of a buffer of `capacity`, chunk by chunk.
-    fn chunks(capacity: usize, openmetrics: bool, write: impl FnOnce(&mut Lines<'_>)) -> Vec<String> {
+    fn chunks(
+        capacity: usize,
+        openmetrics: bool,
+        families: &[(Heading, LineEnd)],
+        write: impl for<'a> FnOnce(&mut Lines<'a>, &'a [(Heading, LineEnd)]),
+    ) -> Vec<String> {
         let mut chunks = Vec::new();
         let mut buffer = Vec::with_capacity(capacity);
         let mut sink = |chunk: &[u8]| {
@@ -365,16 +392,15 @@ mod tests {
             true
         };
         let mut lines = Lines::new(&mut buffer, &mut sink);
-        write(&mut lines);
+        write(&mut lines, families);
         lines.finish(openmetrics);
         chunks
     }
 
     #[test]
     fn a_family_without_samples_writes_nothing() {
-        let end = LineEnd::plain();
-        let none = chunks(64, false, |lines| {
-            lines.family(HEADING, &end);
+        let none = chunks(64, false, &[(heading(None), LineEnd::plain())], |lines, families| {
+            lines.family(&families[0].0, &families[0].1);
             lines.base("id=\"/\"");
             lines.sample(None);
             lines.labelled(&[("a", Label::Number(1))], None);
@@ -384,22 +410,27 @@ mod tests {
 
     #[test]
     fn labels_and_stamps() {
-        let plain = LineEnd::plain();
-        let mut stamped = LineEnd::default();
-        stamped.stamp(1_700_000_000_120, false);
-        let mut seconds = LineEnd::default();
+        let mut milliseconds = LineEnd::plain();
+        milliseconds.stamp(1_700_000_000_120, false);
+        let mut seconds = LineEnd::plain();
         seconds.stamp(1_700_000_000_120, true);
-        let text = chunks(4096, true, |lines| {
-            lines.family(HEADING, &plain);
-            lines.sample(Some(Value::integer(1)));
-            lines.labelled(&[("x", Label::Text("y"))], Some(Value::integer(2)));
+        let families = [
+            (heading(None), LineEnd::plain()),
+            (heading(Some("bytes")), milliseconds),
+            (heading(None), seconds),
+        ];
+        let text = chunks(4096, true, &families, |lines, families| {
+            let one = |n| Some(Value::integer(n));
+            lines.family(&families[0].0, &families[0].1);
+            lines.sample(one(1));
+            lines.labelled(&[("x", Label::Text("y"))], one(2));
             lines.base("id=\"/\"");
-            lines.sample(Some(Value::integer(3)));
-            lines.labelled(&[("x", Label::Text("y")), ("z", Label::Number(7))], Some(Value::integer(4)));
-            lines.family(Heading { unit: Some("bytes"), ..HEADING }, &stamped);
-            lines.sample(Some(Value::integer(5)));
-            lines.family(HEADING, &seconds);
-            lines.sample(Some(Value::integer(6)));
+            lines.sample(one(3));
+            lines.labelled(&[("x", Label::Word("y")), ("z", Label::Number(7))], one(4));
+            lines.family(&families[1].0, &families[1].1);
+            lines.sample(one(5));
+            lines.family(&families[2].0, &families[2].1);
+            lines.sample(one(6));
         });
         assert_eq!(
             text.concat(),
@@ -412,10 +443,9 @@ mod tests {
 
     #[test]
     fn chunks_end_with_whole_lines_and_long_lines_fit() {
-        let end = LineEnd::plain();
         let long = "v".repeat(1000);
-        let parts = chunks(256, false, |lines| {
-            lines.family(HEADING, &end);
+        let parts = chunks(256, false, &[(heading(None), LineEnd::plain())], |lines, families| {
+            lines.family(&families[0].0, &families[0].1);
             for i in 0..20 {
                 lines.sample(Some(Value::integer(i)));
             }
@@ -429,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_fails_gets_no_more() {
-        let end = LineEnd::plain();
+        let (heading, end) = (heading(None), LineEnd::plain());
         let mut calls = 0;
         let mut buffer = Vec::with_capacity(128);
         let mut sink = |_: &[u8]| {
@@ -437,7 +467,7 @@ mod tests {
             false
         };
         let mut lines = Lines::new(&mut buffer, &mut sink);
-        lines.family(HEADING, &end);
+        lines.family(&heading, &end);
         for i in 0..100 {
             lines.sample(Some(Value::integer(i)));
         }

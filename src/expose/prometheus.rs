@@ -90,7 +90,7 @@ impl Renderer {
         let mut lines = Lines::new(&mut self.buffer, &mut taken);
         for (family, heading) in &self.families {
             let end = if family.stamped { &self.stamped } else { &self.plain };
-            lines.family(*heading, end);
+            lines.family(heading, end);
             match family.emit {
                 Emit::Cgroup(emit) => {
                     for sample in &snapshot.cgroups {
@@ -133,7 +133,7 @@ fn heading(family: &Family, format: Format) -> Heading {
         MetricType::Gauge => "gauge",
     };
     if !format.is_openmetrics() {
-        return Heading { sample: name, family: name, help, type_name: plain, unit: None };
+        return Heading::new(name, name, help, plain, None);
     }
     let total = name.strip_suffix("_total");
     let (family, type_name) = match (metric, total) {
@@ -148,5 +148,5 @@ fn heading(family: &Family, format: Format) -> Heading {
     };
     // A unit must be the end of the family's name.
     let named = !suffix.is_empty() && family.strip_suffix(suffix).is_some_and(|f| f.ends_with('_'));
-    Heading { sample: name, family, help, type_name, unit: named.then_some(suffix) }
+    Heading::new(name, family, help, type_name, named.then_some(suffix))
 }

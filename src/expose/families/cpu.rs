@@ -29,7 +29,7 @@ pub fn shares_of_weight(weight: u64) -> u64 {
     let exponent = (weight.clamp(1, 10_000) as f64).log10() + 7.0 / 34.0;
     let l = ((125.0f64 * 125.0 + 4.0 * 612.0 * exponent).sqrt() - 125.0) / 2.0;
     // The inverse of a whole number of shares may come out a little below it.
-    const ROUNDING: f64 = 1e-6;
+    const ROUNDING: f64 = 1e-11;
     (l.exp2() * (1.0 + ROUNDING)).clamp(2.0, 262_144.0) as u64
 }
 
@@ -43,7 +43,7 @@ fn throttling(row: &Row<'_>, out: &mut Lines<'_>, value: Option<Value>) {
 fn usage(row: &Row<'_>, out: &mut Lines<'_>) {
     let cpu = &row.sample.cpu;
     if !row.kinds.has(Kind::Percpu) || cpu.per_cpu_ns.is_empty() {
-        return out.labelled(&[("cpu", Label::Text("total"))], nanoseconds(cpu.usage_ns));
+        return out.labelled(&[("cpu", Label::Word("total"))], nanoseconds(cpu.usage_ns));
     }
     for (number, &ns) in cpu.per_cpu_ns.iter().enumerate() {
         // Possible CPUs that are not there have 0 for ever.
@@ -174,7 +174,7 @@ pub(super) const FAMILIES: &[Family] = &[
                 ("uninterruptible", load.uninterruptible),
                 ("iowaiting", load.io_waiting),
             ] {
-                out.labelled(&[("state", Label::Text(state))], number(tasks));
+                out.labelled(&[("state", Label::Word(state))], number(tasks));
             }
         }),
     },
@@ -242,7 +242,7 @@ pub(super) const FAMILIES: &[Family] = &[
         emit: Emit::Cgroup(|row, out| {
             let soft = row.sample.process.max_open_files;
             let value = soft.map(|l| l.value().map_or(Value::MINUS_ONE, Value::integer));
-            out.labelled(&[("ulimit", Label::Text("max_open_files"))], value);
+            out.labelled(&[("ulimit", Label::Word("max_open_files"))], value);
         }),
     },
 ];

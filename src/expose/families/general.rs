@@ -25,9 +25,9 @@ pub(super) const FAMILIES: &[Family] = &[
             let labels = [
                 ("kernelVersion", Label::Text(&snapshot.machine.kernel_version)),
                 ("osVersion", Label::Text(&snapshot.machine.os_version)),
-                ("dockerVersion", Label::Text("")),
-                ("cadvisorVersion", Label::Text(env!("CARGO_PKG_VERSION"))),
-                ("cadvisorRevision", Label::Text("")),
+                ("dockerVersion", Label::Word("")),
+                ("cadvisorVersion", Label::Word(env!("CARGO_PKG_VERSION"))),
+                ("cadvisorRevision", Label::Word("")),
             ];
             out.labelled(&labels, Some(Value::integer(1)));
         }),

@@ -61,7 +61,7 @@ fn device_usage(row: &Row<'_>, out: &mut Lines<'_>) {
                 ("device", label(device)),
                 ("major", Label::Number(device.major.into())),
                 ("minor", Label::Number(device.minor.into())),
-                ("operation", Label::Text(operation)),
+                ("operation", Label::Word(operation)),
             ];
             out.labelled(&labels, number(figure));
         }

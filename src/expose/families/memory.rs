@@ -26,7 +26,7 @@ fn failures(row: &Row<'_>, out: &mut Lines<'_>) {
     ] {
         let own = own.or(if row.sample.leaf { subtree } else { None });
         for (scope, faults) in [("container", own), ("hierarchy", subtree)] {
-            let labels = [("failure_type", Label::Text(failure)), ("scope", Label::Text(scope))];
+            let labels = [("failure_type", Label::Word(failure)), ("scope", Label::Word(scope))];
             out.labelled(&labels, number(faults));
         }
     }
