@@ -205,6 +205,8 @@ fn filesystems(n: &mut Numbers) -> (Filesystems, Vec<Option<DiskStats>>) {
         device: device.to_owned(),
         mount_point: "/".to_owned(),
         fs_type: "ext4".to_owned(),
+        major: 254,
+        minor: 0,
         space: Some(FilesystemSpace {
             capacity_bytes: n.number(),
             available_bytes: n.number(),
