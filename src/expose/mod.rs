@@ -1,12 +1,14 @@
 //! What others fetch: snapshots as text.
 //!
-//! Turns a [`Snapshot`](crate::snapshot::Snapshot) into an exposition and reads
-//! nothing else: no kernel file, no clock, no socket.
+//! What writes a [`Snapshot`](crate::snapshot::Snapshot) reads nothing else: no
+//! kernel file, no clock, no socket.
 //!
 //! - [`families`] is the table of what there is to tell;
 //! - [`prometheus`] writes it as Prometheus text and OpenMetrics;
 //! - [`lines`] and [`labels`] are how it is written without allocating;
-//! - [`negotiate`] says which text and compression a request gets.
+//! - [`mod@negotiate`] says which text and compression a request gets;
+//! - [`http`] is the listener, [`routes`] what it answers, [`scrape`] the bodies
+//!   that carry metrics, [`connection`] how long a client may take.
 
 pub mod connection;
 pub mod families;

@@ -73,7 +73,7 @@ pub fn capabilities() -> Option<u64> {
 /// `CapEff` of `/proc/<pid>/status`, proc(5).
 ///
 /// ```text
-/// CapEff:	000001ffffffffff
+/// CapEff: 000001ffffffffff
 /// ```
 fn parse_capabilities(text: &[u8]) -> Option<u64> {
     let line = parse::lines(text).find_map(|(_, line)| line.strip_prefix(b"CapEff:"))?;

@@ -3,7 +3,7 @@
 //! They take whole files as the kernel writes them (Documentation/admin-guide/
 //! cgroup-v1 and cgroup-v2.rst, proc(5)), never paths, never allocate and never
 //! panic on any bytes. Unknown keys are skipped: keys come and go with kernel
-//! versions. A known key with a value that is no number is [`Malformed`].
+//! versions. A known key with a value that is no number is [`ReadError::Malformed`].
 
 use super::ReadError;
 use crate::snapshot::{Limit, Traffic};
