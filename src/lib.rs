@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod collect;
+pub mod expose;
 pub mod kernel;
 pub mod publish;
 pub mod snapshot;

@@ -1,0 +1,19 @@
+//! What others fetch: snapshots as text.
+//!
+//! Turns a [`Snapshot`](crate::snapshot::Snapshot) into an exposition and reads
+//! nothing else: no kernel file, no clock, no socket.
+//!
+//! - [`families`] is the table of what there is to tell;
+//! - [`prometheus`] writes it as Prometheus text and OpenMetrics;
+//! - [`lines`] and [`labels`] are how it is written without allocating;
+//! - [`negotiate`] says which text and compression a request gets.
+
+pub mod families;
+pub mod labels;
+pub mod lines;
+pub mod negotiate;
+pub mod prometheus;
+
+pub use labels::base_labels;
+pub use negotiate::{Format, accepts_gzip, negotiate};
+pub use prometheus::{Options, Renderer};

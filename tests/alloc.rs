@@ -1,0 +1,109 @@
+//! What allocates nothing once it is warm.
+//!
+//! allocation-counter replaces the allocator of this binary and counts by thread.
+
+mod data;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use allocation_counter::measure;
+use data::{all_kinds, cgroup, snapshot};
+use nodegauge::collect::sampler::{self, Sampler};
+use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::kernel::Roots;
+use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
+
+fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
+    let mut bytes = 0;
+    let sink = |chunk: &[u8]| {
+        bytes += black_box(chunk).len();
+        Ok::<(), Infallible>(())
+    };
+    match renderer.render(snapshot, sink) {
+        Ok(()) => bytes,
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let counted = measure(|| {
+        black_box(Vec::<u8>::with_capacity(black_box(100)));
+    });
+    assert_eq!(counted.count_total, 1);
+}
+
+#[test]
+fn a_steady_render() {
+    for hierarchy in [Hierarchy::V1, Hierarchy::V2, Hierarchy::Hybrid] {
+        let mut first = snapshot(hierarchy, 200);
+        // Names that need escaping, and a label set longer than the buffer.
+        let hostile = Identity { name: Some("\"\\\n\u{1b}".into()), image: Some("\u{9b}".repeat(20_000)) };
+        first.cgroups.insert(1, first.cgroups[1].clone());
+        first.cgroups[1].cgroup = cgroup("/hostile", hostile);
+        first.cgroups[1].io[0].name = "/dev/\"\u{7f}".into();
+        Arc::make_mut(&mut first.filesystems).mounts[1].device = "\\\n".into();
+        // The tick after: other numbers, the same cgroups and mounts.
+        let mut second = first.clone();
+        second.wall_ms += 10_000;
+        for row in &mut second.cgroups {
+            row.cpu.usage_ns = row.cpu.user_ns;
+        }
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            for timestamps in [false, true] {
+                let mut renderer = Renderer::new(Options { format, kinds: all_kinds(), timestamps });
+                let warm = render(&mut renderer, &first);
+                assert!(warm > 64 * 1024);
+                let mut bytes = 0;
+                let counted = measure(|| bytes = render(&mut renderer, &second));
+                assert_eq!(counted.count_total, 0, "{hierarchy:?} {format:?} {timestamps}: {counted:?}");
+                assert!(bytes > 64 * 1024);
+            }
+        }
+    }
+}
+
+/// Mounts are looked at again when they change, in the same memory.
+#[test]
+fn a_render_after_a_mount_was_refreshed() {
+    let first = snapshot(Hierarchy::V2, 3);
+    let mut second = first.clone();
+    second.filesystems = Arc::new((*first.filesystems).clone());
+    let mut renderer =
+        Renderer::new(Options { format: Format::Prometheus, kinds: all_kinds(), timestamps: false });
+    render(&mut renderer, &first);
+    let counted = measure(|| {
+        render(&mut renderer, &second);
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+/// Ticks over this host's own cgroups, with all kinds but the one that lists
+/// descriptor directories. The tree is as it comes, so a tick in which a cgroup
+/// appeared or vanished may allocate; most ticks see none of that.
+#[test]
+fn a_steady_tick() {
+    let options = sampler::Options {
+        kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with).without(Kind::Process),
+        handle_memory: 1 << 20,
+        descriptors: 256,
+        max_cgroups: 10_000,
+    };
+    let describe = Box::new(|path: String, created| {
+        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+    });
+    let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
+        println!("no cgroup filesystem here");
+        return;
+    };
+    let mut snapshot = sampler.blank();
+    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
+    assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let mut quiet = 0;
+    for _ in 0..20 {
+        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        quiet += u32::from(counted.count_total == 0);
+    }
+    assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
+}
