@@ -1,26 +1,141 @@
-//! The reader thread: the only one that reads the kernel each tick.
+//! The agent role: builds the parts, owns the tick and the stop order.
 //!
+//! The reader thread is the only one that reads the kernel each tick.
 //! Ticks fall on the wall-clock grid of the interval, so that all nodes sample
 //! at the same moments. A scrape that finds the last snapshot too old asks for
 //! a fresh tick in between, at most one a second, which everyone who waits
 //! shares. Snapshots are published behind an `Arc` and used again once nobody
 //! holds them, so that a steady tick allocates nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result, anyhow, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::collect::Report;
-use crate::collect::sampler::{Sampler, wall_ms};
-use crate::publish::{Publisher, Request};
-use crate::snapshot::{Origin, Snapshot};
+use crate::collect::sampler::{self, Describe, Sampler, wall_ms};
+use crate::config::{self, Config};
+use crate::expose::base_labels;
+use crate::expose::http::{self, Limits};
+use crate::expose::routes::{App, Policy};
+use crate::kernel::{Roots, handles};
+use crate::publish::{self, Publisher, Request};
+use crate::snapshot::{Cgroup, Identity, Origin, Snapshot};
+use crate::telemetry::Telemetry;
 
 /// Shortest time between two fresh ticks.
 const FRESH_APART: Duration = Duration::from_secs(1);
 
 /// Snapshots kept for use again: the last one, one being read and one to fill.
 const MAX_SPARES: usize = 4;
+
+/// Threads that render, compress and read files for the listener.
+const BLOCKING_THREADS: usize = 6;
+
+/// How long threads may take to end once nothing is served any more.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs the agent until SIGTERM or SIGINT; `announce` is told where it serves
+/// once a connection is accepted there.
+///
+/// # Errors
+/// It cannot start, or the reader thread ended by itself.
+pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
+    let descriptors = handles::raise_descriptor_limit();
+    let limits = Limits::new(descriptors);
+    let listener = http::bind(config.listen).map_err(|error| {
+        anyhow!(
+            "--listen {}: {}; accepted: an address of this machine with a free port, 0 takes any",
+            config.listen,
+            config::lower(&error)
+        )
+    })?;
+    let address = listener.local_addr().context("cannot tell the address listened on")?;
+    // Clients and cgroup handles share the descriptors.
+    let sampler = sampler(config, descriptors.saturating_sub(limits.connections as u64))?;
+    let hierarchy = sampler.layout().hierarchy;
+
+    let telemetry = Telemetry::new();
+    let (publisher, snapshots) = publish::channel();
+    let policy = Policy {
+        kinds: config.kinds,
+        timestamps: config.timestamps,
+        max_age: config.max_age,
+        interval: config.interval,
+    };
+    let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the event loop")?;
+    // The observer goes with the reader thread, and this sender with it.
+    let (alive, ended) = tokio::sync::oneshot::channel::<()>();
+    let observer: Observer = Box::new(move |tick| {
+        let _ = &alive;
+        telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
+    });
+    let reader =
+        start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
+
+    let served = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        announce(address)?;
+        tracing::info!(%address, ?hierarchy, interval = ?config.interval, node = config.node_name, "started");
+        let mut ended = ended;
+        let mut by_itself = false;
+        let stop = async {
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = &mut ended => {
+                    by_itself = true;
+                    return;
+                }
+            };
+            tracing::info!(signal, "stopping");
+        };
+        let drained = http::serve(listener, app, limits, stop).await.context("cannot serve")?;
+        if by_itself {
+            bail!("the reader thread ended");
+        }
+        if !drained {
+            tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+        }
+        snapshots.stop();
+        let _ = tokio::time::timeout(LAST_WAIT, ended).await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    if reader.is_finished() && reader.join().is_err() {
+        return Err(anyhow!("the reader thread panicked"));
+    }
+    served
+}
+
+/// A sampler of the configured host that may use `descriptors` descriptors.
+///
+/// # Errors
+/// No cgroup filesystem can be found or opened.
+pub fn sampler(config: &Config, descriptors: u64) -> Result<Sampler> {
+    let options = sampler::Options {
+        kinds: config.kinds,
+        handle_memory: config.handle_memory,
+        descriptors,
+        max_cgroups: config.max_cgroups,
+    };
+    let describe: Describe = Box::new(|path, created| {
+        let identity = Identity::default();
+        let labels = base_labels(&path, &identity);
+        Arc::new(Cgroup { path, created, identity, labels })
+    });
+    Ok(Sampler::new(Roots::new(&config.host_root), options, describe)?)
+}
 
 /// What one tick was like, for our own metrics.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,13 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod agent;
+pub mod check;
+pub mod cli;
 pub mod collect;
+pub mod config;
 pub mod expose;
 pub mod kernel;
+pub mod once;
 pub mod publish;
 pub mod snapshot;
+pub mod telemetry;

@@ -1,24 +1,111 @@
-//! A first look.
-use nodegauge::{collect::sampler::*, kernel::*, snapshot::*};
-fn main() {
-    let root = std::env::args().nth(1).unwrap_or("/".into());
-    let o = Options {
-        kinds: Kind::ALL.iter().fold(Kinds::NONE, |k, x| k.with(*x)),
-        handle_memory: 16 << 20,
-        descriptors: handles::raise_descriptor_limit(),
-        max_cgroups: 20000,
+//! The binary: logging, configuration, role, exit code.
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+use nodegauge::cli::{self, Command, Parsed};
+use nodegauge::config::Config;
+use nodegauge::telemetry::logging;
+use nodegauge::{agent, check, once};
+
+/// Bad command line, environment or file: EX_USAGE of sysexits.
+const USAGE: u8 = 64;
+
+/// Cannot start, or not usable.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let (code, message) = match run() {
+        Ok(code) => return code,
+        Err(Stop::Usage(message)) => (USAGE, message),
+        // The whole chain of causes, in one line.
+        Err(Stop::Failed(error)) => (FAILED, format!("{error:#}")),
     };
-    let d: Describe = Box::new(|path, created| {
-        std::sync::Arc::new(Cgroup {
-            labels: format!("id=\"{path}\""),
-            path,
-            created,
-            identity: Identity::default(),
-        })
-    });
-    let mut s = Sampler::new(Roots::new(root.as_ref()), o, d).unwrap();
-    let mut snap = s.blank();
-    s.tick(Origin::Fresh, &mut snap);
-    println!("{}", serde_json::to_string_pretty(&snap).unwrap());
-    eprintln!("{:#?}", s.report());
+    let message = message.replace(['\n', '\r'], " ");
+    // Where standard error is gone there is nobody to tell.
+    let _ = writeln!(io::stderr(), "nodegauge: {message}");
+    ExitCode::from(code)
+}
+
+enum Stop {
+    Usage(String),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+fn run() -> Result<ExitCode, Stop> {
+    let cli = match cli::parse(std::env::args_os()) {
+        Parsed::Run(cli) => cli,
+        Parsed::Print(text) => {
+            print(|out| out.write_all(text.as_bytes()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Parsed::Bad(message) => return Err(Stop::Usage(message)),
+    };
+    let config = Config::load(cli.settings, &|name| std::env::var_os(name))
+        .map_err(|error| Stop::Usage(format!("{error:#}")))?;
+    logging::init(config.log_level, config.log_format);
+    match cli.command {
+        None | Some(Command::Agent) => {
+            config.check_host_root()?;
+            agent::run(&config, |address| {
+                print(|out| {
+                    writeln!(
+                        out,
+                        "nodegauge serves this machine's metrics: open http://{}/",
+                        reachable(address)
+                    )
+                })
+            })?;
+        }
+        Some(Command::Once { format }) => {
+            config.check_host_root()?;
+            print(|out| once::run(&config, format, out))?;
+        }
+        Some(Command::Check { families: true }) => print(check::families)?,
+        Some(Command::Check { families: false }) => {
+            let mut usable = false;
+            print(|out| {
+                usable = check::run(&config, out)?;
+                anyhow::Ok(())
+            })?;
+            if !usable {
+                return Ok(ExitCode::from(FAILED));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+fn print<E: Into<anyhow::Error>>(
+    write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> Result<(), E>,
+) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = write(&mut out).map_err(Into::into).and_then(|()| Ok(out.flush()?));
+    match result {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
+}
+
+/// The address a browser on this machine takes.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }

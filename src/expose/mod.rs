@@ -8,11 +8,15 @@
 //! - [`lines`] and [`labels`] are how it is written without allocating;
 //! - [`negotiate`] says which text and compression a request gets.
 
+pub mod connection;
 pub mod families;
+pub mod http;
 pub mod labels;
 pub mod lines;
 pub mod negotiate;
 pub mod prometheus;
+pub mod routes;
+pub mod scrape;
 
 pub use labels::base_labels;
 pub use negotiate::{Format, accepts_gzip, negotiate};

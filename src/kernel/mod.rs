@@ -10,6 +10,7 @@ pub mod cgroupstats;
 pub mod file;
 pub mod handles;
 pub mod mounts;
+pub mod own;
 pub mod parse;
 pub mod tree;
 

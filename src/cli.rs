@@ -1,0 +1,354 @@
+//! Flags, environment names and help text; no decisions.
+//!
+//! Every setting is text here: what it means, what is accepted and what the
+//! default is belongs to [`crate::config`], which reads the same [`Settings`]
+//! from the environment and from the file.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+
+/// What environment names of settings begin with.
+pub const ENVIRONMENT_PREFIX: &str = "NODEGAUGE_";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nodegauge",
+    version,
+    about = "Container metrics of this machine under cAdvisor's names",
+    long_about = "Container metrics of this machine under cAdvisor's names.\n\n\
+        Without a command it runs the agent on loopback and prints the address to open.",
+    after_help = "A flag wins over its environment name, that over the file of --config, that over the default; \
+        lists replace each other.\n\
+        Exit status: 0 success, 1 cannot start or not usable, 64 bad command line, environment or file.",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Settings of all commands.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// What to do; without one, the agent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve this machine's metrics until stopped
+    Agent,
+    /// Collect once, write the result to standard output, exit
+    Once {
+        /// What to write
+        #[arg(long, value_enum, default_value_t = OnceFormat::Prometheus)]
+        format: OnceFormat,
+    },
+    /// Say what this host offers, what is missing, what that costs and how to cure it
+    Check {
+        /// Print where each metric family comes from on each cgroup hierarchy instead
+        #[arg(long)]
+        families: bool,
+    },
+}
+
+/// What `once` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnceFormat {
+    /// The text of `/metrics`
+    Prometheus,
+    /// The whole snapshot
+    Json,
+}
+
+/// Settings as given in one place: on the command line, in the environment or
+/// in the file. The file's keys are the long flags without the dashes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// TOML file with settings, named as the flags are
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<String>,
+
+    /// Where the host's root directory is: `/`, or where its proc and sys are mounted, or a captured tree
+    /// [default: /]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[serde(deserialize_with = "text")]
+    pub host_root: Option<String>,
+
+    /// Address to serve on; beyond loopback --auth must be said [default: 127.0.0.1:4194]
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub listen: Option<String>,
+
+    /// Who may read beyond loopback: `none` lets everybody [no default]
+    #[arg(long, global = true, value_name = "HOW")]
+    #[serde(deserialize_with = "text")]
+    pub auth: Option<String>,
+
+    /// Time between two collections, at least 100ms [default: 10s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub interval: Option<String>,
+
+    /// A scrape that finds the last collection older than this asks for a fresh one, at most one a second
+    /// [default: 1s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub max_age: Option<String>,
+
+    /// Name of this node [default: the host name]
+    #[arg(long, global = true, value_name = "NAME")]
+    #[serde(deserialize_with = "text")]
+    pub node_name: Option<String>,
+
+    /// Kinds of metrics to collect, exactly these
+    /// [default: cpu,cpuLoad,memory,disk,diskIO,network,oom_event,pressure]
+    #[arg(long, global = true, value_name = "KIND,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub metrics: Option<Vec<String>>,
+
+    /// Collect every kind but these; as in cAdvisor, this replaces the default list of kinds that are off
+    #[arg(long, global = true, value_name = "KIND,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub disable_metrics: Option<Vec<String>>,
+
+    /// Whether samples carry the time of their collection: on or off [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub timestamps: Option<String>,
+
+    /// Kernel memory that held file handles may pin, 4.4 KiB each; more makes collection cheaper
+    /// [default: 16MiB]
+    #[arg(long, global = true, value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub handle_memory: Option<String>,
+
+    /// Most cgroups to follow [default: 20000]
+    #[arg(long, global = true, value_name = "COUNT")]
+    #[serde(deserialize_with = "text")]
+    pub max_cgroups: Option<String>,
+
+    /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    #[serde(deserialize_with = "text")]
+    pub log_level: Option<String>,
+
+    /// How messages are written to standard error: text or json [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    #[serde(deserialize_with = "text")]
+    pub log_format: Option<String>,
+}
+
+impl Settings {
+    /// Long names of all settings.
+    pub fn names() -> Vec<String> {
+        Settings::augment_args(clap::Command::new("settings"))
+            .get_arguments()
+            .filter_map(|argument| argument.get_long().map(str::to_owned))
+            .collect()
+    }
+}
+
+/// The environment name of a setting.
+pub fn environment_name(long: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", long.to_uppercase().replace('-', "_"))
+}
+
+/// What reading the command line came to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Something to do.
+    Run(Box<Cli>),
+    /// Help or version, to be printed on standard output.
+    Print(String),
+    /// One line saying what is wrong and what is accepted.
+    Bad(String),
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse<I, T>(arguments: I) -> Parsed
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let result = command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    match result {
+        Ok(cli) => Parsed::Run(Box::new(cli)),
+        Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
+        Err(error) => Parsed::Bad(one_line(&error)),
+    }
+}
+
+/// The command with the environment name of each setting in its help.
+fn command() -> clap::Command {
+    let settings = Settings::names();
+    Cli::command().mut_args(|argument| {
+        let Some(long) = argument.get_long().filter(|long| settings.iter().any(|s| s == long)) else {
+            return argument;
+        };
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = format!("{help} [env: {}]", environment_name(long));
+        argument.help(help)
+    })
+}
+
+/// clap's errors are several lines with usage and tips; ours are one that names
+/// the thing and what is accepted.
+fn one_line(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) if !texts.is_empty() => Some(texts.join(", ")),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg);
+    let flag = argument.as_deref().map(|a| a.split([' ', '=']).next().unwrap_or(a).to_owned());
+    match (error.kind(), flag) {
+        (ErrorKind::UnknownArgument, Some(flag)) if !flag.starts_with('-') => {
+            format!("{argument:?}: unexpected; see nodegauge --help", argument = argument.unwrap_or_default())
+        }
+        (ErrorKind::UnknownArgument, Some(flag)) => match context(ContextKind::SuggestedArg) {
+            Some(near) => format!("{flag}: unknown flag; did you mean {near}? see nodegauge --help"),
+            None => format!("{flag}: unknown flag; see nodegauge --help"),
+        },
+        (ErrorKind::InvalidSubcommand, _) => {
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            format!("{word:?}: unknown command; accepted: {}", names.join(", "))
+        }
+        (ErrorKind::InvalidValue, Some(flag)) => {
+            let accepted = context(ContextKind::ValidValue);
+            match context(ContextKind::InvalidValue).filter(|v| !v.is_empty()) {
+                Some(value) => {
+                    let accepted = accepted.map(|a| format!("; accepted: {a}")).unwrap_or_default();
+                    format!("{flag} {value:?}: not accepted{accepted}")
+                }
+                None => format!("{}: needs a value", argument.unwrap_or(flag)),
+            }
+        }
+        (ErrorKind::ArgumentConflict, Some(flag)) => format!("{flag}: given more than once"),
+        _ => {
+            let text = error.render().to_string();
+            let head: Vec<_> = text
+                .lines()
+                .map(str::trim)
+                .take_while(|l| !l.is_empty() && !l.starts_with("Usage:"))
+                .collect();
+            format!("{}; see nodegauge --help", head.join(" ").trim_start_matches("error: "))
+        }
+    }
+}
+
+/// A setting written as a string, a number or a boolean.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = String;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string, a number or a boolean")
+        }
+        fn visit_str<E>(self, v: &str) -> Result<String, E> {
+            Ok(v.to_owned())
+        }
+        fn visit_i64<E>(self, v: i64) -> Result<String, E> {
+            Ok(v.to_string())
+        }
+        fn visit_u64<E>(self, v: u64) -> Result<String, E> {
+            Ok(v.to_string())
+        }
+        fn visit_bool<E>(self, v: bool) -> Result<String, E> {
+            Ok(if v { "on" } else { "off" }.to_owned())
+        }
+    }
+    deserializer.deserialize_any(Text).map(Some)
+}
+
+/// A setting written as a list of strings or as one string with commas.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct List;
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of strings")
+        }
+        fn visit_str<E>(self, v: &str) -> Result<Vec<String>, E> {
+            Ok(v.split(',').map(str::to_owned).collect())
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+            let mut out = Vec::new();
+            while let Some(word) = seq.next_element::<toml::Value>()? {
+                let word = word.as_str().ok_or_else(|| A::Error::custom("a list holds strings"))?;
+                out.push(word.to_owned());
+            }
+            Ok(out)
+        }
+    }
+    deserializer.deserialize_any(List).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> Cli {
+        match parse(std::iter::once("nodegauge").chain(words.iter().copied())) {
+            Parsed::Run(cli) => *cli,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    fn bad(words: &[&str], expected: &str) {
+        match parse(std::iter::once("nodegauge").chain(words.iter().copied())) {
+            Parsed::Bad(line) => assert_eq!(line, expected, "{words:?}"),
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_go_before_and_after_the_command() {
+        for words in [&["--interval", "5s", "agent"][..], &["agent", "--interval=5s"], &["--interval", "5s"]]
+        {
+            assert_eq!(run(words).settings.interval.as_deref(), Some("5s"), "{words:?}");
+        }
+        assert_eq!(run(&["agent"]).command, Some(Command::Agent));
+        assert_eq!(run(&[]).command, None);
+    }
+
+    #[test]
+    fn lists_are_split_and_appended() {
+        let expected = ["cpu", "memory", "disk"].map(str::to_owned).to_vec();
+        assert_eq!(run(&["--metrics", "cpu,memory", "--metrics=disk"]).settings.metrics, Some(expected));
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        bad(&["--nope"], "--nope: unknown flag; see nodegauge --help");
+        bad(
+            &["--intervall", "1s"],
+            "--intervall: unknown flag; did you mean --interval? see nodegauge --help",
+        );
+        bad(&["serve"], "\"serve\": unknown command; accepted: agent, once, check");
+        bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
+        bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
+        bad(&["--interval"], "--interval <DURATION>: needs a value");
+        bad(&["--interval", "1s", "--interval", "2s"], "--interval: given more than once");
+        bad(
+            &["check", "--families=x"],
+            "unexpected value 'x' for '--families' found; no more were expected; see nodegauge --help",
+        );
+    }
+
+    #[test]
+    fn help_names_the_environment_of_every_setting() {
+        let Parsed::Print(help) = parse(["nodegauge", "--help"]) else { panic!("no help") };
+        let flat: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for name in Settings::names() {
+            assert!(flat.contains(&format!("--{name} ")), "{name}");
+            assert!(flat.contains(&format!("[env: {}]", environment_name(&name))), "{name}");
+        }
+    }
+}

@@ -1,0 +1,544 @@
+//! Flags, environment and file into one checked [`Config`]; every default and
+//! unit lives here.
+//!
+//! A flag wins over its environment name, that over the file, that over the
+//! default; lists replace each other. An error is one line that names the flag,
+//! the environment name or the file's key, the value, and what is accepted.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::Deserialize as _;
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::{Settings, environment_name};
+use crate::snapshot::{Kind, Kinds};
+
+/// Kinds that cAdvisor knows and this version does not collect. Old command
+/// lines still name `accelerator`, which cAdvisor itself has dropped.
+const OTHER_KINDS: [&str; 12] = [
+    "accelerator",
+    "advtcp",
+    "app",
+    "cpu_topology",
+    "cpuset",
+    "memory_numa",
+    "perf_event",
+    "referenced_memory",
+    "resctrl",
+    "sched",
+    "tcp",
+    "udp",
+];
+
+/// Shorter intervals cost more than they show: cgroup counters of CPU and
+/// memory are flushed lazily by the kernel.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How the program runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the host's `/` is.
+    pub host_root: PathBuf,
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// Time between two ticks.
+    pub interval: Duration,
+    /// Age of the last snapshot beyond which a scrape asks for a fresh one.
+    pub max_age: Duration,
+    /// Name of this node.
+    pub node_name: String,
+    /// What is collected and shown.
+    pub kinds: Kinds,
+    /// Whether samples carry the time of their tick.
+    pub timestamps: bool,
+    /// Kernel memory that held file handles may pin, bytes.
+    pub handle_memory: u64,
+    /// Most cgroups to follow.
+    pub max_cgroups: usize,
+    /// Least severe messages to log.
+    pub log_level: LevelFilter,
+    /// How messages are written.
+    pub log_format: LogFormat,
+}
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+/// Reads the environment: [`std::env::var_os`], or what a test says.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Where a value was given.
+#[derive(Debug)]
+enum Origin {
+    Flag,
+    Environment,
+    File(String),
+}
+
+impl Origin {
+    /// The setting as it is named there.
+    fn name(&self, setting: &str) -> String {
+        match self {
+            Origin::Flag => format!("--{setting}"),
+            Origin::Environment => environment_name(setting),
+            Origin::File(path) => format!("{path}: {setting}"),
+        }
+    }
+}
+
+/// The places settings come from, the winning one first.
+struct Layers(Vec<(Origin, Settings)>);
+
+impl Config {
+    /// Reads and checks all settings.
+    ///
+    /// # Errors
+    /// One line for the user, about the first thing found wrong.
+    pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
+        let layers = Layers::read(flags, environment)?;
+        let interval = layers.parse(
+            "interval",
+            |s| &s.interval,
+            |text| {
+                let value = duration(text)?;
+                if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&value) {
+                    bail!("out of range; accepted: 100ms to 1h");
+                }
+                Ok(value)
+            },
+        )?;
+        Ok(Config {
+            host_root: layers
+                .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
+                .unwrap_or_else(|| PathBuf::from("/")),
+            listen: layers.listen()?,
+            interval: interval.unwrap_or(Duration::from_secs(10)),
+            max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
+            node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
+            kinds: layers.kinds()?,
+            timestamps: layers.parse("timestamps", |s| &s.timestamps, on_off)?.unwrap_or(false),
+            handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
+            max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
+            log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
+            log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
+        })
+    }
+
+    /// Makes sure that the host's root is there.
+    ///
+    /// # Errors
+    /// One line for the user. Not a fault of the command line alone: the
+    /// directory may have to be mounted.
+    pub fn check_host_root(&self) -> Result<()> {
+        let path = &self.host_root;
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => bail!(
+                "--host-root {path:?}: not a directory; accepted: a directory that holds the host's proc and sys"
+            ),
+            Err(error) => bail!(
+                "--host-root {path:?}: {}; accepted: a directory that holds the host's proc and sys",
+                lower(&error)
+            ),
+        }
+    }
+}
+
+impl Layers {
+    fn read(flags: Settings, environment: Environment<'_>) -> Result<Layers> {
+        let mut table = toml::Table::new();
+        for setting in Settings::names() {
+            let name = environment_name(&setting);
+            // Set but empty is what manifests write for "not set".
+            let Some(value) = environment(&name).filter(|v| !v.is_empty()) else { continue };
+            let value = value.into_string().map_err(|v| anyhow!("{name} {v:?}: not UTF-8"))?;
+            table.insert(setting, toml::Value::String(value));
+        }
+        let file_in_environment = table.remove("config").and_then(|v| v.as_str().map(str::to_owned));
+        let from_environment =
+            Settings::deserialize(table).map_err(|e| anyhow!("environment: {}", e.message()))?;
+        let file = match (&flags.config, file_in_environment) {
+            (Some(path), _) => Some(("--config", path.clone())),
+            (None, Some(path)) => Some(("NODEGAUGE_CONFIG", path)),
+            (None, None) => None,
+        };
+        let mut layers = vec![(Origin::Flag, flags), (Origin::Environment, from_environment)];
+        if let Some((named_by, path)) = file {
+            let settings = read_file(&path).with_context(|| format!("{named_by} {path:?}"))?;
+            layers.push((Origin::File(path), settings));
+        }
+        Ok(Layers(layers))
+    }
+
+    /// The winning value of a setting, read by `parse`; `None` when not given.
+    fn parse<T>(
+        &self,
+        setting: &str,
+        get: impl Fn(&Settings) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let given = self.0.iter().find_map(|(origin, s)| get(s).as_deref().map(|text| (origin, text)));
+        let Some((origin, text)) = given else { return Ok(None) };
+        parse(text).map(Some).with_context(|| format!("{} {text:?}", origin.name(setting)))
+    }
+
+    /// The address to serve on, and whether that is allowed.
+    fn listen(&self) -> Result<SocketAddr> {
+        let auth = self.parse(
+            "auth",
+            |s| &s.auth,
+            |text| match text {
+                "none" => Ok(()),
+                _ => bail!("not accepted; accepted by this version: none"),
+            },
+        )?;
+        let default = SocketAddr::from(([127, 0, 0, 1], 4194));
+        self.parse(
+            "listen",
+            |s| &s.listen,
+            |text| {
+                let address: SocketAddr = text.parse().map_err(|_| {
+                    anyhow!("not an address; accepted: IP:PORT, such as 127.0.0.1:4194 or [::1]:4194")
+                })?;
+                if !address.ip().to_canonical().is_loopback() && auth.is_none() {
+                    bail!(
+                        "reaches beyond loopback, where it must be said who may read; \
+                     accepted: a loopback address, or --auth none to let everybody read"
+                    );
+                }
+                Ok(address)
+            },
+        )
+        .map(|address| address.unwrap_or(default))
+    }
+
+    /// `metrics` or `disable-metrics`, whichever the winning place names.
+    fn kinds(&self) -> Result<Kinds> {
+        for (origin, settings) in &self.0 {
+            match (&settings.metrics, &settings.disable_metrics) {
+                (Some(_), Some(_)) => bail!(
+                    "{} and {}: given together, but each replaces the whole list; accepted: one of them",
+                    origin.name("metrics"),
+                    origin.name("disable-metrics")
+                ),
+                (Some(on), None) => return enabled(on).with_context(|| origin.name("metrics")),
+                (None, Some(off)) => {
+                    return not_disabled(off).with_context(|| origin.name("disable-metrics"));
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(Kinds::DEFAULT)
+    }
+}
+
+fn read_file(path: &str) -> Result<Settings> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| anyhow!("cannot read: {}; accepted: a readable TOML file", lower(&e)))?;
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        // The parser's messages are one or more lines, without an excerpt.
+        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        anyhow!("line {line}: {message}")
+    })
+}
+
+fn known(name: &str) -> Result<Option<Kind>> {
+    if let Some(kind) = Kind::ALL.into_iter().find(|k| k.name() == name) {
+        return Ok(Some(kind));
+    }
+    if OTHER_KINDS.contains(&name) {
+        return Ok(None);
+    }
+    bail!("{name:?}: unknown kind; accepted: {}", kind_names())
+}
+
+fn kind_names() -> String {
+    Kind::ALL.map(Kind::name).join(", ")
+}
+
+/// Words of a list; blanks and empty words do not count.
+fn words(list: &[String]) -> impl Iterator<Item = &str> {
+    list.iter().map(|w| w.trim()).filter(|w| !w.is_empty())
+}
+
+fn enabled(list: &[String]) -> Result<Kinds> {
+    let mut kinds = Kinds::NONE;
+    for name in words(list) {
+        match known(name)? {
+            Some(kind) => kinds = kinds.with(kind),
+            None => bail!(
+                "{name:?}: a kind of cAdvisor's that this version does not collect; accepted: {}",
+                kind_names()
+            ),
+        }
+    }
+    if kinds == Kinds::NONE {
+        bail!("no kind; accepted: {}", kind_names());
+    }
+    Ok(kinds)
+}
+
+fn not_disabled(list: &[String]) -> Result<Kinds> {
+    let mut kinds = Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with);
+    for name in words(list) {
+        if let Some(kind) = known(name)? {
+            kinds = kinds.without(kind);
+        }
+    }
+    Ok(kinds)
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text)
+        .map_err(|_| anyhow!("not a duration; accepted: such as 500ms, 10s or 1m30s"))
+}
+
+fn on_off(text: &str) -> Result<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => bail!("not accepted; accepted: on, off"),
+    }
+}
+
+fn log_level(text: &str) -> Result<LevelFilter> {
+    const NAMES: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let accepted = || anyhow!("not accepted; accepted: {}", NAMES.join(", "));
+    // The type's own reader also takes numbers and any case.
+    if !NAMES.contains(&text) {
+        return Err(accepted());
+    }
+    text.parse().map_err(|_| accepted())
+}
+
+fn log_format(text: &str) -> Result<LogFormat> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => bail!("not accepted; accepted: text, json"),
+    }
+}
+
+fn count(text: &str) -> Result<usize> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => bail!("not accepted; accepted: 1 to 1000000"),
+    }
+}
+
+fn node_name(text: &str) -> Result<String> {
+    if text.len() > 253 || text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.is_empty() {
+        bail!("not a node name; accepted: 1 to 253 characters without blanks");
+    }
+    Ok(text.to_owned())
+}
+
+fn host_name() -> String {
+    match nix::sys::utsname::uname() {
+        Ok(names) => names.nodename().to_string_lossy().into_owned(),
+        Err(_) => "localhost".to_owned(),
+    }
+}
+
+/// Bytes, with a binary (`KiB`, `Ki`) or decimal (`kB`) suffix.
+fn bytes(text: &str) -> Result<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, suffix) = text.split_at(end);
+    let unit: Option<u64> = match suffix.trim_start() {
+        "" | "B" => Some(1),
+        "kB" | "KB" => Some(1000),
+        "MB" => Some(1000 * 1000),
+        "GB" => Some(1000 * 1000 * 1000),
+        "KiB" | "Ki" => Some(1 << 10),
+        "MiB" | "Mi" => Some(1 << 20),
+        "GiB" | "Gi" => Some(1 << 30),
+        _ => None,
+    };
+    let value = digits.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+    value.ok_or_else(|| anyhow!("not a size; accepted: such as 0, 4194304, 512KiB or 16MiB"))
+}
+
+/// The cause without the number of the error.
+pub fn lower(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Parsed, parse};
+
+    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
+        let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {
+            panic!("{words:?} is no command line")
+        };
+        Config::load(cli.settings, &|name| {
+            environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+        })
+    }
+
+    fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
+        format!("{:#}", load(words, environment).expect_err("must be refused"))
+    }
+
+    fn with_file(text: &str, test: impl Fn(&str)) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        test(file.path().to_str().unwrap());
+    }
+
+    #[test]
+    fn defaults() {
+        let config = load(&[], &[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:4194");
+        assert_eq!((config.interval, config.max_age), (Duration::from_secs(10), Duration::from_secs(1)));
+        assert_eq!((config.handle_memory, config.max_cgroups), (16_777_216, 20_000));
+        assert_eq!((config.kinds, config.timestamps), (Kinds::DEFAULT, false));
+        assert_eq!((config.log_level, config.log_format), (LevelFilter::INFO, LogFormat::Text));
+        assert!(!config.node_name.is_empty());
+    }
+
+    #[test]
+    fn flag_wins_over_environment_over_file() {
+        with_file("interval = \"3s\"\nmax-age = \"3s\"\nmax-cgroups = 3\ntimestamps = true\n", |path| {
+            let environment =
+                [("NODEGAUGE_INTERVAL", "2s"), ("NODEGAUGE_MAX_AGE", "2s"), ("NODEGAUGE_NODE_NAME", "")];
+            let config = load(&["--config", path, "--interval", "1s"], &environment).unwrap();
+            assert_eq!((config.interval, config.max_age), (Duration::from_secs(1), Duration::from_secs(2)));
+            assert_eq!((config.max_cgroups, config.timestamps), (3, true));
+            let config = load(&[], &[("NODEGAUGE_CONFIG", path)]).unwrap();
+            assert_eq!(config.interval, Duration::from_secs(3));
+        });
+    }
+
+    #[test]
+    fn lists_replace() {
+        with_file("metrics = [\"cpu\", \"memory\"]\n", |path| {
+            let cpu_memory = Kinds::NONE.with(Kind::Cpu).with(Kind::Memory);
+            assert_eq!(load(&["--config", path], &[]).unwrap().kinds, cpu_memory);
+            let config = load(&["--config", path], &[("NODEGAUGE_METRICS", "disk, network")]).unwrap();
+            assert_eq!(config.kinds, Kinds::NONE.with(Kind::Disk).with(Kind::Network));
+            // The other list in a stronger place is no contradiction: it replaces.
+            let config = load(&["--config", path, "--disable-metrics", "cpu"], &[]).unwrap();
+            assert!(config.kinds.has(Kind::Process) && !config.kinds.has(Kind::Cpu));
+        });
+    }
+
+    #[test]
+    fn disabled_kinds_replace_the_default_list() {
+        let all = Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with);
+        assert_eq!(load(&["--disable-metrics", "tcp,accelerator"], &[]).unwrap().kinds, all);
+        assert_eq!(load(&["--disable-metrics="], &[]).unwrap().kinds, all);
+        let config = load(&["--disable-metrics", "percpu,sched,process"], &[]).unwrap();
+        assert_eq!(config.kinds, all.without(Kind::Percpu).without(Kind::Process));
+    }
+
+    #[test]
+    fn refusals_name_the_place_the_value_and_what_is_accepted() {
+        let check = |words: &[&str], expected: &str| assert_eq!(error(words, &[]), expected);
+        check(
+            &["--interval", "soon"],
+            "--interval \"soon\": not a duration; accepted: such as 500ms, 10s or 1m30s",
+        );
+        check(&["--interval", "99ms"], "--interval \"99ms\": out of range; accepted: 100ms to 1h");
+        check(&["--max-age", "5"], "--max-age \"5\": not a duration; accepted: such as 500ms, 10s or 1m30s");
+        check(
+            &["--listen", "4194"],
+            "--listen \"4194\": not an address; accepted: IP:PORT, such as 127.0.0.1:4194 or [::1]:4194",
+        );
+        check(&["--timestamps", "yes"], "--timestamps \"yes\": not accepted; accepted: on, off");
+        check(
+            &["--handle-memory", "16m"],
+            "--handle-memory \"16m\": not a size; accepted: such as 0, 4194304, 512KiB or 16MiB",
+        );
+        check(&["--max-cgroups", "0"], "--max-cgroups \"0\": not accepted; accepted: 1 to 1000000");
+        check(
+            &["--log-level", "loud"],
+            "--log-level \"loud\": not accepted; accepted: off, error, warn, info, debug, trace",
+        );
+        check(&["--log-format", "xml"], "--log-format \"xml\": not accepted; accepted: text, json");
+        check(&["--auth", "token"], "--auth \"token\": not accepted; accepted by this version: none");
+        check(
+            &["--metrics", "cpu,tcp"],
+            "--metrics: \"tcp\": a kind of cAdvisor's that this version does not collect; accepted: cpu, percpu, \
+             cpuLoad, memory, hugetlb, disk, diskIO, network, oom_event, pressure, process",
+        );
+        check(
+            &["--disable-metrics", "tpc"],
+            "--disable-metrics: \"tpc\": unknown kind; accepted: cpu, percpu, cpuLoad, memory, hugetlb, disk, diskIO, \
+             network, oom_event, pressure, process",
+        );
+        check(
+            &["--metrics", "cpu", "--disable-metrics", "tcp"],
+            "--metrics and --disable-metrics: given together, but each replaces the whole list; accepted: one of them",
+        );
+        let from_environment = error(&[], &[("NODEGAUGE_INTERVAL", "soon")]);
+        assert!(from_environment.starts_with("NODEGAUGE_INTERVAL \"soon\": "), "{from_environment}");
+    }
+
+    #[test]
+    fn beyond_loopback_something_must_be_said() {
+        for address in ["0.0.0.0:4194", "[::]:4194", "10.0.0.1:80", "[::ffff:10.0.0.1]:80"] {
+            assert!(error(&["--listen", address], &[]).contains("--auth none"), "{address}");
+            assert!(load(&["--listen", address, "--auth", "none"], &[]).is_ok(), "{address}");
+        }
+        for address in ["127.0.0.1:0", "127.8.9.1:4194", "[::1]:4194", "[::ffff:127.0.0.1]:80"] {
+            assert!(load(&["--listen", address], &[]).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn files_are_refused_with_path_and_line() {
+        let missing = error(&["--config", "/nowhere/x.toml"], &[]);
+        assert_eq!(
+            missing,
+            "--config \"/nowhere/x.toml\": cannot read: no such file or directory; accepted: a readable TOML file"
+        );
+        let check = |text: &str, expected: &str| {
+            with_file(text, |path| {
+                let line = error(&["--config", path], &[]);
+                assert!(
+                    line.contains(path) && line.contains(expected) && !line.contains('\n'),
+                    "{text:?}: {line}"
+                );
+            });
+        };
+        check(
+            "interval = \"1s\"\nintervall = \"1s\"\n",
+            "line 2: unknown field `intervall`, expected one of `host-root`, ",
+        );
+        check("interval = \n", "line 1: ");
+        check("interval = \"soon\"\n", ": interval \"soon\": not a duration");
+        check("interval = [1]\n", "line 1: invalid type: sequence, expected a string, a number or a boolean");
+        check("metrics = [1]\n", "line 1: a list holds strings");
+        check("config = \"other.toml\"\n", "line 1: unknown field `config`");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(bytes(text).ok(), expected, "{text:?}");
+        check("0", Some(0));
+        check("512KiB", Some(524_288));
+        check("16Mi", Some(16 << 20));
+        check("1 GB", Some(1_000_000_000));
+        for refused in ["", "MiB", "-1", "1.5MiB", "16m", "99999999999GiB"] {
+            check(refused, None);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Which path answers what.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | containers and machine, Prometheus text or OpenMetrics, gzip on request |
+//! | `/metrics/self` | the agent about itself |
+//! | `/healthz` | 200 while collection goes on, else 503 |
+//! | `/readyz` | 200 once there is something to serve |
+//! | `/` | what there is |
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+
+use super::scrape::{Bodies, NoBody, Sending, Streamed, format_label};
+use super::{Format, accepts_gzip, negotiate};
+use crate::publish::Snapshots;
+use crate::snapshot::{Kinds, Snapshot};
+use crate::telemetry::Telemetry;
+
+/// How long a scrape waits for a fresh tick before it takes the last one there
+/// is: a tick takes milliseconds, and scrapers give up after ten seconds.
+const FRESH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Paths worth naming, with what they hold.
+const INDEX: [(&str, &str); 4] = [
+    ("/metrics", "containers and machine, for Prometheus"),
+    ("/metrics/self", "the agent about itself"),
+    ("/healthz", "whether collection goes on"),
+    ("/readyz", "whether there is something to serve"),
+];
+
+/// How the answers are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Kinds shown.
+    pub kinds: Kinds,
+    /// Whether samples carry the time of their tick.
+    pub timestamps: bool,
+    /// Age of the last snapshot beyond which a scrape asks for a fresh one.
+    pub max_age: Duration,
+    /// Time between two ticks.
+    pub interval: Duration,
+}
+
+/// What the answers are made from.
+#[derive(Debug)]
+pub struct App {
+    policy: Policy,
+    snapshots: Snapshots,
+    telemetry: Arc<Telemetry>,
+    bodies: Arc<Bodies>,
+    started: Instant,
+}
+
+impl App {
+    /// Answers from `snapshots`.
+    pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
+        let bodies = Bodies::new(policy.kinds, policy.timestamps, Arc::clone(&telemetry));
+        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now() })
+    }
+
+    /// Own metrics.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Lets go of what nobody will ask for again.
+    pub fn tidy(&self) {
+        if let Some(snapshot) = self.snapshots.latest() {
+            self.bodies.drop_older(snapshot.sequence);
+        }
+    }
+
+    /// The routes.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/", get(index))
+            .route("/metrics", get(metrics))
+            .route("/metrics/self", get(own_metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_allowed)
+            .with_state(Arc::clone(self))
+    }
+
+    /// What is wrong with the collection, if anything.
+    fn sick(&self) -> Option<String> {
+        let limit = self.policy.interval * 3 + Duration::from_secs(5);
+        let (age, what) = match self.snapshots.latest() {
+            Some(snapshot) => (snapshot.monotonic.elapsed(), "the last collection was"),
+            None => (self.started.elapsed(), "there has been no collection since the start"),
+        };
+        (age > limit)
+            .then(|| format!("{what} {:.1} s ago, more than {:.1} s", age.as_secs_f64(), limit.as_secs_f64()))
+    }
+
+    async fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshots.fresh(self.policy.max_age, FRESH_PATIENCE).await
+    }
+}
+
+/// One line of text.
+pub fn line(status: StatusCode, text: &str) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
+}
+
+async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap) -> Response {
+    let format = negotiate(&joined(&headers, ACCEPT));
+    let gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
+    let body = if method == Method::HEAD {
+        Ok(Body::new(Streamed::nothing()))
+    } else {
+        let Some(snapshot) = app.snapshot().await else {
+            return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
+        };
+        app.telemetry.scrape("/metrics", format_label(format), if gzip { "gzip" } else { "identity" });
+        app.body(snapshot, format, gzip).await
+    };
+    match body {
+        Ok(body) => {
+            let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept, accept-encoding")];
+            let mut response = (headers, body).into_response();
+            if gzip {
+                let value = axum::http::HeaderValue::from_static("gzip");
+                response.headers_mut().insert(CONTENT_ENCODING, value);
+            }
+            response
+        }
+        Err(error @ NoBody::Busy) => line(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error @ NoBody::Failed) => line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+impl App {
+    async fn body(&self, snapshot: Arc<Snapshot>, format: Format, gzip: bool) -> Result<Body, NoBody> {
+        if gzip {
+            let body = self.bodies.compressed(snapshot, format).await?;
+            return Ok(Body::new(Sending::from(body)));
+        }
+        Ok(Body::new(self.bodies.streamed(snapshot, format).await?))
+    }
+}
+
+async fn own_metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap) -> Response {
+    let format = negotiate(&joined(&headers, ACCEPT));
+    let content_type = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+    if method == Method::HEAD {
+        return (content_type, Body::new(Streamed::nothing())).into_response();
+    }
+    app.telemetry.scrape("/metrics/self", format_label(format), "identity");
+    // It reads this process's figures from the kernel.
+    let telemetry = Arc::clone(&app.telemetry);
+    match tokio::task::spawn_blocking(move || telemetry.encode(format.is_openmetrics())).await {
+        Ok(text) => (content_type, text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "own metrics panicked");
+            line(StatusCode::INTERNAL_SERVER_ERROR, "own metrics failed")
+        }
+    }
+}
+
+async fn healthz(State(app): State<Arc<App>>) -> Response {
+    match app.sick() {
+        None => line(StatusCode::OK, "ok"),
+        Some(why) => line(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Response {
+    match (app.snapshots.latest(), app.sick()) {
+        (_, Some(why)) => line(StatusCode::SERVICE_UNAVAILABLE, &why),
+        (None, None) => line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet"),
+        (Some(_), None) => line(StatusCode::OK, "ok"),
+    }
+}
+
+async fn index() -> Response {
+    let rows: String = INDEX
+        .iter()
+        .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
+        .collect();
+    let html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>nodegauge</title></head>\n\
+         <body><h1>nodegauge {}</h1>\n<ul>\n{rows}</ul></body></html>\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let shown: String = uri.path().chars().take(80).collect();
+    line(StatusCode::NOT_FOUND, &format!("nothing at {shown}; / names what there is"))
+}
+
+async fn not_allowed(method: Method) -> Response {
+    let shown: String = method.as_str().chars().take(20).collect();
+    line(StatusCode::METHOD_NOT_ALLOWED, &format!("{shown} is not accepted; accepted: GET, HEAD"))
+}
+
+/// All values of a header that is a list.
+fn joined(headers: &HeaderMap, name: HeaderName) -> String {
+    let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    values.join(",")
+}
