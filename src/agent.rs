@@ -36,6 +36,10 @@ const MAX_SPARES: usize = 4;
 /// Threads that render, compress and read files for the listener.
 const BLOCKING_THREADS: usize = 6;
 
+/// How long a scrape waits for what it needs: a tick and a render take
+/// milliseconds, and scrapers give up after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long threads may take to end once nothing is served any more.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -66,6 +70,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         timestamps: config.timestamps,
         max_age: config.max_age,
         interval: config.interval,
+        patience: PATIENCE,
     };
     let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
     let runtime = tokio::runtime::Builder::new_current_thread()

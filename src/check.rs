@@ -16,7 +16,7 @@ use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
 use crate::kernel::{Roots, own, parse};
-use crate::snapshot::{CgroupSample, Hierarchy, Kind, MemoryStats, Origin, PressureStats, Snapshot};
+use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -24,13 +24,14 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Processes whose descriptors are tried.
 const PROCESSES_TRIED: usize = 200;
 
-/// Controllers by their v2 names, with their v1 names and what is missing without them.
-const CONTROLLERS: [(&str, &[&str], &str); 5] = [
-    ("cpu", &["cpuacct", "cpu"], "CPU time, throttling and CPU limits are missing"),
-    ("memory", &["memory"], "all memory figures are missing"),
-    ("io", &["blkio"], "block I/O by container is missing"),
-    ("pids", &["pids"], "thread counts and their limits are missing"),
-    ("hugetlb", &["hugetlb"], "huge pages are missing"),
+/// Controllers by their v2 names, with their v1 names, the kind they serve and
+/// what is missing without them.
+const CONTROLLERS: [(&str, &[&str], Kind, &str); 5] = [
+    ("cpu", &["cpuacct", "cpu"], Kind::Cpu, "CPU time, throttling and CPU limits are missing"),
+    ("memory", &["memory"], Kind::Memory, "all memory figures are missing"),
+    ("io", &["blkio"], Kind::DiskIo, "block I/O by container is missing"),
+    ("pids", &["pids"], Kind::Process, "thread counts and their limits are missing"),
+    ("hugetlb", &["hugetlb"], Kind::Hugetlb, "huge pages are missing"),
 ];
 
 /// Capabilities that matter here, by bit.
@@ -126,7 +127,7 @@ fn look(config: &Config, f: &mut Findings) {
     std::thread::park_timeout(SETTLE);
     sampler.tick(Origin::Fresh, &mut snapshot);
 
-    hierarchy(f, sampler.layout());
+    hierarchy(f, sampler.layout(), config.kinds);
     collection(f, config, &sampler, &snapshot, descriptors);
     memory_files(f, &snapshot);
     pressure(f, &roots, &snapshot);
@@ -136,7 +137,7 @@ fn look(config: &Config, f: &mut Findings) {
     listener(f, config);
 }
 
-fn hierarchy(f: &mut Findings, layout: &Layout) {
+fn hierarchy(f: &mut Findings, layout: &Layout, kinds: Kinds) {
     let name = match layout.hierarchy {
         Hierarchy::V1 => "cgroup v1",
         Hierarchy::V2 => "cgroup v2",
@@ -152,8 +153,12 @@ fn hierarchy(f: &mut Findings, layout: &Layout) {
         .collect();
     f.ok("hierarchy", format_args!("{name} ({})", trees.join(", ")));
     let unified = layout.is_v2().then(|| layout.trees.iter().find(|t| t.v2)).flatten();
-    for (name, v1_names, consequence) in CONTROLLERS {
+    for (name, v1_names, kind, consequence) in CONTROLLERS {
         let subject = format!("controller {name}");
+        if !kinds.has(kind) {
+            f.ok(&subject, format_args!("not asked for (kind {} is off)", kind.name()));
+            continue;
+        }
         match unified {
             Some(tree) => unified_controller(f, tree, &subject, name, consequence),
             None => {
@@ -378,6 +383,12 @@ fn processes(f: &mut Findings, config: &Config, roots: &Roots) {
             "mount the host's proc (hostPID: true), without hidepid",
         );
     }
+    // Not used by this version, so its absence costs nothing.
+    let kmsg = match file::open(&roots.in_host(Path::new("/dev/kmsg"))) {
+        Ok(_) => "readable".to_owned(),
+        Err(error) => format!("{error}; not needed: the kernel counts OOM kills for each cgroup"),
+    };
+    f.ok("kernel log", kmsg);
     if !config.kinds.has(Kind::Process) {
         return f.ok("process descriptors", "not asked for (kind process is off)");
     }

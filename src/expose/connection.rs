@@ -8,9 +8,9 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -32,29 +32,53 @@ pub struct Deadlines {
     pub answer: Duration,
 }
 
-/// Whether a request is being answered; shared by a connection's two sides.
+/// What a connection's two sides, socket and HTTP, tell each other.
 #[derive(Debug, Clone, Default)]
-pub struct Activity(Arc<AtomicBool>);
+pub struct Activity(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    answering: AtomicBool,
+    cut: AtomicBool,
+    /// Who waits to read while a request is answered. It must hear of the end:
+    /// the time for the next request begins then.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Activity {
     /// A request came; it is being answered until the guard is dropped.
     pub fn begin(&self) -> Answering {
-        self.0.store(true, Relaxed);
+        self.0.answering.store(true, Relaxed);
         Answering(Arc::clone(&self.0))
     }
 
+    /// Whether a deadline ended the connection, other than that of idling.
+    pub fn was_cut(&self) -> bool {
+        self.0.cut.load(Relaxed)
+    }
+
     fn answering(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.answering.load(Relaxed)
     }
 }
 
 /// See [`Activity::begin`].
 #[derive(Debug)]
-pub struct Answering(Arc<AtomicBool>);
+pub struct Answering(Arc<Shared>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.store(false, Relaxed);
+        self.0.answering.store(false, Relaxed);
+        let reader = self.0.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
@@ -183,12 +207,13 @@ impl<S> Timed<S> {
             let too_long = self.answer_began.map(|at| at + self.deadlines.answer);
             self.write.arm(too_long.map_or(stalled, |at| at.min(stalled)));
         }
-        if self.write.poll_passed(cx) { Poll::Ready(Err(timed_out())) } else { Poll::Pending }
+        if self.write.poll_passed(cx) { Poll::Ready(Err(self.cut())) } else { Poll::Pending }
     }
-}
 
-fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
+    fn cut(&self) -> io::Error {
+        self.activity.0.cut.store(true, Relaxed);
+        io::ErrorKind::TimedOut.into()
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
@@ -201,7 +226,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         this.observe();
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
-            Poll::Pending if this.read.poll_passed(cx) => Poll::Ready(Err(timed_out())),
+            Poll::Pending if this.phase == Phase::Answer => {
+                *this.activity.0.reader() = Some(cx.waker().clone());
+                // The answer may have ended on another thread since.
+                if !this.activity.answering() {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Poll::Pending if this.read.poll_passed(cx) => Poll::Ready(Err(match this.phase {
+                Phase::Idle => io::ErrorKind::TimedOut.into(),
+                Phase::Head | Phase::Answer => this.cut(),
+            })),
             Poll::Ready(Ok(())) if buffer.filled().len() > before && this.phase == Phase::Idle => {
                 this.phase = Phase::Head;
                 this.read.arm(Instant::now() + this.deadlines.head);
@@ -306,12 +342,18 @@ mod tests {
             let answering = activity.begin();
             let long = tokio::time::timeout(Duration::from_secs(3600), timed.read(&mut [0; 8])).await;
             assert!(long.is_err(), "cut while answering: {long:?}");
-            drop(answering);
-            read_ends_after(&mut timed, 120).await;
+            // The end of the answer reaches a read that is under way.
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                drop(answering);
+            });
+            read_ends_after(&mut timed, 127).await;
+            assert!(!activity.was_cut(), "idling is no offence");
             // A later request has its own time for the head.
             let mut timed = Timed { phase: Phase::Idle, ..timed };
             far.write_all(b"G").await.unwrap();
             read_ends_after(&mut timed, 10).await;
+            assert!(activity.was_cut());
         });
     }
 

@@ -6,7 +6,6 @@
 //! is asked and answered is in [`routes`](super::routes).
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -180,8 +179,9 @@ impl Server {
         let activity = Activity::default();
         let io = TokioIo::new(Timed::new(stream, activity.clone(), self.limits.deadlines));
         let server = self.clone();
+        let requests = activity.clone();
         let service = service_fn(move |request| {
-            let answering = activity.begin();
+            let answering = requests.begin();
             let server = server.clone();
             async move {
                 let response = server.answer(request).await;
@@ -202,11 +202,13 @@ impl Server {
                 connection.await
             }
         };
-        if let Err(error) = result {
+        if let Err(error) = &result {
             tracing::debug!(%error, "connection ended");
-            if let Some(reason) = reason(&error) {
-                self.telemetry.lost_connection(reason);
-            }
+        }
+        if activity.was_cut() {
+            self.telemetry.lost_connection(LostConnection::Slow);
+        } else if result.is_err_and(|e| e.is_parse() || e.is_incomplete_message()) {
+            self.telemetry.lost_connection(LostConnection::Protocol);
         }
     }
 
@@ -238,13 +240,4 @@ fn refuse(stream: TcpStream) {
         content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
     // The client may be gone or its window full; then it learns from the close.
     let _ = stream.try_write(ANSWER);
-}
-
-/// Why a connection ended early; `None` where the client just left.
-fn reason(error: &hyper::Error) -> Option<LostConnection> {
-    let io = error.source().and_then(|e| e.downcast_ref::<io::Error>());
-    if io.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
-        return Some(LostConnection::Slow);
-    }
-    (error.is_parse() || error.is_incomplete_message()).then_some(LostConnection::Protocol)
 }

@@ -25,10 +25,6 @@ use crate::publish::Snapshots;
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
 
-/// How long a scrape waits for a fresh tick before it takes the last one there
-/// is: a tick takes milliseconds, and scrapers give up after ten seconds.
-const FRESH_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Paths worth naming, with what they hold.
 const INDEX: [(&str, &str); 4] = [
     ("/metrics", "containers and machine, for Prometheus"),
@@ -48,6 +44,9 @@ pub struct Policy {
     pub max_age: Duration,
     /// Time between two ticks.
     pub interval: Duration,
+    /// How long a scrape waits for a fresh tick before it takes the last one
+    /// there is, and for its turn to render before it is refused.
+    pub patience: Duration,
 }
 
 /// What the answers are made from.
@@ -104,7 +103,7 @@ impl App {
     }
 
     async fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.snapshots.fresh(self.policy.max_age, FRESH_PATIENCE).await
+        self.snapshots.fresh(self.policy.max_age, self.policy.patience).await
     }
 }
 
@@ -146,7 +145,7 @@ impl App {
             let body = self.bodies.compressed(snapshot, format).await?;
             return Ok(Body::new(Sending::from(body)));
         }
-        Ok(Body::new(self.bodies.streamed(snapshot, format).await?))
+        Ok(Body::new(self.bodies.streamed(snapshot, format, self.policy.patience).await?))
     }
 }
 

@@ -29,9 +29,6 @@ use crate::telemetry::Telemetry;
 const STREAMS: usize = 3;
 const COMPRESSIONS: usize = 1;
 
-/// How long to wait for one of [`STREAMS`].
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Level 2 and up cost twice the time for a tenth less.
 const LEVEL: Compression = Compression::fast();
 
@@ -166,7 +163,7 @@ impl Bodies {
         Ok(compressed)
     }
 
-    /// The text of `snapshot`, written while it is sent.
+    /// The text of `snapshot`, written while it is sent; begun within `patience`.
     ///
     /// # Errors
     /// [`NoBody::Busy`].
@@ -174,8 +171,9 @@ impl Bodies {
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         format: Format,
+        patience: Duration,
     ) -> Result<Streamed, NoBody> {
-        let permit = tokio::time::timeout(PATIENCE, self.streams.clone().acquire_owned()).await;
+        let permit = tokio::time::timeout(patience, self.streams.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(NoBody::Busy) };
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let bodies = Arc::clone(self);

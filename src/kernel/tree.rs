@@ -95,7 +95,8 @@ pub struct Tree {
     pub counts: TreeCounts,
     max_cgroups: usize,
     next_id: u64,
-    updates: u64,
+    /// Ids below were found at the first look.
+    first_look: Option<u64>,
     watcher: Option<Watcher>,
     dirty: BTreeSet<CString>,
     last_full: Option<Instant>,
@@ -131,7 +132,7 @@ impl Tree {
             counts: TreeCounts::default(),
             max_cgroups,
             next_id: 1,
-            updates: 0,
+            first_look: None,
             watcher,
             dirty: BTreeSet::new(),
             last_full: None,
@@ -241,12 +242,11 @@ impl Tree {
     /// as it is.
     fn mark_unfinished(&mut self, layout: &Layout) {
         let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-        let first_look = self.updates == 0;
-        self.updates += 1;
+        let first_look = *self.first_look.get_or_insert(self.next_id);
         for index in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(index) else { continue };
             let young = node.age < 4 && node.cgroup.created.is_some_and(|c| c + 1 >= now);
-            if !young || first_look {
+            if !young || node.id < first_look {
                 if let Some(node) = self.nodes.get_mut(index) {
                     node.unfinished = false;
                 }
