@@ -3,6 +3,9 @@
 //! A [`Snapshot`] is filled by the reader thread, published behind an `Arc` and
 //! never changed afterwards; every output renders from it. Absent is `None`
 //! (the kernel did not tell), unlimited is [`Limit::Max`]; neither is ever 0.
+//!
+//! It is long because it is one file on purpose: every figure, its unit and its
+//! kernel source in one place, with hardly any code.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

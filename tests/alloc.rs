@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
+use nodegauge::collect::sampler::{self, Sampler};
 use nodegauge::expose::{Format, Options, Renderer};
-use nodegauge::snapshot::{Hierarchy, Identity, Snapshot};
+use nodegauge::kernel::Roots;
+use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
     let mut bytes = 0;
@@ -75,4 +77,33 @@ fn a_render_after_a_mount_was_refreshed() {
         render(&mut renderer, &second);
     });
     assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+/// Ticks over this host's own cgroups, with all kinds but the one that lists
+/// descriptor directories. The tree is as it comes, so a tick in which a cgroup
+/// appeared or vanished may allocate; most ticks see none of that.
+#[test]
+fn a_steady_tick() {
+    let options = sampler::Options {
+        kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with).without(Kind::Process),
+        handle_memory: 1 << 20,
+        descriptors: 256,
+        max_cgroups: 10_000,
+    };
+    let describe = Box::new(|path: String, created| {
+        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+    });
+    let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
+        println!("no cgroup filesystem here");
+        return;
+    };
+    let mut snapshot = sampler.blank();
+    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
+    assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let mut quiet = 0;
+    for _ in 0..20 {
+        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        quiet += u32::from(counted.count_total == 0);
+    }
+    assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
 }

@@ -1,11 +1,13 @@
 //! Block I/O by device.
 //!
-//! v2 `io.stat`; v1 one of several files. `blkio.throttle.*_recursive` (5.x)
-//! counts every device whatever its scheduler, so it is preferred; BFQ's own
-//! file, CFQ's (before 5.0) and the throttle file that leaves descendants out
-//! follow. Service times, merges and queues exist only for BFQ and CFQ.
+//! v2 `io.stat`. On v1 each of three sources may or may not count a device:
+//! the throttle files count every device whatever its scheduler, but newer
+//! kernels only where a throttling rule was ever set; BFQ's and CFQ's (before
+//! 5.0) files count the devices they schedule. So those that are not empty at
+//! the root are read, and the first that has a device has its figures. Service
+//! times, merges and queues exist only for BFQ and CFQ.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,23 +26,25 @@ const NAMES_LAST: Duration = Duration::from_secs(60);
 /// More device numbers than this are not remembered.
 const MAX_NAMES: usize = 4096;
 
-/// v1 files for bytes and requests, best first.
-const V1_FAMILIES: [(&str, &str); 4] = [
-    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
-    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
-    ("blkio.io_service_bytes_recursive", "blkio.io_serviced_recursive"),
-    ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"),
-];
+/// Figures of a v1 source, in this order in the tables below.
+const FIGURES: usize = 6;
 
-/// v1 files of one scheduler only: service time, merges, queue, sectors.
-const V1_SCHEDULERS: [[&str; 4]; 2] = [
+/// v1 files: bytes, requests, service time, merges, queue, sectors. The first of
+/// the two throttle sources leaves no descendants out (5.x).
+const V1_SOURCES: [[&str; FIGURES]; 4] = [
+    ["blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive", "", "", "", ""],
+    ["blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced", "", "", "", ""],
     [
+        "blkio.bfq.io_service_bytes_recursive",
+        "blkio.bfq.io_serviced_recursive",
         "blkio.bfq.io_service_time_recursive",
         "blkio.bfq.io_merged_recursive",
         "blkio.bfq.io_queued_recursive",
         "blkio.bfq.sectors_recursive",
     ],
     [
+        "blkio.io_service_bytes_recursive",
+        "blkio.io_serviced_recursive",
         "blkio.io_service_time_recursive",
         "blkio.io_merged_recursive",
         "blkio.io_queued_recursive",
@@ -56,13 +60,17 @@ struct V2Io {
 
 #[derive(Debug)]
 struct V1Io {
-    bytes: Option<FileKey>,
-    ios: Option<FileKey>,
-    service_time: Option<FileKey>,
-    merged: Option<FileKey>,
-    queued: Option<FileKey>,
-    sectors: Option<FileKey>,
+    sources: Vec<V1Source>,
     names: DeviceNames,
+}
+
+#[derive(Debug)]
+struct V1Source {
+    files: [Option<FileKey>; FIGURES],
+    /// The root's file has lines of devices.
+    active: bool,
+    /// Cgroups that have lines although the root has none.
+    cgroups: HashSet<u64>,
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -72,23 +80,20 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         let stat = setup.reader.register(tree, "io.stat", Pace::Tick);
         return Some(Box::new(V2Io { stat, names }));
     }
-    let exists = |name: &str| has_file(setup, tree, name);
-    let (bytes, ios) = V1_FAMILIES.into_iter().find(|(bytes, _)| exists(bytes))?;
-    let [service_time, merged, queued, sectors] =
-        V1_SCHEDULERS.into_iter().find(|[first, ..]| exists(first)).unwrap_or([""; 4]);
-    let mut register = |name: &str| {
-        let wanted = !name.is_empty();
-        wanted.then(|| setup.reader.register(tree, name, Pace::Tick)).flatten()
-    };
-    Some(Box::new(V1Io {
-        bytes: register(bytes),
-        ios: register(ios),
-        service_time: register(service_time),
-        merged: register(merged),
-        queued: register(queued),
-        sectors: register(sectors),
-        names,
-    }))
+    let recursive = has_file(setup, tree, "blkio.throttle.io_service_bytes_recursive");
+    let mut sources = Vec::new();
+    for (index, figures) in V1_SOURCES.into_iter().enumerate() {
+        let covered = index == 1 && recursive;
+        if covered || !has_file(setup, tree, figures[0]) {
+            continue;
+        }
+        let files = figures.map(|name| {
+            let there = !name.is_empty() && has_file(setup, tree, name);
+            there.then(|| setup.reader.register(tree, name, Pace::Tick)).flatten()
+        });
+        sources.push(V1Source { files, active: true, cgroups: HashSet::new() });
+    }
+    Some(Box::new(V1Io { sources, names }))
 }
 
 /// The root cgroup has every file of the controller.
@@ -134,20 +139,31 @@ impl Collector for V2Io {
     }
 }
 
-impl V1Io {
+impl V1Source {
+    /// Reads one figure of all devices; devices before `from` have theirs from a
+    /// better source.
     fn file(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         node: &mut Node,
-        row: &mut CgroupSample,
-        key: Option<FileKey>,
-        mut put: impl FnMut(&mut IoDevice, &[u8], Reading),
+        devices: &mut Vec<IoDevice>,
+        names: &mut DeviceNames,
+        (figure, from): (usize, usize),
     ) -> Result<(), Vanished> {
-        let (names, devices) = (&mut self.names, &mut row.io);
+        let key = self.files.get(figure).copied().flatten();
         cx.file(node, key, |text| {
-            parse::blkio(text, |device, operation, value| {
-                if let Some(found) = device_of(devices, names, device) {
-                    put(found, operation, reading(value));
+            parse::blkio(text, |numbers, operation, value| {
+                let taken = devices.iter().take(from).any(|d| (d.major, d.minor) == numbers);
+                let found = (!taken).then(|| device_of(devices, names, numbers)).flatten();
+                let (Some(device), value) = (found, reading(value)) else { return };
+                match figure {
+                    0 => set(&mut device.bytes, operation, value),
+                    1 => set(&mut device.ios, operation, value),
+                    2 => set(&mut device.service_time_ns, operation, value),
+                    3 => set(&mut device.merged, operation, value),
+                    4 if operation == b"Total" => device.queued = value,
+                    5 => device.sectors = value,
+                    _ => {}
                 }
             })
         })?;
@@ -156,8 +172,15 @@ impl V1Io {
 }
 
 impl Collector for V1Io {
-    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {
+    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], _snapshot: &mut Snapshot) {
         self.names.expire();
+        let Some(root) = nodes.first_mut().filter(|n| n.is_root() && n.slow) else { return };
+        for source in &mut self.sources {
+            let [bytes, ..] = source.files;
+            let mut any = false;
+            let read = cx.file(root, bytes, |text| parse::blkio(text, |_, _, _| any = true));
+            source.active = any && read.is_ok();
+        }
     }
 
     fn read(
@@ -166,16 +189,27 @@ impl Collector for V1Io {
         node: &mut Node,
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
-        self.file(cx, node, row, self.bytes, |d, op, v| set(&mut d.bytes, op, v))?;
-        self.file(cx, node, row, self.ios, |d, op, v| set(&mut d.ios, op, v))?;
-        self.file(cx, node, row, self.service_time, |d, op, v| set(&mut d.service_time_ns, op, v))?;
-        self.file(cx, node, row, self.merged, |d, op, v| set(&mut d.merged, op, v))?;
-        self.file(cx, node, row, self.queued, |d, op, v| {
-            if op == b"Total" {
-                d.queued = v;
+        let V1Io { sources, names } = self;
+        for (index, source) in sources.iter_mut().enumerate() {
+            // The first counts only where a rule was set, which the root does not
+            // tell; what the root does not count with the others, nobody does,
+            // but for kernels that leave the root out: hence the look in turn.
+            if index > 0 && !source.active && !node.slow && !source.cgroups.contains(&node.id) {
+                continue;
             }
-        })?;
-        self.file(cx, node, row, self.sectors, |d, _, v| d.sectors = v)
+            let from = row.io.len();
+            for figure in 0..FIGURES {
+                source.file(cx, node, &mut row.io, names, (figure, from))?;
+            }
+            if index > 0 && !source.active && row.io.len() > from {
+                source.cgroups.insert(node.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.sources.iter_mut().for_each(|s| _ = s.cgroups.remove(&id));
     }
 }
 

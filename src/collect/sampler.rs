@@ -47,7 +47,8 @@ pub struct Sampler {
     machine_read: Instant,
     sequence: u64,
     report: Report,
-    vanished: Vec<usize>,
+    /// Rows left out of the snapshot, by index.
+    left_out: Vec<usize>,
 }
 
 impl std::fmt::Debug for Sampler {
@@ -91,7 +92,7 @@ impl Sampler {
             machine_read: Instant::now(),
             sequence: 0,
             report,
-            vanished: Vec::new(),
+            left_out: Vec::new(),
         })
     }
 
@@ -146,7 +147,7 @@ impl Sampler {
         }
         self.prepare_rows(snapshot);
         self.collect(snapshot);
-        self.drop_vanished(snapshot);
+        self.drop_incomplete(snapshot);
         self.reader.refill_spare(&self.layout);
         snapshot.duration = started.elapsed();
         self.report.handles = self.reader.counts();
@@ -170,7 +171,7 @@ impl Sampler {
     }
 
     fn collect(&mut self, snapshot: &mut Snapshot) {
-        self.vanished.clear();
+        self.left_out.clear();
         for (collector, report) in self.collectors.iter_mut().zip(&mut self.report.collectors) {
             let started = Instant::now();
             let mut cx = Context {
@@ -184,7 +185,7 @@ impl Sampler {
             for (index, (node, row)) in self.tree.nodes.iter_mut().zip(&mut snapshot.cgroups).enumerate() {
                 match collector.read(&mut cx, node, row) {
                     Ok(()) => {}
-                    Err(Vanished) => self.vanished.push(index),
+                    Err(Vanished) => self.left_out.push(index),
                 }
             }
             report.last = started.elapsed();
@@ -193,23 +194,30 @@ impl Sampler {
         }
     }
 
-    /// A row that was read in part is not published as if it were whole.
-    fn drop_vanished(&mut self, snapshot: &mut Snapshot) {
-        if self.vanished.is_empty() {
-            return;
-        }
-        self.vanished.sort_unstable();
-        self.vanished.dedup();
-        self.report.vanished_in_tick += self.vanished.len() as u64;
-        for index in &self.vanished {
+    /// A row that was read in part, or of a cgroup that is still being made, is
+    /// not published as if it were whole.
+    fn drop_incomplete(&mut self, snapshot: &mut Snapshot) {
+        self.left_out.sort_unstable();
+        self.left_out.dedup();
+        self.report.vanished_in_tick += self.left_out.len() as u64;
+        for index in &self.left_out {
             if let Some(node) = self.tree.nodes.get(*index) {
                 let relative = node.files.relative().to_owned();
                 self.tree.suspect_parent(&relative);
             }
         }
+        let unfinished = self.tree.nodes.iter().enumerate().filter(|(_, n)| n.unfinished);
+        let before = self.left_out.len();
+        self.left_out.extend(unfinished.map(|(index, _)| index));
+        if self.left_out.is_empty() {
+            return;
+        }
+        if self.left_out.len() > before {
+            self.left_out.sort_unstable();
+        }
         let mut index = 0;
         snapshot.cgroups.retain(|_| {
-            let gone = self.vanished.binary_search(&index).is_ok();
+            let gone = self.left_out.binary_search(&index).is_ok();
             index += 1;
             !gone
         });

@@ -15,8 +15,8 @@ use super::{ReadError, Roots};
 use crate::snapshot::Hierarchy;
 
 /// v1 controllers that carry figures we read. A hierarchy with none of them
-/// (devices, freezer, `name=systemd`) is not walked.
-const V1_CONTROLLERS: [&str; 7] = ["memory", "cpu", "cpuacct", "blkio", "pids", "hugetlb", "cpuset"];
+/// (cpuset, devices, freezer, `name=systemd`) is not walked.
+const V1_CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuacct", "blkio", "pids", "hugetlb"];
 
 /// Position of a mounted hierarchy in [`Layout::trees`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

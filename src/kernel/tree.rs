@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::{AtFlags, OFlag};
@@ -49,11 +49,15 @@ pub struct Node {
     pub age: u32,
     /// Its turn for what is read every tenth tick only.
     pub slow: bool,
+    /// It is being made: directories in some trees are still to come.
+    pub unfinished: bool,
     /// A file in its directory was written: limits may have changed.
     pub spec_changed: bool,
     /// Limits as last read.
     pub spec: Spec,
     links: Box<[u64]>,
+    /// Was in the first tree when last looked at.
+    in_first: bool,
 }
 
 impl Node {
@@ -91,6 +95,8 @@ pub struct Tree {
     pub counts: TreeCounts,
     max_cgroups: usize,
     next_id: u64,
+    /// Ids below were found at the first look.
+    first_look: Option<u64>,
     watcher: Option<Watcher>,
     dirty: BTreeSet<CString>,
     last_full: Option<Instant>,
@@ -126,6 +132,7 @@ impl Tree {
             counts: TreeCounts::default(),
             max_cgroups,
             next_id: 1,
+            first_look: None,
             watcher,
             dirty: BTreeSet::new(),
             last_full: None,
@@ -185,7 +192,11 @@ impl Tree {
         let removed = &mut self.removed;
         self.nodes.retain_mut(|node| {
             node.age = node.age.saturating_add(1);
-            let gone = node.files.is_gone();
+            // Directories of one cgroup are removed one after the other; the
+            // first tree is the one everything is in.
+            let left = node.in_first && node.files.directories.first().is_none_or(|d| d.inode == 0);
+            node.in_first = node.files.directories.first().is_some_and(|d| d.inode != 0);
+            let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
                 removed.push(node.id);
@@ -201,6 +212,7 @@ impl Tree {
             }
             self.counts.appeared += 1;
             changed = true;
+            let in_first = files.directories.first().is_some_and(|d| d.inode != 0);
             let created = created(layout, &files, boot);
             self.nodes.push(Node {
                 id: self.next_id,
@@ -209,9 +221,11 @@ impl Tree {
                 leaf: true,
                 age: 0,
                 slow: true,
+                unfinished: false,
                 spec_changed: true,
                 spec: Spec::default(),
                 links,
+                in_first,
             });
             self.next_id += 1;
         }
@@ -219,7 +233,39 @@ impl Tree {
             self.nodes.sort_unstable_by(|a, b| a.cgroup.path.cmp(&b.cgroup.path));
             self.mark_leaves();
         }
+        self.mark_unfinished(layout);
         self.counts.watches = self.watcher.as_ref().map_or(0, |w| w.paths.len() as u64);
+    }
+
+    /// A cgroup of the last second that is missing in a v1 tree its parent is in
+    /// is most likely still being made. What is there at the first look is taken
+    /// as it is.
+    fn mark_unfinished(&mut self, layout: &Layout) {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+        let first_look = *self.first_look.get_or_insert(self.next_id);
+        for index in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(index) else { continue };
+            let young = node.age < 4 && node.cgroup.created.is_some_and(|c| c + 1 >= now);
+            if !young || node.id < first_look {
+                if let Some(node) = self.nodes.get_mut(index) {
+                    node.unfinished = false;
+                }
+                continue;
+            }
+            let parent = match node.cgroup.path.rsplit_once('/') {
+                Some(("", _)) | None => "/",
+                Some((parent, _)) => parent,
+            };
+            let parent = self.nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(parent)).ok();
+            let parent = parent.and_then(|at| self.nodes.get(at));
+            let missing = layout.trees.iter().enumerate().filter(|(_, t)| !t.v2).any(|(tree, _)| {
+                let there = |n: &Node| n.files.directories.get(tree).is_some_and(|d| d.inode != 0);
+                parent.is_some_and(there) && !there(node)
+            });
+            if let Some(node) = self.nodes.get_mut(index) {
+                node.unfinished = missing;
+            }
+        }
     }
 
     fn mark_leaves(&mut self) {

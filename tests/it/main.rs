@@ -6,3 +6,4 @@ mod data;
 mod expose;
 mod http;
 mod parsers;
+mod tidy;

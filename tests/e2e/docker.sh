@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Three real Docker containers: each appears with its id, and its numbers agree
+# with `docker stats` and with the kernel's files. Needs root. Installs Docker
+# from Debian's packages when there is none, starts its own daemon when none
+# runs, and ends it again. No registry is needed: the image is made of busybox.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+trap cleanup EXIT
+
+need dockerd docker.io
+need iptables iptables
+need curl curl
+[ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || need busybox busybox-static
+agent=$(binary)
+
+if ! docker info >/dev/null 2>&1; then
+  mkdir -p "$work/docker" "$work/exec"
+  background "$work/dockerd.log" dockerd --data-root "$work/docker" --exec-root "$work/exec" \
+    --pidfile "$work/docker.pid" --host "unix://$work/docker.sock" --iptables=false --bridge=none
+  export DOCKER_HOST="unix://$work/docker.sock"
+  wait_for 60 docker info || { tail -5 "$work/dockerd.log"; fail "dockerd does not start"; finish; exit 1; }
+fi
+
+# A root filesystem of one static binary.
+mkdir -p "$work/rootfs/bin" "$work/rootfs/data"
+cp "$(command -v busybox)" "$work/rootfs/bin/busybox"
+for applet in sh sleep dd yes head tail cat sync; do ln -s busybox "$work/rootfs/bin/$applet"; done
+tar -C "$work/rootfs" -c . | docker import - nodegauge-test:1 >/dev/null
+
+containers=()
+stop_containers() {
+  [ ${#containers[@]} -eq 0 ] || docker rm -f "${containers[@]}" >/dev/null 2>&1 || true
+  cleanup
+}
+trap stop_containers EXIT
+run() { docker run -d --net=none "$@"; }
+busy=$(run --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
+memory=$(run --memory 128m nodegauge-test:1 sh -c 'x=$(head -c 20000000 /dev/zero | tr "\0" x 2>/dev/null || head -c 20000000 /dev/zero | cat -v); sleep 1000')
+idle=$(run nodegauge-test:1 sleep 1000)
+containers=("$busy" "$memory" "$idle")
+sleep 4
+
+port=$(free_port)
+background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --metrics cpu,memory,diskIO,network,process
+wait_for 10 curl -fs "http://127.0.0.1:$port/readyz"
+sleep 1.1
+curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
+
+# value FAMILY ID: the one sample of a family whose id ends in a container id.
+value() {
+  awk -v family="$1" -v id="$2" 'index($0, family "{") == 1 && match($0, "id=\"[^\"]*" id "[^\"]*\"") { print $NF; n++ } END { exit n != 1 }' "$work/metrics"
+}
+# kernel CONTROLLER FILE ID: a file of the container's cgroup, v1 or v2.
+kernel() {
+  local pid relative
+  pid=$(docker inspect -f '{{.State.Pid}}' "$3")
+  if relative=$(awk -F: -v c="$1" '$2 ~ "(^|,)" c "(,|$)" { print $3; f = 1 } END { exit !f }' "/proc/$pid/cgroup"); then
+    cat "/sys/fs/cgroup/$1$relative/$2"
+  else
+    return 1
+  fi
+}
+
+for id in "${containers[@]}"; do
+  short=${id:0:12}
+  check "container $short has a row" value container_cpu_usage_seconds_total "$id" >/dev/null
+  read -r stats_memory stats_pids < <(docker stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' "$id" | awk '{ print $1, $NF }')
+  stats_bytes=$(awk -v s="$stats_memory" 'BEGIN { n = s + 0; u = s; gsub(/[0-9.]/, "", u); f["B"] = 1; f["KiB"] = 1024; f["MiB"] = 1048576; f["GiB"] = 1073741824; printf "%.0f", n * f[u] }')
+  # docker stats leaves the inactive file cache out, as the working set does.
+  working_set=$(value container_memory_working_set_bytes "$id")
+  check "$short memory $working_set is docker's $stats_bytes within 2 %" near "$working_set" "$stats_bytes" 2
+  threads=$(value container_threads "$id")
+  check "$short threads $threads are docker's $stats_pids" [ "$threads" = "$stats_pids" ]
+  if usage=$(kernel memory memory.usage_in_bytes "$id" 2>/dev/null); then
+    check "$short usage is the kernel's $usage within 2 %" near "$(value container_memory_usage_bytes "$id")" "$usage" 2
+  fi
+done
+
+# CPU: docker's percentage and ours over the same seconds.
+first=$(value container_cpu_usage_seconds_total "$busy")
+before=$(date +%s.%N)
+percent=$(docker stats --no-stream --format '{{.CPUPerc}}' "$busy" | tr -d %)
+sleep 1.1
+curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
+second=$(value container_cpu_usage_seconds_total "$busy")
+rate=$(awk -v a="$first" -v b="$second" -v s="$before" -v e="$(date +%s.%N)" 'BEGIN { printf "%.2f", 100 * (b - a) / (e - s) }')
+check "CPU of the busy container: ours $rate %, docker's $percent %, its quota 20 %" near "$rate" 20 20
+check "docker's CPU percentage is the quota too" near "$percent" 20 25
+check "its quota is exported" [ "$(value container_spec_cpu_quota "$busy")" = 20000 ]
+check "it is throttled" [ "$(value container_cpu_cfs_throttled_periods_total "$busy")" -gt 0 ]
+check "the memory limit is exported" [ "$(value container_spec_memory_limit_bytes "$memory")" = 134217728 ]
+
+docker rm -f "$idle" >/dev/null
+containers=("$busy" "$memory")
+sleep 1.1
+curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
+check "a removed container's rows go" [ "$(grep -c "$idle" "$work/metrics")" = 0 ]
+finish

@@ -1,0 +1,93 @@
+# Shared by the end-to-end scripts: where things are, waiting, and counting.
+# Each script sources this file, so it sets no options of its own.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d)
+passed=0
+failed=0
+started=()
+
+# Ends what was started here, and nothing else.
+cleanup() {
+  local pid
+  for pid in "${started[@]}"; do
+    kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+  done
+  rm -rf "$work"
+}
+
+say() { printf '%s\n' "$*"; }
+
+pass() {
+  passed=$((passed + 1))
+  say "ok    $*"
+}
+
+fail() {
+  failed=$((failed + 1))
+  say "FAIL  $*"
+}
+
+# check WORDS -- COMMAND...: passes when the command succeeds.
+check() {
+  local what=$1
+  shift
+  if "$@"; then pass "$what"; else fail "$what"; fi
+}
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+  local seconds=$1 end
+  shift
+  end=$((SECONDS + seconds))
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || return 1
+    sleep 0.2
+  done
+}
+
+# background LOG COMMAND...: starts it and remembers to end it; the pid is in $!.
+background() {
+  local log=$1
+  shift
+  "$@" >"$log" 2>&1 </dev/null &
+  started+=("$!")
+}
+
+# near A B PERCENT: whether A is within so many percent of B.
+near() {
+  awk -v a="$1" -v b="$2" -v p="$3" 'BEGIN { d = a - b; if (d < 0) d = -d; m = b < 0 ? -b : b; exit !(d <= m * p / 100) }'
+}
+
+# need COMMAND PACKAGE...: installs Debian packages when a command is missing.
+need() {
+  local command=$1
+  shift
+  command -v "$command" >/dev/null && return
+  say "installing $*"
+  [ -n "${updated:-}" ] || apt-get update -qq
+  updated=1
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# The binary to test: built here unless NODEGAUGE names one.
+binary() {
+  if [ -z "${NODEGAUGE:-}" ]; then
+    (cd "$root" && cargo build --quiet --release)
+    NODEGAUGE="${CARGO_TARGET_DIR:-$root/target}/release/nodegauge"
+  fi
+  printf '%s\n' "$NODEGAUGE"
+}
+
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 20000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { printf '%s\n' "$port"; return; }
+  done
+}
+
+finish() {
+  say "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+}
