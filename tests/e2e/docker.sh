@@ -24,7 +24,7 @@ fi
 # A root filesystem of one static binary.
 mkdir -p "$work/rootfs/bin" "$work/rootfs/data"
 cp "$(command -v busybox)" "$work/rootfs/bin/busybox"
-for applet in sh sleep head tr; do ln -s busybox "$work/rootfs/bin/$applet"; done
+for applet in sh sleep head tail; do ln -s busybox "$work/rootfs/bin/$applet"; done
 tar -C "$work/rootfs" -c . | docker import - nodegauge-test:1 >/dev/null
 
 containers=()
@@ -35,7 +35,7 @@ stop_containers() {
 trap stop_containers EXIT
 run() { docker run -d --net=none "$@"; }
 busy=$(run --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
-memory=$(run --memory 128m nodegauge-test:1 sh -c 'x=$(head -c 20000000 /dev/zero | tr "\0" x); sleep 1000')
+memory=$(run --memory 128m nodegauge-test:1 sh -c '(head -c 20000000 /dev/zero; sleep 1000) | tail -c 20000000')
 idle=$(run nodegauge-test:1 sleep 1000)
 containers=("$busy" "$memory" "$idle")
 sleep 4
