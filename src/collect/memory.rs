@@ -116,10 +116,9 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
 /// Memory in use without the page cache that could go at once. The files are
 /// not read at one instant, so the difference can dip below zero.
 fn set_working_set(memory: &mut MemoryStats) {
-    memory.working_set = memory.usage.and_then(|usage| {
-        let inactive = memory.inactive_file.map_or(0, |v| v.get());
-        reading(usage.get().saturating_sub(inactive))
-    });
+    let both = memory.usage.zip(memory.inactive_file);
+    memory.working_set =
+        both.and_then(|(usage, inactive)| reading(usage.get().saturating_sub(inactive.get())));
 }
 
 impl Collector for V1Memory {
@@ -131,9 +130,7 @@ impl Collector for V1Memory {
     ) -> Result<(), Vanished> {
         let memory = &mut row.memory;
         let (keys, values) = (&mut self.keys, &mut self.values);
-        let mut whole = false;
         if cx.file(node, self.stat, |text| keys.read(text, values))?.is_some() {
-            whole = true;
             let [cache, rss, swap, mapped, active, inactive, dirty, writeback, ..] = *values;
             let [.., pgfault, pgmajfault, total_pgfault, total_pgmajfault, refault_file, refault_anon] =
                 first::<14>(values);
@@ -156,9 +153,7 @@ impl Collector for V1Memory {
         memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
         memory.failcnt = cx.file(node, self.failcnt, parse::number)?.and_then(reading);
         memory.kernel = cx.file(node, self.kernel, parse::number)?.and_then(reading);
-        if whole {
-            set_working_set(memory);
-        }
+        set_working_set(memory);
         Ok(())
     }
 }
@@ -181,9 +176,7 @@ impl Collector for V2Memory {
         let memory = &mut row.memory;
         let root = node.is_root();
         let (keys, values) = (if root { &mut self.root_keys } else { &mut self.keys }, &mut self.values);
-        let mut whole = false;
         if cx.file(node, self.stat, |text| keys.read(text, values))?.is_some() {
-            whole = true;
             let [file, anon, mapped, active, inactive, dirty, writeback, pgfault, pgmajfault, ..] = *values;
             let [.., pgscan, pgsteal, refault_file, refault_anon, refault] = first::<14>(values);
             let [.., kernel, stack, tables, percpu, sock, vmalloc, slab] = first::<21>(values);
@@ -225,9 +218,7 @@ impl Collector for V2Memory {
                 memory.failcnt = memory.events_max;
             }
         }
-        if whole {
-            set_working_set(memory);
-        }
+        set_working_set(memory);
         Ok(())
     }
 }

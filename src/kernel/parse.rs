@@ -166,10 +166,14 @@ impl Keyed {
     /// Reads `text` into `values`, by position in the wanted list.
     ///
     /// # Errors
-    /// A wanted key whose value is no number, or a line without a value;
-    /// `values` then holds what came before it.
+    /// A wanted key whose value is no number, a line without a value, or no line
+    /// at all; `values` then holds what came before it.
     pub fn read(&mut self, text: &[u8], values: &mut Values) -> Result<(), ReadError> {
         *values = [None; MAX_KEYS];
+        // The kernel never writes such a file without a line.
+        if text.is_empty() {
+            return Err(ReadError::Malformed { line: 1 });
+        }
         let mut rest = text;
         let mut number = 0;
         while !rest.is_empty() {
@@ -473,7 +477,7 @@ mod tests {
         assert_eq!(values[..2], [Some(8), None]);
         assert_eq!(keyed.read(b"user_usec 1\nusage_usec eight\n", &mut values), malformed(2));
         assert_eq!(keyed.read(b"usage_usec\n", &mut values), malformed(1));
-        assert_eq!(keyed.read(b"", &mut values), Ok(()));
+        assert_eq!(keyed.read(b"", &mut values), malformed(1));
         assert_eq!(values[..2], [None, None]);
     }
 

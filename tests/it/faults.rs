@@ -53,7 +53,9 @@ fn no_other_figure(whole: &serde_json::Value, damaged: &serde_json::Value, at: &
         (Value::Array(whole), Value::Array(damaged)) => {
             for value in damaged {
                 let known = whole.contains(value)
-                    || whole.iter().any(|w| std::panic::catch_unwind(|| no_other_figure(w, value, at)).is_ok());
+                    || whole
+                        .iter()
+                        .any(|w| std::panic::catch_unwind(|| no_other_figure(w, value, at)).is_ok());
                 assert!(known, "{at}: {value} was not there");
             }
         }
@@ -69,8 +71,8 @@ fn files(cgroup: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What can be wrong with a file: empty, cut, binary, words, too much, a
-/// directory in its place, gone.
+/// What can be wrong with a file: empty, cut, binary, words, too much, not to be
+/// opened, gone.
 type Damage = (&'static str, fn(&Path, &[u8]));
 const DAMAGES: [Damage; 7] = [
     ("empty", |path, _| fs::write(path, b"").unwrap()),
@@ -78,9 +80,9 @@ const DAMAGES: [Damage; 7] = [
     ("binary", |path, _| fs::write(path, [0xff, 0, 0x80, b'\n', 0xfe, b' ', 7]).unwrap()),
     ("words", |path, _| fs::write(path, b"total nonsense\nhere\n").unwrap()),
     ("too much", |path, _| fs::write(path, vec![b'7'; 5 << 20]).unwrap()),
-    ("a directory", |path, _| {
+    ("a loop", |path, _| {
         fs::remove_file(path).unwrap();
-        fs::create_dir(path).unwrap();
+        std::os::unix::fs::symlink(path, path).unwrap();
     }),
     ("gone", |path, _| fs::remove_file(path).unwrap()),
 ];
@@ -90,7 +92,8 @@ fn a_damaged_file_costs_its_own_figures_only() {
     let tree = ttar::unpack("v2-systemd-6.12");
     let whole = tick(&mut sampler(tree.path()));
     // A leaf with figures in every subject.
-    let victim = whole.cgroups.iter().find(|r| r.leaf && r.cpu.throttled_ns.is_some_and(|v| v.get() > 0)).unwrap();
+    let victim =
+        whole.cgroups.iter().find(|r| r.leaf && r.cpu.throttled_ns.is_some_and(|v| v.get() > 0)).unwrap();
     let directory = tree.path().join("sys/fs/cgroup").join(victim.cgroup.path.trim_start_matches('/'));
     let mut counted = 0;
     let mut tried = 0;
@@ -112,7 +115,11 @@ fn a_damaged_file_costs_its_own_figures_only() {
                 let (before, after) = (figures(before), figures(after));
                 for (key, value) in &after {
                     // Half a number is a number: cut files may show one.
-                    if before["id"] == *victim.cgroup.path && damage != "cut" && damage != "too much" && key != "created" {
+                    if before["id"] == *victim.cgroup.path
+                        && damage != "cut"
+                        && damage != "too much"
+                        && key != "created"
+                    {
                         no_other_figure(&before[key], value, &format!("{at}: {key}"));
                     } else if before["id"] != *victim.cgroup.path {
                         assert_eq!(before[key], *value, "{at}: {key} of another cgroup");
@@ -120,8 +127,8 @@ fn a_damaged_file_costs_its_own_figures_only() {
                 }
             }
             counted += u32::from(errors(&sampler) > 0);
-            if file.is_dir() {
-                fs::remove_dir(&file).unwrap();
+            if file.is_symlink() {
+                fs::remove_file(&file).unwrap();
             }
             fs::write(&file, &text).unwrap();
         }
@@ -135,7 +142,8 @@ fn a_file_that_heals_has_its_figure_again() {
     let tree = ttar::unpack("v1-6.1");
     let mut sampler = sampler(tree.path());
     let first = tick(&mut sampler);
-    let row = first.cgroups.iter().position(|r| r.leaf && r.memory.usage.is_some_and(|v| v.get() > 0)).unwrap();
+    let row =
+        first.cgroups.iter().position(|r| r.leaf && r.memory.usage.is_some_and(|v| v.get() > 0)).unwrap();
     let path = first.cgroups[row].cgroup.path.clone();
     let file = tree.path().join("sys/fs/cgroup/memory").join(&path[1..]).join("memory.usage_in_bytes");
     let text = fs::read(&file).unwrap();

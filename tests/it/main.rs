@@ -10,6 +10,9 @@ mod cli;
 #[path = "../data/mod.rs"]
 mod data;
 mod expose;
+mod faults;
+mod golden;
 mod http;
 mod parsers;
 mod tidy;
+mod ttar;

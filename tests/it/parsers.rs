@@ -49,6 +49,9 @@ fn slow_number(text: &[u8]) -> Option<u64> {
 
 fn slow_keyed(text: &[u8]) -> Result<BTreeMap<usize, u64>, ()> {
     let mut found = BTreeMap::new();
+    if text.is_empty() {
+        return Err(());
+    }
     for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         let space = line.iter().position(|b| *b == b' ').ok_or(())?;
         let (key, value) = line.split_at(space);
