@@ -3,6 +3,14 @@
 //! The budget is 1.5 ms of CPU for 30,000 lines, so CPU is what is measured, and
 //! other load on the machine matters less. `floor` beside it copies the finished
 //! text in chunks, which no writer can beat: on a slower machine, compare with it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a test that cannot go on must stop, and a bench reports by printing"
+)]
 
 #[path = "../data/mod.rs"]
 mod data;
