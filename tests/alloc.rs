@@ -1,6 +1,12 @@
 //! What allocates nothing once it is warm.
 //!
 //! allocation-counter replaces the allocator of this binary and counts by thread.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must stop, also in a function that tests share"
+)]
 
 mod data;
 

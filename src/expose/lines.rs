@@ -238,45 +238,67 @@ impl<'a> Lines<'a> {
     /// A sample without labels of its own; nothing where there is no value.
     #[inline]
     pub fn sample(&mut self, value: Option<Value>) {
-        self.labelled(&[], value);
+        if let Some(value) = value {
+            self.write_sample(value);
+        }
     }
 
     /// A sample with labels of its own; nothing where there is no value.
     #[inline]
     pub fn labelled(&mut self, own: &[(&'static str, Label<'_>)], value: Option<Value>) {
-        let Some(value) = value else { return };
+        if let Some(value) = value {
+            self.write_labelled(own, value);
+        }
+    }
+
+    fn write_sample(&mut self, value: Value) {
+        self.open(0);
+        if self.base.is_empty() {
+            // No labels, no brace.
+            self.buffer.pop();
+            self.buffer.push(b' ');
+        } else {
+            self.buffer.extend_from_slice(b"} ");
+        }
+        self.close(value);
+    }
+
+    fn write_labelled(&mut self, own: &[(&'static str, Label<'_>)], value: Value) {
+        // Four more bytes for each label: the comma, `=` and the quotes.
+        self.open(own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum());
+        let out = &mut *self.buffer;
+        let mut comma = !self.base.is_empty();
+        for (name, value) in own {
+            if comma {
+                out.push(b',');
+            }
+            comma = true;
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"=\"");
+            value.write(out);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"} ");
+        self.close(value);
+    }
+
+    /// Begins a line that needs `more` bytes beside what all lines have.
+    #[inline]
+    fn open(&mut self, more: usize) {
         if let Some(heading) = self.heading.take() {
             self.write_heading(heading);
         }
-        // Four more bytes for each label: the comma, `=` and the quotes.
-        let own_room: usize = own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum();
-        self.make_room(self.opening.len() + self.base.len() + own_room + NUMBER + self.end.len());
+        self.make_room(self.opening.len() + self.base.len() + more + NUMBER + self.end.len());
+        self.buffer.extend_from_slice(self.opening);
+        self.buffer.extend_from_slice(self.base.as_bytes());
+    }
 
-        let out = &mut *self.buffer;
-        out.extend_from_slice(self.opening);
-        if self.base.is_empty() && own.is_empty() {
-            // No labels, no brace.
-            out.pop();
-        } else {
-            out.extend_from_slice(self.base.as_bytes());
-            let mut comma = !self.base.is_empty();
-            for (name, value) in own {
-                if comma {
-                    out.push(b',');
-                }
-                comma = true;
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b"=\"");
-                value.write(out);
-                out.push(b'"');
-            }
-            out.push(b'}');
-        }
-        out.push(b' ');
-        value.write(out);
+    #[inline]
+    fn close(&mut self, value: Value) {
+        value.write(self.buffer);
         match self.end {
-            [end] => out.push(*end),
-            end => out.extend_from_slice(end),
+            [end] => self.buffer.push(*end),
+            end => self.buffer.extend_from_slice(end),
         }
     }
 

@@ -1,4 +1,10 @@
 //! The integration tests: one binary, one file per subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must stop, also in a function that tests share"
+)]
 
 mod cli;
 #[path = "../data/mod.rs"]

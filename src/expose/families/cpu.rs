@@ -252,6 +252,7 @@ mod tests {
     use super::*;
 
     /// The mapping of the runtimes, as they write it.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn weight_of_shares(shares: u64) -> u64 {
         let l = (shares as f64).log2();
         (10f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0) - 1e-9).ceil() as u64
