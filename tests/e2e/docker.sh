@@ -24,7 +24,7 @@ fi
 # A root filesystem of one static binary.
 mkdir -p "$work/rootfs/bin" "$work/rootfs/data"
 cp "$(command -v busybox)" "$work/rootfs/bin/busybox"
-for applet in sh sleep dd yes head tail cat sync; do ln -s busybox "$work/rootfs/bin/$applet"; done
+for applet in sh sleep head tail; do ln -s busybox "$work/rootfs/bin/$applet"; done
 tar -C "$work/rootfs" -c . | docker import - nodegauge-test:1 >/dev/null
 
 containers=()
@@ -35,12 +35,12 @@ stop_containers() {
 trap stop_containers EXIT
 run() { docker run -d --net=none "$@"; }
 busy=$(run --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
-memory=$(run --memory 128m nodegauge-test:1 sh -c 'x=$(head -c 20000000 /dev/zero | tr "\0" x 2>/dev/null || head -c 20000000 /dev/zero | cat -v); sleep 1000')
+memory=$(run --memory 128m nodegauge-test:1 sh -c '(head -c 20000000 /dev/zero; sleep 1000) | tail -c 20000000')
 idle=$(run nodegauge-test:1 sleep 1000)
 containers=("$busy" "$memory" "$idle")
 sleep 4
 
-port=$(free_port)
+free_port port
 background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --metrics cpu,memory,diskIO,network,process
 wait_for 10 curl -fs "http://127.0.0.1:$port/readyz"
 sleep 1.1
@@ -77,8 +77,10 @@ for id in "${containers[@]}"; do
 done
 
 # CPU: docker's percentage and ours over the same seconds.
-first=$(value container_cpu_usage_seconds_total "$busy")
+sleep 1.1
 before=$(date +%s.%N)
+curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
+first=$(value container_cpu_usage_seconds_total "$busy")
 percent=$(docker stats --no-stream --format '{{.CPUPerc}}' "$busy" | tr -d %)
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
@@ -88,6 +90,7 @@ check "CPU of the busy container: ours $rate %, docker's $percent %, its quota 2
 check "docker's CPU percentage is the quota too" near "$percent" 20 25
 check "its quota is exported" [ "$(value container_spec_cpu_quota "$busy")" = 20000 ]
 check "it is throttled" [ "$(value container_cpu_cfs_throttled_periods_total "$busy")" -gt 0 ]
+check "20 MB of it are anonymous" [ "$(value container_memory_rss "$memory")" -gt 20000000 ]
 check "the memory limit is exported" [ "$(value container_spec_memory_limit_bytes "$memory")" = 134217728 ]
 
 docker rm -f "$idle" >/dev/null

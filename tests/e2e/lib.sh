@@ -79,12 +79,14 @@ binary() {
   printf '%s\n' "$NODEGAUGE"
 }
 
+# free_port NAME: sets NAME. Not printed, because RANDOM repeats in subshells.
 free_port() {
-  local port
+  local candidate
   while :; do
-    port=$((20000 + RANDOM % 20000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { printf '%s\n' "$port"; return; }
+    candidate=$((20000 + RANDOM % 20000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null || break
   done
+  printf -v "$1" %s "$candidate"
 }
 
 finish() {
