@@ -159,7 +159,7 @@ impl Sampler {
     fn prepare_rows(&mut self, snapshot: &mut Snapshot) {
         snapshot.cgroups.truncate(self.tree.nodes.len());
         for (index, node) in self.tree.nodes.iter_mut().enumerate() {
-            node.slow = node.age <= 1 || (node.id + self.sequence) % SLOW_EVERY == 0;
+            node.slow = node.age <= 1 || (node.id + self.sequence).is_multiple_of(SLOW_EVERY);
             match snapshot.cgroups.get_mut(index) {
                 Some(row) => row.reset(&node.cgroup),
                 None => snapshot.cgroups.push(CgroupSample::new(Arc::clone(&node.cgroup))),

@@ -364,10 +364,11 @@ impl Tree {
                 }
             }
         }
-        if tree == 0 && relative == c"." {
-            if let Some(root) = scan.layout.trees.first() {
-                self.watch(root.path.as_path(), c".");
-            }
+        if tree == 0
+            && relative == c"."
+            && let Some(root) = scan.layout.trees.first()
+        {
+            self.watch(root.path.as_path(), c".");
         }
     }
 
