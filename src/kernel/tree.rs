@@ -344,6 +344,10 @@ impl Tree {
         let mut stack = vec![relative.to_owned()];
         while let Some(directory) = stack.pop() {
             let Some(root) = scan.layout.trees.get(tree) else { return };
+            // First watched, then listed, so that no child is missed in between.
+            if tree == 0 {
+                self.watch(&root.path, &directory);
+            }
             let children = match list(root, &directory) {
                 Ok(children) => children,
                 Err(ReadError::Gone) => Vec::new(),
@@ -356,19 +360,10 @@ impl Tree {
             self.drop_missing(scan, tree, &directory, &children);
             for child in children {
                 let relative = child.relative.clone();
-                if tree == 0 {
-                    self.watch(root.path.as_path(), &relative);
-                }
                 if self.place(scan, tree, child) || all {
                     stack.push(relative);
                 }
             }
-        }
-        if tree == 0
-            && relative == c"."
-            && let Some(root) = scan.layout.trees.first()
-        {
-            self.watch(root.path.as_path(), c".");
         }
     }
 

@@ -70,11 +70,14 @@ need() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# The binary to test: built here unless NODEGAUGE names one.
+# The binary to test: built here, static as in the image, unless NODEGAUGE
+# names one.
 binary() {
   if [ -z "${NODEGAUGE:-}" ]; then
-    (cd "$root" && cargo build --quiet --release)
-    NODEGAUGE="${CARGO_TARGET_DIR:-$root/target}/release/nodegauge"
+    local target
+    target="$(uname -m)-unknown-linux-gnu"
+    (cd "$root" && RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --quiet --release --target "$target")
+    NODEGAUGE="${CARGO_TARGET_DIR:-$root/target}/$target/release/nodegauge"
   fi
   printf '%s\n' "$NODEGAUGE"
 }

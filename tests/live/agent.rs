@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::exposition;
+
 /// One parsed sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
@@ -22,8 +24,12 @@ pub struct Scrape {
 
 impl Scrape {
     pub fn parse(text: &str) -> Scrape {
-        let samples = text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(parse_line).collect();
-        Scrape { samples }
+        let samples = exposition::samples(text, false).into_iter().map(|s| Sample {
+            value: s.value.parse().unwrap_or_else(|e| panic!("value of {s:?}: {e}")),
+            name: s.name,
+            labels: s.labels,
+        });
+        Scrape { samples: samples.collect() }
     }
 
     /// The values of a family on a cgroup, by its other labels.
@@ -56,38 +62,6 @@ impl Scrape {
         let seen = self.samples.iter().filter(|s| s.name == "container_last_seen");
         seen.filter_map(|s| s.labels.get("id").map(String::as_str)).collect()
     }
-}
-
-fn parse_line(line: &str) -> Sample {
-    let (name, mut rest) = match line.find(['{', ' ']) {
-        Some(at) => line.split_at(at),
-        None => panic!("no value in {line:?}"),
-    };
-    let mut labels = BTreeMap::new();
-    if let Some(inner) = rest.strip_prefix('{') {
-        rest = inner;
-        while !rest.starts_with('}') {
-            let (key, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("labels of {line:?}"));
-            let mut value = String::new();
-            let mut chars = after.char_indices();
-            let end = loop {
-                match chars.next().unwrap_or_else(|| panic!("unclosed label in {line:?}")) {
-                    (at, '"') => break at,
-                    (_, '\\') => match chars.next() {
-                        Some((_, 'n')) => value.push('\n'),
-                        Some((_, c)) => value.push(c),
-                        None => panic!("escape in {line:?}"),
-                    },
-                    (_, c) => value.push(c),
-                }
-            };
-            labels.insert(key.to_owned(), value);
-            rest = after[end + 1..].trim_start_matches(',');
-        }
-        rest = &rest[1..];
-    }
-    let value = rest.split_whitespace().next().and_then(|v| v.parse().ok());
-    Sample { name: name.to_owned(), labels, value: value.unwrap_or_else(|| panic!("value of {line:?}")) }
 }
 
 /// A running `nodegauge agent`, ended on drop.

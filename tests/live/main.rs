@@ -15,6 +15,8 @@
 )]
 
 mod agent;
+#[path = "../data/exposition.rs"]
+mod exposition;
 mod faults;
 mod group;
 mod numbers;

@@ -2,11 +2,20 @@
 
 use super::MetricType::{Counter, Gauge};
 use super::Source::{File, None as Absent};
-use super::{Emit, Family, Row, Source, Unit, by_version, everywhere};
+use super::{Emit, Family, Row, Source, Sources, Unit, by_version, everywhere};
 use crate::expose::lines::{Label, Lines, Value, nanoseconds, number};
 use crate::snapshot::{Kind, Limit, reading};
 
 const NO_TASK_STATES: Source = Absent("the kernel counts task states on cgroup v1 only");
+
+/// On a hybrid host a cgroup without a `cpuacct` directory may still be in the
+/// v2 tree, whose `cpu.stat` tells the time used.
+const fn time_used(v1: Source, v2: Source) -> Sources {
+    Sources {
+        hybrid: File("as on v1; cpu.stat of the v2 tree where there is no cpuacct"),
+        ..by_version(v1, v2)
+    }
+}
 
 /// CPU time allowed in each period, where it is limited.
 pub(super) fn quota(row: &Row<'_>) -> Option<u64> {
@@ -61,7 +70,7 @@ pub(super) const FAMILIES: &[Family] = &[
         unit: Unit::Seconds,
         kind: Some(Kind::Cpu),
         stamped: true,
-        sources: by_version(File("cpuacct.stat:user"), File("cpu.stat:user_usec")),
+        sources: time_used(File("cpuacct.stat:user"), File("cpu.stat:user_usec")),
         emit: Emit::Cgroup(|row, out| out.sample(nanoseconds(row.sample.cpu.user_ns))),
     },
     Family {
@@ -71,7 +80,7 @@ pub(super) const FAMILIES: &[Family] = &[
         unit: Unit::Seconds,
         kind: Some(Kind::Cpu),
         stamped: true,
-        sources: by_version(File("cpuacct.stat:system"), File("cpu.stat:system_usec")),
+        sources: time_used(File("cpuacct.stat:system"), File("cpu.stat:system_usec")),
         emit: Emit::Cgroup(|row, out| out.sample(nanoseconds(row.sample.cpu.system_ns))),
     },
     Family {
@@ -81,7 +90,7 @@ pub(super) const FAMILIES: &[Family] = &[
         unit: Unit::Seconds,
         kind: Some(Kind::Cpu),
         stamped: true,
-        sources: by_version(
+        sources: time_used(
             File("cpuacct.usage; with percpu cpuacct.usage_percpu"),
             File("cpu.stat:usage_usec"),
         ),

@@ -1,0 +1,179 @@
+//! Kernel files that are not as they should be: the other figures of the cgroup
+//! and all of the other cgroups stay complete and right, and it is counted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nodegauge::collect::sampler::{Options, Sampler};
+use nodegauge::kernel::Roots;
+use nodegauge::snapshot::{Cgroup, CgroupSample, Identity, Kind, Kinds, Origin, Snapshot};
+
+use crate::ttar;
+
+fn sampler(root: &Path) -> Sampler {
+    let options = Options {
+        kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with),
+        handle_memory: 16 << 20,
+        descriptors: 1024,
+        max_cgroups: 1000,
+    };
+    let describe = Box::new(|path: String, created| {
+        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+    });
+    Sampler::new(Roots::new(root), options, describe).unwrap()
+}
+
+fn errors(sampler: &Sampler) -> u64 {
+    sampler.report().collectors.iter().map(|c| c.errors.total()).sum()
+}
+
+fn tick(sampler: &mut Sampler) -> Snapshot {
+    let mut snapshot = sampler.blank();
+    sampler.tick(Origin::Grid, &mut snapshot);
+    snapshot
+}
+
+/// A row as JSON, so that rows can be compared figure by figure.
+fn figures(row: &CgroupSample) -> serde_json::Map<String, serde_json::Value> {
+    let serde_json::Value::Object(map) = serde_json::to_value(row).unwrap() else { unreachable!() };
+    map
+}
+
+/// Every figure of `damaged` is that of `whole`, or absent.
+fn no_other_figure(whole: &serde_json::Value, damaged: &serde_json::Value, at: &str) {
+    use serde_json::Value;
+    match (whole, damaged) {
+        (_, Value::Null) => {}
+        (Value::Object(whole), Value::Object(damaged)) => {
+            for (key, value) in damaged {
+                no_other_figure(whole.get(key).unwrap_or(&Value::Null), value, &format!("{at}.{key}"));
+            }
+        }
+        (Value::Array(whole), Value::Array(damaged)) => {
+            for value in damaged {
+                let known = whole.contains(value)
+                    || whole.iter().any(|w| std::panic::catch_unwind(|| no_other_figure(w, value, at)).is_ok());
+                assert!(known, "{at}: {value} was not there");
+            }
+        }
+        _ => assert_eq!(whole, damaged, "{at}"),
+    }
+}
+
+/// The per-cgroup files of one cgroup.
+fn files(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).unwrap().flatten().map(|e| e.path());
+    let mut files: Vec<PathBuf> = entries.filter(|p| p.is_file()).collect();
+    files.sort();
+    files
+}
+
+/// What can be wrong with a file: empty, cut, binary, words, too much, a
+/// directory in its place, gone.
+type Damage = (&'static str, fn(&Path, &[u8]));
+const DAMAGES: [Damage; 7] = [
+    ("empty", |path, _| fs::write(path, b"").unwrap()),
+    ("cut", |path, text| fs::write(path, &text[..text.len() / 2]).unwrap()),
+    ("binary", |path, _| fs::write(path, [0xff, 0, 0x80, b'\n', 0xfe, b' ', 7]).unwrap()),
+    ("words", |path, _| fs::write(path, b"total nonsense\nhere\n").unwrap()),
+    ("too much", |path, _| fs::write(path, vec![b'7'; 5 << 20]).unwrap()),
+    ("a directory", |path, _| {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }),
+    ("gone", |path, _| fs::remove_file(path).unwrap()),
+];
+
+#[test]
+fn a_damaged_file_costs_its_own_figures_only() {
+    let tree = ttar::unpack("v2-systemd-6.12");
+    let whole = tick(&mut sampler(tree.path()));
+    // A leaf with figures in every subject.
+    let victim = whole.cgroups.iter().find(|r| r.leaf && r.cpu.throttled_ns.is_some_and(|v| v.get() > 0)).unwrap();
+    let directory = tree.path().join("sys/fs/cgroup").join(victim.cgroup.path.trim_start_matches('/'));
+    let mut counted = 0;
+    let mut tried = 0;
+    for file in files(&directory) {
+        // Without it the directory is no cgroup.
+        if file.file_name().is_some_and(|n| n == "cgroup.procs") {
+            continue;
+        }
+        let text = fs::read(&file).unwrap();
+        for (damage, apply) in DAMAGES {
+            tried += 1;
+            apply(&file, &text);
+            let mut sampler = sampler(tree.path());
+            let damaged = tick(&mut sampler);
+            let at = format!("{} {damage}", file.display());
+            assert_eq!(damaged.cgroups.len(), whole.cgroups.len(), "{at}");
+            for (before, after) in whole.cgroups.iter().zip(&damaged.cgroups) {
+                assert_eq!(before.cgroup.path, after.cgroup.path, "{at}");
+                let (before, after) = (figures(before), figures(after));
+                for (key, value) in &after {
+                    // Half a number is a number: cut files may show one.
+                    if before["id"] == *victim.cgroup.path && damage != "cut" && damage != "too much" && key != "created" {
+                        no_other_figure(&before[key], value, &format!("{at}: {key}"));
+                    } else if before["id"] != *victim.cgroup.path {
+                        assert_eq!(before[key], *value, "{at}: {key} of another cgroup");
+                    }
+                }
+            }
+            counted += u32::from(errors(&sampler) > 0);
+            if file.is_dir() {
+                fs::remove_dir(&file).unwrap();
+            }
+            fs::write(&file, &text).unwrap();
+        }
+    }
+    println!("{tried} damages, {counted} counted as errors");
+    assert!(tried > 150 && counted > 50, "{tried} tried, {counted} counted");
+}
+
+#[test]
+fn a_file_that_heals_has_its_figure_again() {
+    let tree = ttar::unpack("v1-6.1");
+    let mut sampler = sampler(tree.path());
+    let first = tick(&mut sampler);
+    let row = first.cgroups.iter().position(|r| r.leaf && r.memory.usage.is_some_and(|v| v.get() > 0)).unwrap();
+    let path = first.cgroups[row].cgroup.path.clone();
+    let file = tree.path().join("sys/fs/cgroup/memory").join(&path[1..]).join("memory.usage_in_bytes");
+    let text = fs::read(&file).unwrap();
+    // In place, since the handle is held.
+    fs::write(&file, "junk\n").unwrap();
+    let broken = tick(&mut sampler);
+    assert_eq!(broken.cgroups[row].memory.usage, None);
+    assert_eq!(broken.cgroups[row].memory.working_set, None);
+    assert_eq!(broken.cgroups[row].memory.rss, first.cgroups[row].memory.rss);
+    let report = sampler.report().collectors.iter().find(|c| c.name == "memory").unwrap();
+    assert_eq!(report.errors.malformed, 1);
+    fs::write(&file, text).unwrap();
+    assert_eq!(tick(&mut sampler).cgroups[row].memory.usage, first.cgroups[row].memory.usage);
+}
+
+#[test]
+fn a_removed_directory_takes_its_row_and_no_other() {
+    let tree = ttar::unpack("v2-systemd-6.12");
+    let mut sampler = sampler(tree.path());
+    let first = tick(&mut sampler);
+    let leaf = first.cgroups.iter().find(|r| r.leaf).unwrap().cgroup.path.clone();
+    fs::remove_dir_all(tree.path().join("sys/fs/cgroup").join(&leaf[1..])).unwrap();
+    let second = tick(&mut sampler);
+    assert_eq!(second.cgroups.len(), first.cgroups.len() - 1);
+    assert!(second.cgroups.iter().all(|r| r.cgroup.path != leaf));
+}
+
+#[test]
+fn the_limit_of_cgroups_is_kept_and_counted() {
+    let tree = ttar::unpack("v2-systemd-6.12");
+    let all = tick(&mut sampler(tree.path())).cgroups.len();
+    let options = Options { kinds: Kinds::DEFAULT, handle_memory: 0, descriptors: 256, max_cgroups: 3 };
+    let describe = Box::new(|path: String, created| {
+        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+    });
+    let mut few = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
+    assert_eq!(tick(&mut few).cgroups.len(), 3);
+    assert!(few.report().tree.over_limit > 0);
+    assert!(all > 3);
+    assert_eq!(few.report().handles.files, 0, "no memory for handles means none");
+}

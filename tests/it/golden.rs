@@ -1,0 +1,178 @@
+//! The real binary on trees captured on real kernels, beside the output
+//! expected of them.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` writes the expectations anew;
+//! the difference is reviewed like code. `expected/zero.txt` names the families
+//! that are 0 throughout in a capture, so that every other one shows a figure
+//! that a wrong reader would not get right.
+#![allow(clippy::disallowed_methods)] // the binary is started
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nodegauge::expose::families::{self, Source};
+use nodegauge::snapshot::Hierarchy;
+
+use crate::data::exposition;
+use crate::ttar;
+
+const ALL_KINDS: &str =
+    "cpu,percpu,cpuLoad,memory,hugetlb,disk,diskIO,network,oom_event,pressure,process";
+
+/// Times of the run or of the unpacking: their values are left out.
+const MASKED: [&str; 3] =
+    ["container_last_seen", "container_creation_time_seconds", "container_start_time_seconds"];
+
+/// Families whose source is stated but which no captured tree can show.
+const NOT_IN_A_CAPTURE: [(&str, &str); 21] = [
+    ("container_cpu_load_average_10s", "asked of the running kernel"),
+    ("container_cpu_load_d_average_10s", "asked of the running kernel"),
+    ("container_tasks_state", "asked of the running kernel"),
+    ("container_fs_limit_bytes", "asked of the running kernel"),
+    ("container_fs_usage_bytes", "asked of the running kernel"),
+    ("container_fs_inodes_free", "asked of the running kernel"),
+    ("container_fs_inodes_total", "asked of the running kernel"),
+    ("container_file_descriptors", "a captured process has no fd directory"),
+    ("container_sockets", "a captured process has no fd directory"),
+    ("container_fs_io_cost_usage_seconds_total", "needs iocost switched on"),
+    ("container_fs_io_cost_wait_seconds_total", "needs iocost switched on"),
+    ("container_fs_io_cost_indebt_seconds_total", "needs iocost switched on"),
+    ("container_fs_io_cost_indelay_seconds_total", "needs iocost switched on"),
+    ("container_hugetlb_usage_bytes", "the captured kernel has no such controller mounted"),
+    ("container_hugetlb_max_usage_bytes", "the captured kernel has no such controller mounted"),
+    ("container_hugetlb_failcnt", "the captured kernel has no such controller mounted"),
+    ("machine_cpu_books", "s390x only"),
+    ("machine_cpu_drawers", "s390x only"),
+    ("machine_dimm_count", "virtual machines have no EDAC"),
+    ("machine_dimm_capacity_bytes", "virtual machines have no EDAC"),
+    ("container_health_state", "needs a runtime"),
+];
+
+struct Scenario {
+    name: String,
+    hierarchy: Hierarchy,
+    text: String,
+}
+
+fn expected(scenario: &str, file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(scenario).join("expected").join(file)
+}
+
+fn once(scenario: &str) -> Scenario {
+    let tree = ttar::unpack(scenario);
+    let run = |format: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodegauge"));
+        command.args(["once", "--format", format, "--metrics", ALL_KINDS, "--host-root"]).arg(tree.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{scenario}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&run("json")).unwrap();
+    let hierarchy = match json["hierarchy"].as_str() {
+        Some("v1") => Hierarchy::V1,
+        Some("v2") => Hierarchy::V2,
+        _ => Hierarchy::Hybrid,
+    };
+    Scenario { name: scenario.to_owned(), hierarchy, text: mask(&run("prometheus")) }
+}
+
+fn mask(text: &str) -> String {
+    let version = format!("cadvisorVersion=\"{}\"", env!("CARGO_PKG_VERSION"));
+    let line = |line: &str| match line.rsplit_once(' ') {
+        Some((start, _)) if MASKED.iter().any(|m| line.starts_with(m)) => format!("{start} MASKED\n"),
+        _ => format!("{}\n", line.replace(&version, "cadvisorVersion=\"MASKED\"")),
+    };
+    text.lines().map(line).collect()
+}
+
+/// Families of a text, and whether one of their samples is not 0.
+fn families_of(text: &str) -> BTreeMap<String, bool> {
+    let parsed = exposition::parse(&text.replace(" MASKED", " 1"), false);
+    parsed.into_iter().map(|f| (f.name, f.samples.iter().any(|s| s.value != "0"))).collect()
+}
+
+/// Compares with the golden file, or writes it.
+fn compare(scenario: &str, file: &str, text: &str) {
+    let path = expected(scenario, file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        return;
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if golden != text {
+        let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (golden.lines().collect(), text.lines().collect());
+        let lines = |a: &BTreeSet<&str>, b: &BTreeSet<&str>, sign: &str| -> String {
+            a.difference(b).take(20).map(|l| format!("{sign} {l}\n")).collect()
+        };
+        panic!("{scenario}/{file} differs:\n{}{}", lines(&old, &new, "-"), lines(&new, &old, "+"));
+    }
+}
+
+#[test]
+fn every_capture_gives_what_is_expected_of_it() {
+    for scenario in ttar::scenarios() {
+        let found = once(&scenario);
+        compare(&scenario, "prometheus.txt", &found.text);
+        let zero: String =
+            families_of(&found.text).iter().filter(|(_, any)| !**any).map(|(name, _)| format!("{name}\n")).collect();
+        compare(&scenario, "zero.txt", &zero);
+    }
+}
+
+/// What is 0 in every capture proves nothing, so there is nothing but this.
+#[test]
+fn every_family_is_more_than_zero_somewhere() {
+    const ZERO_EVERYWHERE: [(&str, &str); 5] = [
+        ("container_scrape_error", "0 says that all is well"),
+        ("machine_scrape_error", "0 says that all is well"),
+        ("container_network_receive_errors_total", "virtual interfaces make no errors"),
+        ("container_network_transmit_errors_total", "virtual interfaces make no errors"),
+        ("container_fs_io_current", "nothing was in flight when the tree was captured"),
+    ];
+    let mut anywhere: BTreeMap<String, bool> = BTreeMap::new();
+    for scenario in ttar::scenarios() {
+        let golden = fs::read_to_string(expected(&scenario, "prometheus.txt")).unwrap();
+        for (family, any) in families_of(&golden) {
+            *anywhere.entry(family).or_default() |= any;
+        }
+    }
+    for (family, any) in &anywhere {
+        let excused = ZERO_EVERYWHERE.iter().any(|(name, _)| name == family);
+        assert!(*any || excused, "{family} is 0 in every capture");
+    }
+    assert!(anywhere.len() > 75, "{} families", anywhere.len());
+}
+
+/// The table of sources is true: where a source is stated some capture of that
+/// hierarchy has samples, and where a reason is stated none has.
+#[test]
+fn the_table_of_sources_holds_on_captures() {
+    let scenarios: Vec<Scenario> = ttar::scenarios().iter().map(|s| once(s)).collect();
+    for hierarchy in [Hierarchy::V1, Hierarchy::V2, Hierarchy::Hybrid] {
+        let of_it: Vec<&Scenario> = scenarios.iter().filter(|s| s.hierarchy == hierarchy).collect();
+        assert!(!of_it.is_empty(), "no capture of {hierarchy:?}");
+        let seen: BTreeSet<String> = of_it.iter().flat_map(|s| families_of(&s.text).into_keys()).collect();
+        for family in families::all() {
+            let there = seen.contains(family.name);
+            match family.sources.on(hierarchy) {
+                Source::None(reason) => assert!(!there, "{} on {hierarchy:?} has samples, but: {reason}", family.name),
+                Source::File(_) => {
+                    let excused = NOT_IN_A_CAPTURE.iter().any(|(name, _)| *name == family.name);
+                    assert!(there || excused, "{} on {hierarchy:?} has no samples in any capture", family.name);
+                }
+            }
+        }
+    }
+}
+
+/// A capture taken on a known load shows that load.
+#[test]
+fn captures_are_known_by_name() {
+    let names: Vec<String> = ttar::scenarios().iter().map(|s| once(s).name).collect();
+    for part in ["v2-systemd", "v2-cgroupfs", "v1", "hybrid", "bare-host", "damaged"] {
+        assert!(names.iter().any(|n| n.contains(part)), "no capture of {part} among {names:?}");
+    }
+}
