@@ -15,7 +15,7 @@ use crate::expose::{families, http};
 use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
-use crate::kernel::{Roots, own, parse};
+use crate::kernel::{ReadError, Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
@@ -318,7 +318,8 @@ fn memory_files(f: &mut Findings, snapshot: &Snapshot) {
 
 fn pressure(f: &mut Findings, roots: &Roots, snapshot: &Snapshot) {
     let host = Buffer::new().read_path(&roots.proc.join("pressure/cpu")).and_then(parse::pressure).is_ok();
-    let by_cgroup = snapshot.cgroups.iter().any(|c| c.pressure != PressureStats::default());
+    // The root's comes from the machine's.
+    let by_cgroup = children(snapshot).any(|c| c.pressure != PressureStats::default());
     let consequence = "container_pressure_* are missing";
     match (by_cgroup, host) {
         (true, _) => f.ok("pressure", "told by cgroup"),
@@ -386,6 +387,9 @@ fn processes(f: &mut Findings, config: &Config, roots: &Roots) {
     // Not used by this version, so its absence costs nothing.
     let kmsg = match file::open(&roots.in_host(Path::new("/dev/kmsg"))) {
         Ok(_) => "readable".to_owned(),
+        Err(ReadError::Gone) => {
+            "not there; not needed: the kernel counts OOM kills for each cgroup".to_owned()
+        }
         Err(error) => format!("{error}; not needed: the kernel counts OOM kills for each cgroup"),
     };
     f.ok("kernel log", kmsg);
