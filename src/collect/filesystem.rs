@@ -159,6 +159,8 @@ fn select(mounts: &[Mount]) -> Vec<(&Mount, String)> {
         if !TYPES.contains(&mount.fs_type.as_str())
             || CONTAINER_PLACES.iter().any(|place| point.starts_with(place) && mount.major == 0)
             || (mount.fs_type == "overlay" && point != "/")
+            // A directory of a tmpfs mounted once more is no filesystem of its own.
+            || (mount.fs_type == "tmpfs" && !mount.is_whole())
         {
             continue;
         }
@@ -347,6 +349,7 @@ mod tests {
             29 27 0:30 / /run rw - tmpfs tmpfs rw\n\
             30 27 0:31 / /var/lib/kubelet/pods/x/volumes/y rw - tmpfs tmpfs rw\n\
             31 27 0:32 / /var/lib/docker/overlay2/z/merged rw - overlay overlay rw\n\
+            34 27 0:30 /systemd/inaccessible /run/credentials rw - tmpfs tmpfs rw\n\
             32 27 0:33 / /proc rw - proc proc rw\n\
             33 27 259:1 / /data rw - xfs /dev/nvme0n1p1 rw\n";
         let (mounts, _) = mounts::parse(text);

@@ -139,7 +139,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         cost_indebt_usec: if v2 { n.figure() } else { None },
         cost_indelay_usec: if v2 { n.figure() } else { None },
     }];
-    if has_v2_tree {
+    if has_v2_tree || root {
         let mut pressure = || Pressure { some_usec: n.figure(), full_usec: n.figure() };
         sample.pressure = PressureStats { cpu: pressure(), memory: pressure(), io: pressure() };
     }

@@ -96,7 +96,7 @@ fn the_source_table_has_a_line_for_each_family() {
     assert_eq!(lines.len(), 1 + families::all().count());
     assert!(lines.iter().all(|l| l.split(" | ").count() == 4), "{table}");
     assert!(lines.contains(
-        &"container_cpu_user_seconds_total | cpuacct.stat:user | cpu.stat:user_usec | cpuacct.stat:user"
+        &"container_memory_rss | memory.stat:total_rss | memory.stat:anon | memory.stat:total_rss"
     ));
     let pgscan = "container_memory_pgscan_total | none: the kernel counts it on cgroup v2 only | \
                   memory.stat:pgscan | none: the kernel counts it on cgroup v2 only";

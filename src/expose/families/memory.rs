@@ -13,7 +13,7 @@ const NO_HIGHEST: Source = Absent("cgroup v2 keeps no highest use of huge pages"
 /// Pressure is kept by cgroup v2 trees; a hybrid host has one beside its
 /// controllers.
 const fn pressure(v2: &'static str, hybrid: &'static str) -> Sources {
-    Sources { v1: Absent("the kernel keeps pressure on cgroup v2 only"), v2: File(v2), hybrid: File(hybrid) }
+    Sources { v1: File("/proc/pressure, for the root only"), v2: File(v2), hybrid: File(hybrid) }
 }
 
 /// Page faults. `container` is the cgroup alone: v1 tells that; v2 only tells
