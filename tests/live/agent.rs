@@ -64,6 +64,12 @@ impl Scrape {
     }
 }
 
+/// The program under test: the one built with these tests, unless they run
+/// somewhere else (`tests/vm/live.sh`) and are told where it is.
+pub fn binary() -> String {
+    std::env::var("NODEGAUGE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nodegauge").to_owned())
+}
+
 /// A running `nodegauge agent`, ended on drop.
 pub struct Agent {
     child: Child,
@@ -79,7 +85,7 @@ impl Agent {
     pub fn start_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Agent {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Agent::attach(port, |listen| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_nodegauge"));
+            let mut command = Command::new(binary());
             command.args(["agent", "--listen", listen]).args(args);
             prepare(&mut command);
             command

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Sample};
+use crate::agent::{Agent, Sample, binary};
 use crate::group::Group;
 use crate::worker::Worker;
 
@@ -139,7 +139,7 @@ fn sixty_four_descriptors_are_enough() {
     for index in 0..count {
         roots.iter().for_each(|r| std::fs::create_dir(r.join(format!("c{index}"))).unwrap());
     }
-    let words = ["prlimit", "--nofile=64:64", env!("CARGO_BIN_EXE_nodegauge")];
+    let words = ["prlimit", "--nofile=64:64", &binary()];
     let output = std::process::Command::new(words[0])
         .args(&words[1..])
         .args(["once", "--format", "prometheus"])
@@ -171,16 +171,7 @@ fn without_inotify_new_cgroups_are_polled_for() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let agent = Agent::attach(port, |listen| {
         let mut command = std::process::Command::new("unshare");
-        command.args([
-            "-Ur",
-            "sh",
-            "-c",
-            script,
-            env!("CARGO_BIN_EXE_nodegauge"),
-            "agent",
-            "--listen",
-            listen,
-        ]);
+        command.args(["-Ur", "sh", "-c", script, &binary(), "agent", "--listen", listen]);
         command.args(QUICK);
         command
     });

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The live tests on other kernels: builds the agent and the tests static, boots
+# each kernel with each layout named (default: cgroup v2 on 6.1 and 6.12) and
+# runs them in the guest against the guest's own cgroups.
+#
+#   tests/vm/live.sh [KERNEL:LAYOUT...]
+#
+# Left out in the guest: what needs programs busybox has not (prlimit), a user
+# namespace, or half a minute of emulated time.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$(cd ../.. && pwd)
+target=$(uname -m)-unknown-linux-gnu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+export RUSTFLAGS=-Ctarget-feature=+crt-static
+cd "$root"
+cargo build --quiet --release --target "$target"
+# The newest line that names the test program.
+tests=$(cargo test --release --target "$target" --test live --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
+cp "${CARGO_TARGET_DIR:-target}/$target/release/nodegauge" "$work/nodegauge"
+cp "$tests" "$work/live"
+strip "$work/live" 2>/dev/null || true
+cat >"$work/guest.sh" <<'GUEST'
+export NODEGAUGE=/host/nodegauge NODEGAUGE_DISK=/host TMPDIR=/tmp
+/host/nodegauge check
+/host/live --ignored --test-threads=1 --skip sixty_four_descriptors --skip without_inotify --skip two_hundred
+GUEST
+
+passed=0
+failed=0
+for where in "${@:-6.1:v2 6.12:v2}"; do
+    for run in $where; do
+        echo "== kernel ${run%:*}, ${run#*:}"
+        status=0
+        tests/vm/boot.sh -k "${run%:*}" -m "${run#*:}" -d "$work" -t 600 -M 768 guest.sh >"$work/log" 2>&1 || status=$?
+        cat "$work/log"
+        ran=$(sed -n 's/.*test result: [a-zA-Z]*\. \([0-9]*\) passed.*/\1/p' "$work/log" | head -1)
+        passed=$((passed + ${ran:-0}))
+        if [ "$status" -ne 0 ] || [ -z "$ran" ]; then
+            failed=$((failed + 1))
+        fi
+    done
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
