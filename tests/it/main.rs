@@ -13,3 +13,5 @@ mod expose;
 mod http;
 mod parsers;
 mod tidy;
+
+mod identity_path;

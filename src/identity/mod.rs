@@ -1,0 +1,3 @@
+//! Which pod and container a cgroup is.
+
+pub mod path;
