@@ -1,3 +1,207 @@
 //! Which pod and container a cgroup is.
+//!
+//! [`path`] reads what a cgroup's path tells by itself. Names come from
+//! sources, each a task of its own: container runtimes by CRI and by Docker's
+//! API, the kubelet, the kubelet's log directories. A [`Directory`] holds what
+//! they told, merged; readers load it without waiting, so that a source that
+//! hangs delays nothing. [`enrich`] makes the labels of a row out of both.
+//!
+//! To add a runtime: its file here, and a line in [`RUNTIMES`].
 
+mod cri;
+mod directory;
+mod grpc;
+pub mod model;
 pub mod path;
+mod socket;
+mod source;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+pub use directory::Directory;
+pub use source::{SourceKind, SourceState, SourceStatus, Timing};
+pub use store::{MAX_CONTAINERS, MAX_PODS, StoreCounts};
+
+use path::PathIdentity;
+use source::{Feed, Source, supervise};
+use store::Store;
+
+/// A container runtime, and where it listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Runtime {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// The choice of `--runtime` that includes it, besides `auto`.
+    pub choice: RuntimeChoice,
+    /// How it is talked to.
+    pub kind: SourceKind,
+    /// Its usual sockets on the host; the first that is there is used.
+    pub sockets: &'static [&'static str],
+}
+
+/// Every runtime looked for. `/var/run` is a link to `/run` on today's hosts,
+/// and a link that leads out of a mounted host root.
+pub const RUNTIMES: &[Runtime] = &[
+    Runtime {
+        name: "containerd",
+        choice: RuntimeChoice::Containerd,
+        kind: SourceKind::Cri,
+        sockets: &["/run/containerd/containerd.sock"],
+    },
+    Runtime {
+        name: "k3s",
+        choice: RuntimeChoice::Containerd,
+        kind: SourceKind::Cri,
+        sockets: &["/run/k3s/containerd/containerd.sock"],
+    },
+    Runtime {
+        name: "k0s",
+        choice: RuntimeChoice::Containerd,
+        kind: SourceKind::Cri,
+        sockets: &["/run/k0s/containerd.sock"],
+    },
+    Runtime {
+        name: "microk8s",
+        choice: RuntimeChoice::Containerd,
+        kind: SourceKind::Cri,
+        sockets: &["/var/snap/microk8s/common/run/containerd.sock"],
+    },
+    Runtime {
+        name: "cri-o",
+        choice: RuntimeChoice::Crio,
+        kind: SourceKind::Cri,
+        sockets: &["/run/crio/crio.sock", "/var/run/crio/crio.sock"],
+    },
+    Runtime {
+        name: "cri-dockerd",
+        choice: RuntimeChoice::Docker,
+        kind: SourceKind::Cri,
+        sockets: &["/run/cri-dockerd.sock", "/var/run/cri-dockerd.sock"],
+    },
+];
+
+/// Which runtimes to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RuntimeChoice {
+    /// Every one that is there.
+    #[default]
+    Auto,
+    /// containerd, wherever a distribution puts its socket.
+    Containerd,
+    /// CRI-O.
+    Crio,
+    /// Docker and cri-dockerd.
+    Docker,
+    /// None.
+    None,
+}
+
+/// What to ask, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The host's `/` as seen from here: sockets and log directories lie below it.
+    pub host_root: PathBuf,
+    /// Which runtimes.
+    pub runtime: RuntimeChoice,
+    /// How patiently.
+    pub timing: Timing,
+}
+
+impl Options {
+    /// Everything, with the usual patience.
+    pub fn new(host_root: &Path) -> Self {
+        Options {
+            host_root: host_root.to_path_buf(),
+            runtime: RuntimeChoice::Auto,
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// The running sources. Dropping it stops them.
+#[derive(Debug)]
+pub struct Identities {
+    store: Arc<Store>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Identities {
+    /// Starts every source as a task; needs a tokio runtime. Returns at once,
+    /// with an empty directory.
+    pub fn start(options: &Options) -> Identities {
+        let store = Arc::new(Store::new());
+        let mut tasks = Vec::new();
+        for (status, source) in sources(options) {
+            let feed = Feed::new(&store, status, options.timing);
+            tasks.push(tokio::spawn(supervise(source, feed)));
+        }
+        let merging = Arc::clone(&store);
+        tasks.push(tokio::spawn(async move { merging.run().await }));
+        Identities { store, tasks }
+    }
+
+    /// What is known now. Never waits.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.store.directory()
+    }
+
+    /// Says that a path's container or pod is not in the directory, so that the
+    /// sources are asked again soon. Never waits, cheap to repeat every tick.
+    pub fn want(&self, path: &PathIdentity<'_>) {
+        self.store.want(path, Instant::now());
+    }
+
+    /// Each source's self-report.
+    pub fn status(&self) -> Vec<SourceStatus> {
+        self.store.statuses()
+    }
+
+    /// The directory's self-report.
+    pub fn counts(&self) -> StoreCounts {
+        self.store.counts()
+    }
+
+    /// Waits until every source has answered or failed once, at most `patience`.
+    /// Returns whether it came to that.
+    pub async fn settled(&self, patience: Duration) -> bool {
+        let mut changes = self.store.changes();
+        let all = async {
+            while !self.store.is_settled() {
+                // The sender lives in the store.
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(patience, all).await.is_ok()
+    }
+}
+
+impl Drop for Identities {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn sources(options: &Options) -> Vec<(SourceStatus, Box<dyn Source>)> {
+    let mut found: Vec<(SourceStatus, Box<dyn Source>)> = Vec::new();
+    let wanted = |r: &&Runtime| options.runtime == RuntimeChoice::Auto || options.runtime == r.choice;
+    for runtime in RUNTIMES.iter().filter(wanted) {
+        let sockets: Vec<PathBuf> = runtime.sockets.iter().map(|s| below(&options.host_root, s)).collect();
+        let Some(first) = sockets.first() else { continue };
+        let status = SourceStatus::new(runtime.kind, runtime.name, first.display());
+        let source: Box<dyn Source> = Box::new(cri::Cri::new(sockets));
+        found.push((status, source));
+    }
+    found
+}
+
+/// An absolute host path as seen from here.
+fn below(host_root: &Path, path: &str) -> PathBuf {
+    host_root.join(path.trim_start_matches('/'))
+}

@@ -14,4 +14,5 @@ mod http;
 mod parsers;
 mod tidy;
 
+mod identity_live;
 mod identity_path;
