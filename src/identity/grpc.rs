@@ -61,7 +61,7 @@ pub(super) async fn call<T>(
 /// A gRPC status as a reason.
 pub(super) fn refused(what: &'static str, status: &Status) -> SourceError {
     match status.code() {
-        Code::Unimplemented => SourceError::failed(what, "not offered here"),
+        Code::Unimplemented => SourceError::refused(what, "not offered here"),
         code => SourceError::failed(what, format!("{code:?}: {}", status.message())),
     }
 }

@@ -10,7 +10,10 @@
 
 mod cri;
 mod directory;
+mod docker;
 mod grpc;
+mod http;
+mod json;
 pub mod model;
 pub mod path;
 mod socket;
@@ -82,6 +85,18 @@ pub const RUNTIMES: &[Runtime] = &[
         choice: RuntimeChoice::Docker,
         kind: SourceKind::Cri,
         sockets: &["/run/cri-dockerd.sock", "/var/run/cri-dockerd.sock"],
+    },
+    Runtime {
+        name: "docker",
+        choice: RuntimeChoice::Docker,
+        kind: SourceKind::Docker,
+        sockets: &["/run/docker.sock", "/var/run/docker.sock"],
+    },
+    Runtime {
+        name: "podman",
+        choice: RuntimeChoice::Auto,
+        kind: SourceKind::Docker,
+        sockets: &["/run/podman/podman.sock"],
     },
 ];
 
@@ -195,7 +210,11 @@ fn sources(options: &Options) -> Vec<(SourceStatus, Box<dyn Source>)> {
         let sockets: Vec<PathBuf> = runtime.sockets.iter().map(|s| below(&options.host_root, s)).collect();
         let Some(first) = sockets.first() else { continue };
         let status = SourceStatus::new(runtime.kind, runtime.name, first.display());
-        let source: Box<dyn Source> = Box::new(cri::Cri::new(sockets));
+        let source: Box<dyn Source> = match (runtime.kind, runtime.name) {
+            (SourceKind::Docker, "podman") => Box::new(docker::Docker::new(sockets, path::Runtime::Podman)),
+            (SourceKind::Docker, _) => Box::new(docker::Docker::new(sockets, path::Runtime::Docker)),
+            _ => Box::new(cri::Cri::new(sockets)),
+        };
         found.push((status, source));
     }
     found

@@ -152,6 +152,9 @@ pub(super) enum SourceError {
     /// No answer within the deadline.
     #[error("{what}: no answer within {} ms", .deadline.as_millis())]
     Slow { what: &'static str, deadline: Duration },
+    /// An answer came, but not one of use; the connection is fine.
+    #[error("{what}: {cause}")]
+    Refused { what: &'static str, cause: String },
     /// Anything else.
     #[error("{what}: {cause}")]
     Failed { what: &'static str, cause: String },
@@ -161,6 +164,11 @@ impl SourceError {
     pub(super) fn failed(what: &'static str, cause: impl fmt::Display) -> Self {
         let cause = cause.to_string();
         SourceError::Failed { what, cause: cut(&cause, MAX_ERROR).to_owned() }
+    }
+
+    pub(super) fn refused(what: &'static str, cause: impl fmt::Display) -> Self {
+        let cause = cause.to_string();
+        SourceError::Refused { what, cause: cut(&cause, MAX_ERROR).to_owned() }
     }
 
     pub(super) fn io(what: &'static str, error: &std::io::Error) -> Self {
@@ -318,7 +326,9 @@ impl Feed {
     fn ended(&mut self, error: &SourceError) {
         let state = match error {
             SourceError::Absent => SourceState::Absent,
-            SourceError::Slow { .. } | SourceError::Failed { .. } => SourceState::Down,
+            SourceError::Slow { .. } | SourceError::Refused { .. } | SourceError::Failed { .. } => {
+                SourceState::Down
+            }
         };
         let mut news = None;
         self.store.update(self.slot, |s| {
@@ -361,7 +371,9 @@ pub(super) async fn supervise(mut source: Box<dyn Source>, mut feed: Feed) {
         }
         let wait = match error {
             SourceError::Absent => timing.absent,
-            SourceError::Slow { .. } | SourceError::Failed { .. } => backoff.next(),
+            SourceError::Slow { .. } | SourceError::Refused { .. } | SourceError::Failed { .. } => {
+                backoff.next()
+            }
         };
         // An unknown id is a hint that a runtime has appeared.
         tokio::select! {

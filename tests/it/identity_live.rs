@@ -290,3 +290,79 @@ mod containerd {
         assert!(late[late.len() - 1] < Duration::from_secs(2), "{late:?}");
     }
 }
+
+mod docker {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::Request;
+    use hyper_util::rt::TokioIo;
+    use nodegauge::identity::model::{ContainerInfo, ContainerState, NetworkMode};
+    use nodegauge::identity::path::Runtime;
+    use nodegauge::identity::{Identities, Options, RuntimeChoice};
+
+    use super::root;
+
+    /// Asks the daemon to do something.
+    async fn post(path: &str) {
+        let stream = tokio::net::UnixStream::connect(root().join("run/docker.sock")).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(path).header("host", "docker").body(Full::new(Bytes::new())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(status.is_success(), "{path}: {status}: {body:?}");
+    }
+
+    fn by_name(identities: &Identities) -> HashMap<String, Arc<ContainerInfo>> {
+        let directory = identities.directory();
+        directory.containers().map(|c| (c.name.as_deref().unwrap_or("").to_owned(), Arc::clone(c))).collect()
+    }
+
+    #[tokio::test]
+    #[ignore = "needs the daemon of tests/e2e/docker.sh"]
+    async fn names_containers_and_follows_events() {
+        let options = Options { runtime: RuntimeChoice::Docker, ..Options::new(&root()) };
+        let identities = Identities::start(&options);
+        assert!(identities.settled(Duration::from_secs(5)).await);
+        println!("{:#?}", identities.status().iter().find(|s| s.name == "docker"));
+        let found = by_name(&identities);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        let db = &found["shop-db-1"];
+        println!("{db:#?}");
+        assert_eq!(db.image.as_deref(), Some("nodegauge.test/busybox:1"));
+        assert_eq!(db.labels.get("com.docker.compose.service"), Some("db"));
+        assert_eq!(db.labels.get("com.docker.compose.project"), Some("shop"));
+        assert_eq!((db.runtime, db.state), (Some(Runtime::Docker), Some(ContainerState::Running)));
+        assert!(!db.partial && db.started_ns >= db.created_ns && db.created_ns.is_some());
+        let pid = db.pid.unwrap();
+        assert!(std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().contains(&*db.id));
+        assert_eq!(db.network, Some(NetworkMode::Own));
+        assert_eq!(found["shop-web-1"].network, Some(NetworkMode::Shared(Arc::clone(&db.id))));
+        assert_eq!(found["node"].network, Some(NetworkMode::Host));
+
+        // Started, renamed, ended: told without being asked.
+        let wait = |what: &'static str, test: fn(&HashMap<String, Arc<ContainerInfo>>) -> bool| {
+            let identities = &identities;
+            async move {
+                let started = Instant::now();
+                while !test(&by_name(identities)) {
+                    assert!(started.elapsed() < Duration::from_secs(2), "{what}: {:#?}", by_name(identities));
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                println!("{what}: known after {:?}", started.elapsed());
+            }
+        };
+        post("/containers/never-started/start").await;
+        wait("start", |f| f.get("never-started").is_some_and(|c| !c.partial && c.pid.is_some())).await;
+        post("/containers/never-started/rename?name=started").await;
+        wait("rename", |f| f.contains_key("started") && !f.contains_key("never-started")).await;
+        post("/containers/started/stop?t=0").await;
+        wait("stop", |f| f.get("started").is_some_and(|c| c.state == Some(ContainerState::Exited))).await;
+    }
+}
