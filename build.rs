@@ -15,9 +15,16 @@ const TEST_PROTO: &str = "runtime_admin.proto";
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = compile(SOURCES, &PROTOS)?;
+    // The kubelet's JSON is read into the same structures as its protobuf.
     tonic_prost_build::configure()
         .build_server(false)
         .build_transport(false)
+        .type_attribute(".core.v1", "#[derive(serde::Deserialize)]")
+        .type_attribute(".core.v1", "#[serde(rename_all = \"camelCase\", default)]")
+        .type_attribute(".core.v1.Time", "#[serde(from = \"String\")]")
+        .type_attribute(".core.v1.Quantity", "#[serde(from = \"String\")]")
+        .field_attribute(".core.v1.ContainerStatus.container_id", "#[serde(rename = \"containerID\")]")
+        .field_attribute(".core.v1.EphemeralContainer.common", "#[serde(flatten)]")
         .out_dir(&out)
         .compile_fds(descriptors.clone())?;
 

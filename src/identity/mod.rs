@@ -14,6 +14,8 @@ mod docker;
 mod grpc;
 mod http;
 mod json;
+pub mod kubelet;
+mod log_links;
 pub mod model;
 pub mod path;
 mod socket;
@@ -30,6 +32,10 @@ pub use directory::Directory;
 pub use source::{SourceKind, SourceState, SourceStatus, Timing};
 pub use store::{MAX_CONTAINERS, MAX_PODS, StoreCounts};
 
+use cri::Cri;
+use docker::Docker;
+use kubelet::{Access, Kubelet, PodsApi};
+use log_links::LogLinks;
 use path::PathIdentity;
 use source::{Feed, Source, supervise};
 use store::Store;
@@ -42,10 +48,35 @@ pub struct Runtime {
     /// The choice of `--runtime` that includes it, besides `auto`.
     pub choice: RuntimeChoice,
     /// How it is talked to.
-    pub kind: SourceKind,
+    pub api: Api,
     /// Its usual sockets on the host; the first that is there is used.
     pub sockets: &'static [&'static str],
 }
+
+/// What a runtime is asked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// The Container Runtime Interface.
+    Cri,
+    /// Docker's Engine API.
+    Docker,
+    /// Podman's copy of it.
+    Podman,
+}
+
+impl Api {
+    fn kind(self) -> SourceKind {
+        match self {
+            Api::Cri => SourceKind::Cri,
+            Api::Docker | Api::Podman => SourceKind::Docker,
+        }
+    }
+}
+
+/// The kubelet's pods socket and log directories, on the host.
+const PODS_SOCKET: &str = "/var/lib/kubelet/pods/kubelet.sock";
+const CONTAINER_LOGS: &str = "/var/log/containers";
+const POD_LOGS: &str = "/var/log/pods";
 
 /// Every runtime looked for. `/var/run` is a link to `/run` on today's hosts,
 /// and a link that leads out of a mounted host root.
@@ -53,49 +84,49 @@ pub const RUNTIMES: &[Runtime] = &[
     Runtime {
         name: "containerd",
         choice: RuntimeChoice::Containerd,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/run/containerd/containerd.sock"],
     },
     Runtime {
         name: "k3s",
         choice: RuntimeChoice::Containerd,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/run/k3s/containerd/containerd.sock"],
     },
     Runtime {
         name: "k0s",
         choice: RuntimeChoice::Containerd,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/run/k0s/containerd.sock"],
     },
     Runtime {
         name: "microk8s",
         choice: RuntimeChoice::Containerd,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/var/snap/microk8s/common/run/containerd.sock"],
     },
     Runtime {
         name: "cri-o",
         choice: RuntimeChoice::Crio,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/run/crio/crio.sock", "/var/run/crio/crio.sock"],
     },
     Runtime {
         name: "cri-dockerd",
         choice: RuntimeChoice::Docker,
-        kind: SourceKind::Cri,
+        api: Api::Cri,
         sockets: &["/run/cri-dockerd.sock", "/var/run/cri-dockerd.sock"],
     },
     Runtime {
         name: "docker",
         choice: RuntimeChoice::Docker,
-        kind: SourceKind::Docker,
+        api: Api::Docker,
         sockets: &["/run/docker.sock", "/var/run/docker.sock"],
     },
     Runtime {
         name: "podman",
         choice: RuntimeChoice::Auto,
-        kind: SourceKind::Docker,
+        api: Api::Podman,
         sockets: &["/run/podman/podman.sock"],
     },
 ];
@@ -123,16 +154,25 @@ pub struct Options {
     pub host_root: PathBuf,
     /// Which runtimes.
     pub runtime: RuntimeChoice,
+    /// The kubelet's `/pods`, unless it is not to be asked.
+    pub kubelet: Option<Access>,
+    /// Whether to listen to the kubelet's pods socket.
+    pub pods_api: bool,
+    /// Whether to read the kubelet's log directories.
+    pub log_links: bool,
     /// How patiently.
     pub timing: Timing,
 }
 
 impl Options {
-    /// Everything, with the usual patience.
+    /// Everything that needs no address or credentials, with the usual patience.
     pub fn new(host_root: &Path) -> Self {
         Options {
             host_root: host_root.to_path_buf(),
             runtime: RuntimeChoice::Auto,
+            kubelet: None,
+            pods_api: true,
+            log_links: true,
             timing: Timing::default(),
         }
     }
@@ -203,19 +243,34 @@ impl Drop for Identities {
     }
 }
 
+/// Each source with its first self-report.
 fn sources(options: &Options) -> Vec<(SourceStatus, Box<dyn Source>)> {
     let mut found: Vec<(SourceStatus, Box<dyn Source>)> = Vec::new();
+    let host = |path: &str| below(&options.host_root, path);
     let wanted = |r: &&Runtime| options.runtime == RuntimeChoice::Auto || options.runtime == r.choice;
     for runtime in RUNTIMES.iter().filter(wanted) {
-        let sockets: Vec<PathBuf> = runtime.sockets.iter().map(|s| below(&options.host_root, s)).collect();
-        let Some(first) = sockets.first() else { continue };
-        let status = SourceStatus::new(runtime.kind, runtime.name, first.display());
-        let source: Box<dyn Source> = match (runtime.kind, runtime.name) {
-            (SourceKind::Docker, "podman") => Box::new(docker::Docker::new(sockets, path::Runtime::Podman)),
-            (SourceKind::Docker, _) => Box::new(docker::Docker::new(sockets, path::Runtime::Docker)),
-            _ => Box::new(cri::Cri::new(sockets)),
+        let sockets: Vec<PathBuf> = runtime.sockets.iter().map(|s| host(s)).collect();
+        let endpoint = sockets.first().map(|s| s.display().to_string()).unwrap_or_default();
+        let source: Box<dyn Source> = match runtime.api {
+            Api::Cri => Box::new(Cri::new(sockets)),
+            Api::Docker => Box::new(Docker::new(sockets, path::Runtime::Docker)),
+            Api::Podman => Box::new(Docker::new(sockets, path::Runtime::Podman)),
         };
-        found.push((status, source));
+        found.push((SourceStatus::new(runtime.api.kind(), runtime.name, endpoint), source));
+    }
+    if options.pods_api {
+        let socket = host(PODS_SOCKET);
+        let status = SourceStatus::new(SourceKind::PodsApi, "pods-api", socket.display());
+        found.push((status, Box::new(PodsApi::new(socket))));
+    }
+    if let Some(access) = &options.kubelet {
+        let status = SourceStatus::new(SourceKind::Kubelet, "kubelet", &access.url);
+        found.push((status, Box::new(Kubelet::new(access.clone()))));
+    }
+    if options.log_links {
+        let (containers, pods) = (host(CONTAINER_LOGS), host(POD_LOGS));
+        let status = SourceStatus::new(SourceKind::LogLinks, "log-links", containers.display());
+        found.push((status, Box::new(LogLinks::new(containers, pods))));
     }
     found
 }
