@@ -8,6 +8,7 @@
 //! labels or sandboxes. A link's name is at most 255 bytes long, and what is too
 //! long is cut before `.log`: then only the beginning of the id is known.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
@@ -178,8 +179,21 @@ fn parse_pod(name: &str) -> Option<PodName> {
 
 fn view(found: &Found, names: &mut Names) -> View {
     let mut view = View::default();
+    let mut uids: HashMap<(&str, &str), Option<&str>> = HashMap::new();
+    for (pod, _) in &found.pods {
+        let only = uids.entry((&pod.namespace, &pod.pod)).or_insert(Some(&pod.uid));
+        *only = only.filter(|uid| *uid == pod.uid);
+    }
+    let mut newest: HashMap<(&str, &str, &str), &Link> = HashMap::new();
     for link in &found.links {
-        let uid = link.uid.as_deref().or_else(|| uid_of(found, link));
+        if is_container_id(&link.id) {
+            let known = newest.entry((&link.namespace, &link.pod, &link.container)).or_insert(link);
+            if link.attempt > known.attempt {
+                *known = link;
+            }
+        }
+        // Where the target is out of reach: the one pod of that name that has a directory.
+        let uid = link.uid.as_deref().or_else(|| *uids.get(&(&*link.namespace, &*link.pod))?);
         let uid_text = uid.unwrap_or_default();
         let labels = [
             ("io.kubernetes.container.name", link.container.as_str()),
@@ -209,10 +223,7 @@ fn view(found: &Found, names: &mut Names) -> View {
     for (pod, containers) in &found.pods {
         let Some(uid) = PodUid::parse(&pod.uid) else { continue };
         let containers = containers.iter().map(|name| {
-            let runs = found.links.iter().filter(|l| {
-                l.pod == pod.pod && l.namespace == pod.namespace && l.container == *name && l.id.len() == 64
-            });
-            let newest = runs.max_by_key(|l| l.attempt);
+            let newest = newest.get(&(pod.namespace.as_str(), pod.pod.as_str(), name.as_str()));
             PodContainer {
                 id: newest.map(|l| names.get(&l.id)),
                 restart_count: newest.and_then(|l| l.attempt),
@@ -225,13 +236,6 @@ fn view(found: &Found, names: &mut Names) -> View {
         view.pods.insert(uid, Arc::new(info));
     }
     view
-}
-
-/// The UID of a link's pod, where only one pod of that name has a directory.
-fn uid_of<'a>(found: &'a Found, link: &Link) -> Option<&'a str> {
-    let mut same = found.pods.iter().filter(|(p, _)| p.pod == link.pod && p.namespace == link.namespace);
-    let (pod, _) = same.next()?;
-    same.next().is_none().then_some(pod.uid.as_str())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod cri;
 mod directory;
 mod docker;
+pub mod enrich;
 mod grpc;
 mod http;
 mod json;
