@@ -6,6 +6,7 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod expose;
+pub mod identity;
 pub mod kernel;
 pub mod once;
 pub mod publish;

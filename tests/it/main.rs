@@ -16,3 +16,6 @@ mod http;
 mod parsers;
 mod tidy;
 mod ttar;
+
+mod identity_live;
+mod identity_path;

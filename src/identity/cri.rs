@@ -1,0 +1,312 @@
+//! The Container Runtime Interface, v1: containerd, CRI-O, cri-dockerd.
+//!
+//! Everything is listed at the start, after the periodic refresh, and whenever
+//! the reader saw an id that nobody named; the resolved image, the start time
+//! and the pid of each new container come from its status. Where a runtime
+//! sends every subscriber all events these are followed as well.
+
+mod picture;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::grpc::proto::cri as pb;
+use super::grpc::proto::cri::runtime_service_client::RuntimeServiceClient;
+use super::grpc::{self, MAX_MESSAGE, call, refused};
+use super::socket::Socket;
+use super::source::{Feed, Session, Source, SourceError};
+use picture::{Flavor, Owed, Picture};
+
+/// Status calls under way at once.
+const PARALLEL: usize = 16;
+/// While details arrive, they are published this often.
+const PUBLISH: Duration = Duration::from_millis(50);
+/// Events waiting to be taken; the runtime is held up beyond that.
+const EVENTS: usize = 64;
+
+type Client = RuntimeServiceClient<Channel>;
+
+/// A CRI runtime at the first of some sockets.
+#[derive(Debug)]
+pub(super) struct Cri {
+    sockets: Vec<PathBuf>,
+}
+
+impl Cri {
+    pub(super) fn new(sockets: Vec<PathBuf>) -> Self {
+        Cri { sockets }
+    }
+
+    async fn follow(&self, feed: &mut Feed) -> Result<Infallible, SourceError> {
+        let timing = feed.timing;
+        let socket = Socket::find(&self.sockets)?;
+        let channel = grpc::connect(&socket, timing.call).await?;
+        let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let request = pb::VersionRequest { version: "v1".into() };
+        let version = call("Version", timing.call, client.version(request)).await?;
+        feed.version(format!("{} {}", version.runtime_name, version.runtime_version));
+        let mut picture = Picture::new(Flavor::of(&version.runtime_name));
+
+        // Subscribed before the first list, so that nothing falls in between.
+        let mut events =
+            tells_all(&version.runtime_name, &version.runtime_version).then(|| subscribe(&client));
+        if events.is_none() {
+            feed.events(false);
+        }
+        loop {
+            if socket.is_replaced() {
+                return Err(SourceError::failed("follow", "the socket was replaced"));
+            }
+            refresh(&mut client, &mut picture, feed).await?;
+            let mut due = false;
+            while !due {
+                let next = async {
+                    match &mut events {
+                        Some(events) => events.next().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    news = next => match news {
+                        News::Event(event) => {
+                            feed.events(true);
+                            apply(*event, &mut events, &mut client, &mut picture, feed).await?;
+                        }
+                        News::NotOffered => {
+                            feed.events(false);
+                            events = None;
+                        }
+                        News::Broken(error) => return Err(error),
+                    },
+                    () = feed.refresh_due(timing.gap) => due = true,
+                }
+            }
+        }
+    }
+}
+
+impl Source for Cri {
+    fn session<'a>(&'a mut self, feed: &'a mut Feed) -> Session<'a> {
+        Box::pin(self.follow(feed))
+    }
+}
+
+/// Lists everything, publishes the names, then fetches what lists do not tell.
+async fn refresh(client: &mut Client, picture: &mut Picture, feed: &mut Feed) -> Result<(), SourceError> {
+    let started = Instant::now();
+    let deadline = feed.timing.list;
+    let mut other = client.clone();
+    let sandboxes = call("ListPodSandbox", deadline, client.list_pod_sandbox(pb::ListPodSandboxRequest {}));
+    let containers = call("ListContainers", deadline, other.list_containers(pb::ListContainersRequest {}));
+    let (sandboxes, containers) = tokio::try_join!(sandboxes, containers)?;
+    let rejected = picture.listed(sandboxes.items, containers.containers, &mut feed.names);
+    feed.rejected(rejected);
+    feed.publish(picture.view());
+    details(client, picture, feed).await?;
+    feed.answered(started.elapsed());
+    Ok(())
+}
+
+/// Takes an event and those that have already arrived behind it.
+async fn apply(
+    first: pb::ContainerEventResponse,
+    events: &mut Option<Events>,
+    client: &mut Client,
+    picture: &mut Picture,
+    feed: &mut Feed,
+) -> Result<(), SourceError> {
+    let mut rejected = picture.event(first, &mut feed.names);
+    while let Some(events) = events {
+        match events.receiver.try_recv() {
+            Ok(News::Event(event)) => rejected += picture.event(*event, &mut feed.names),
+            Ok(News::Broken(error)) => return Err(error),
+            Ok(News::NotOffered) | Err(_) => break,
+        }
+    }
+    feed.rejected(rejected);
+    feed.publish(picture.view());
+    details(client, picture, feed).await
+}
+
+type Told = (Owed, Result<Detail, SourceError>);
+
+enum Detail {
+    Sandbox(Box<pb::PodSandboxStatusResponse>),
+    Container(Box<pb::ContainerStatusResponse>),
+    Gone,
+}
+
+/// Fetches the status of whatever is new, publishing as it comes.
+async fn details(client: &Client, picture: &mut Picture, feed: &mut Feed) -> Result<(), SourceError> {
+    let mut owed = picture.owed();
+    if owed.is_empty() {
+        return Ok(());
+    }
+    let mut calls: JoinSet<Told> = JoinSet::new();
+    let mut published = Instant::now();
+    loop {
+        while calls.len() < PARALLEL
+            && let Some(next) = owed.pop()
+        {
+            calls.spawn(status(client.clone(), next, feed.timing.call));
+        }
+        let Some(told) = calls.join_next().await else { break };
+        let Ok((owed, told)) = told else { continue };
+        match told {
+            Ok(Detail::Sandbox(answer)) => {
+                if let Some(status) = answer.status {
+                    picture.sandbox_status(status, Some(&answer.info), &mut feed.names);
+                }
+            }
+            Ok(Detail::Container(answer)) => {
+                if let Some(status) = answer.status {
+                    picture.container_status(status, "", Some(&answer.info), &mut feed.names);
+                }
+            }
+            Ok(Detail::Gone) => match &owed {
+                Owed::Sandbox(id) | Owed::Container(id) => picture.remove(id),
+            },
+            // A runtime that hangs is left alone until the next session.
+            Err(error @ SourceError::Slow { .. }) => return Err(error),
+            Err(error) => {
+                tracing::debug!(?owed, %error, "status call failed");
+                picture.failed(&owed);
+            }
+        }
+        if published.elapsed() >= PUBLISH {
+            feed.publish(picture.view());
+            published = Instant::now();
+        }
+    }
+    feed.publish(picture.view());
+    Ok(())
+}
+
+async fn status(mut client: Client, owed: Owed, deadline: Duration) -> Told {
+    let found = match &owed {
+        Owed::Sandbox(id) => {
+            let request = pb::PodSandboxStatusRequest { pod_sandbox_id: id.to_string(), verbose: true };
+            let answer = or_gone(client.pod_sandbox_status(request));
+            call("PodSandboxStatus", deadline, answer).await.map(|a| a.map(Box::new).map(Detail::Sandbox))
+        }
+        Owed::Container(id) => {
+            let request = pb::ContainerStatusRequest { container_id: id.to_string(), verbose: true };
+            let answer = or_gone(client.container_status(request));
+            call("ContainerStatus", deadline, answer).await.map(|a| a.map(Box::new).map(Detail::Container))
+        }
+    };
+    (owed, found.map(|detail| detail.unwrap_or(Detail::Gone)))
+}
+
+/// Containers end between the list and the status.
+async fn or_gone<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<tonic::Response<Option<T>>, Status> {
+    match call.await {
+        Ok(answer) => Ok(answer.map(Some)),
+        Err(status) if status.code() == Code::NotFound => Ok(tonic::Response::new(None)),
+        Err(status) => Err(status),
+    }
+}
+
+/// What the event stream brings.
+enum News {
+    Event(Box<pb::ContainerEventResponse>),
+    NotOffered,
+    Broken(SourceError),
+}
+
+/// A running subscription; dropping it ends it.
+struct Events {
+    receiver: mpsc::Receiver<News>,
+    task: AbortHandle,
+}
+
+impl Events {
+    async fn next(&mut self) -> News {
+        let ended = || News::Broken(SourceError::failed("GetContainerEvents", "the stream ended"));
+        self.receiver.recv().await.unwrap_or_else(ended)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Follows events in a task, since servers send nothing at all, not even
+/// headers, before the first event.
+fn subscribe(client: &Client) -> Events {
+    let (sender, receiver) = mpsc::channel(EVENTS);
+    let mut client = client.clone();
+    let task = tokio::spawn(async move {
+        let mut any = false;
+        let last = match client.get_container_events(pb::GetEventsRequest {}).await {
+            Err(status) if status.code() == Code::Unimplemented => News::NotOffered,
+            Err(status) => News::Broken(refused("GetContainerEvents", &status)),
+            Ok(answer) => {
+                let mut stream = answer.into_inner();
+                loop {
+                    match stream.message().await {
+                        Ok(Some(event)) => {
+                            any = true;
+                            if sender.send(News::Event(Box::new(event))).await.is_err() {
+                                return;
+                            }
+                        }
+                        // CRI-O with events switched off ends the stream at once.
+                        Ok(None) if !any => break News::NotOffered,
+                        Ok(None) => return,
+                        Err(status) if status.code() == Code::Unimplemented => break News::NotOffered,
+                        Err(status) => break News::Broken(refused("GetContainerEvents", &status)),
+                    }
+                }
+            }
+        };
+        // The session may have ended meanwhile.
+        let _ = sender.send(last).await;
+    });
+    Events { receiver, task: task.abort_handle() }
+}
+
+/// Whether every subscriber gets all events. containerd 1.7 and the first
+/// CRI-O with events deal them out among the subscribers
+/// (containerd/containerd#7318, cri-o/cri-o#6466), so that listening would take
+/// them from the kubelet.
+fn tells_all(runtime_name: &str, runtime_version: &str) -> bool {
+    let mut numbers = runtime_version.trim_start_matches('v').split(['.', '-', '+']).map(|n| n.parse().ok());
+    let mut number = || numbers.next().flatten().unwrap_or(0u32);
+    let version = (number(), number());
+    match runtime_name {
+        "containerd" => version >= (2, 0),
+        "cri-o" => version >= (1, 28),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_only_where_they_are_not_shared_out() {
+        let check =
+            |name: &str, version: &str, want: bool| assert_eq!(tells_all(name, version), want, "{version}");
+        check("containerd", "1.6.20~ds1", false);
+        check("containerd", "v1.7.27", false);
+        check("containerd", "v2.0.0-rc.1", true);
+        check("containerd", "2.3.1", true);
+        check("cri-o", "1.27.4", false);
+        check("cri-o", "1.31.0-dev", true);
+        check("docker", "24.0.7", false);
+        check("somebody", "9.9", false);
+        check("containerd", "", false);
+    }
+}

@@ -1,0 +1,246 @@
+//! The parts of Docker's answers that are used, and what they say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::identity::model::{ContainerInfo, ContainerState, Labels, Names, NetworkMode, PodRef, time_ns};
+use crate::identity::path::{PodUid, Runtime};
+
+/// `GET /version`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Version {
+    #[serde(default)]
+    pub(super) version: String,
+    pub(super) api_version: String,
+}
+
+/// An element of `GET /containers/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    pub(super) id: String,
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    labels: Option<HashMap<String, String>>,
+    #[serde(default)]
+    state: String,
+    /// Seconds since the epoch.
+    #[serde(default)]
+    created: i64,
+    #[serde(default)]
+    host_config: HostConfig,
+}
+
+/// `GET /containers/{id}/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Inspected {
+    pub(super) id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    created: String,
+    #[serde(default)]
+    state: State,
+    #[serde(default)]
+    config: Config,
+    #[serde(default)]
+    host_config: HostConfig,
+    #[serde(default)]
+    restart_count: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct State {
+    status: String,
+    pid: u32,
+    started_at: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Config {
+    image: String,
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostConfig {
+    network_mode: String,
+}
+
+/// One object of `GET /events`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Event {
+    #[serde(default)]
+    pub(super) action: String,
+    #[serde(default)]
+    pub(super) actor: Actor,
+}
+
+/// Whom an event is about.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Actor {
+    #[serde(rename = "ID", default)]
+    pub(super) id: String,
+}
+
+impl Listed {
+    /// What a list tells. Image and restarts are only sure once inspected.
+    pub(super) fn info(&self, runtime: Runtime, names: &mut Names) -> Option<ContainerInfo> {
+        let links = self.names.iter().flatten().map(|n| n.trim_start_matches('/'));
+        // Names with a slash are links of other containers to this one.
+        let name = links.clone().find(|n| !n.contains('/')).unwrap_or_default();
+        let seen = Seen {
+            id: &self.id,
+            name,
+            image: &self.image,
+            labels: self.labels.as_ref(),
+            state: &self.state,
+            network: &self.host_config.network_mode,
+            restarts: 0,
+        };
+        let created = u64::try_from(self.created).ok().filter(|c| *c > 0);
+        Some(ContainerInfo {
+            created_ns: created.and_then(|c| c.checked_mul(1_000_000_000)),
+            restart_count: None,
+            partial: true,
+            ..seen.info(runtime, names)?
+        })
+    }
+}
+
+impl Inspected {
+    /// All there is to know.
+    pub(super) fn info(&self, runtime: Runtime, names: &mut Names) -> Option<ContainerInfo> {
+        let seen = Seen {
+            id: &self.id,
+            name: self.name.trim_start_matches('/'),
+            image: &self.config.image,
+            labels: self.config.labels.as_ref(),
+            state: &self.state.status,
+            network: &self.host_config.network_mode,
+            restarts: self.restart_count,
+        };
+        Some(ContainerInfo {
+            created_ns: time_ns(&self.created),
+            started_ns: time_ns(&self.state.started_at),
+            pid: Some(self.state.pid).filter(|p| *p > 0),
+            ..seen.info(runtime, names)?
+        })
+    }
+}
+
+/// What both answers tell.
+struct Seen<'a> {
+    id: &'a str,
+    name: &'a str,
+    image: &'a str,
+    labels: Option<&'a HashMap<String, String>>,
+    state: &'a str,
+    network: &'a str,
+    restarts: u32,
+}
+
+impl Seen<'_> {
+    fn info(&self, runtime: Runtime, names: &mut Names) -> Option<ContainerInfo> {
+        if self.id.is_empty() {
+            return None;
+        }
+        let mut labels: BTreeMap<&str, &str> =
+            self.labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let label = |key: &str| labels.get(key).copied();
+        // cri-dockerd's labels; nothing else sets them.
+        let pod = match (label("io.kubernetes.pod.namespace"), label("io.kubernetes.pod.name")) {
+            (Some(namespace), Some(name)) => Some(PodRef {
+                uid: label("io.kubernetes.pod.uid").and_then(PodUid::parse),
+                namespace: names.get(namespace),
+                name: names.get(name),
+            }),
+            _ => None,
+        };
+        let is_sandbox = label("io.kubernetes.docker.type") == Some("podsandbox");
+        let container = label("io.kubernetes.container.name").or(is_sandbox.then_some("POD"));
+        let container = container.map(|name| names.get(name));
+        let restarts = self.restarts.to_string();
+        if self.restarts > 0 {
+            // cAdvisor's own addition.
+            labels.insert("restartcount", &restarts);
+        }
+        Some(ContainerInfo {
+            name: names.some(self.name),
+            image: names.some(self.image),
+            labels: Labels::new(labels, names),
+            pod,
+            container,
+            is_sandbox,
+            network: Some(network_mode(self.network, names)),
+            runtime: Some(runtime),
+            state: Some(match self.state {
+                "running" | "paused" | "restarting" => ContainerState::Running,
+                "created" | "configured" | "initialized" => ContainerState::Waiting,
+                _ => ContainerState::Exited,
+            }),
+            restart_count: Some(self.restarts),
+            ..ContainerInfo::new(Arc::from(self.id))
+        })
+    }
+}
+
+fn network_mode(mode: &str, names: &mut Names) -> NetworkMode {
+    match mode.strip_prefix("container:") {
+        Some(other) => NetworkMode::Shared(names.get(other)),
+        None if mode == "host" => NetworkMode::Host,
+        None => NetworkMode::Own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_images_and_networks() {
+        let mut names = Names::default();
+        let listed: Listed = serde_json::from_str(
+            r#"{"Id":"ab","Names":["/web/db","/db"],"Image":"sha256:1","State":"running","Created":1700000000,
+                "Labels":{"com.docker.compose.service":"db"},"HostConfig":{"NetworkMode":"container:cd"}}"#,
+        )
+        .unwrap();
+        let info = listed.info(Runtime::Docker, &mut names).unwrap();
+        assert_eq!(info.name.as_deref(), Some("db"));
+        assert_eq!(info.network, Some(NetworkMode::Shared("cd".into())));
+        assert_eq!(info.created_ns, Some(1_700_000_000_000_000_000));
+        assert!(info.partial);
+
+        let inspected: Inspected = serde_json::from_str(
+            r#"{"Id":"ab","Name":"/db","Created":"2024-01-01T00:00:00.5Z","RestartCount":2,
+                "State":{"Status":"running","Pid":7,"StartedAt":"2024-01-01T00:00:01Z"},
+                "Config":{"Image":"postgres:16","Labels":null},"HostConfig":{"NetworkMode":"host"}}"#,
+        )
+        .unwrap();
+        let info = inspected.info(Runtime::Docker, &mut names).unwrap();
+        assert_eq!((info.image.as_deref(), info.pid), (Some("postgres:16"), Some(7)));
+        assert_eq!(info.network, Some(NetworkMode::Host));
+        assert_eq!(info.labels.iter().collect::<Vec<_>>(), [("restartcount", "2")]);
+        assert!(!info.partial && info.started_ns > info.created_ns);
+    }
+
+    #[test]
+    fn podman_leaves_things_out() {
+        let bare: Inspected = serde_json::from_str(r#"{"Id":"ab"}"#).unwrap();
+        let info = bare.info(Runtime::Podman, &mut Names::default()).unwrap();
+        assert_eq!((info.name, info.image, info.pid, info.started_ns), (None, None, None, None));
+        let none: Listed = serde_json::from_str(r#"{"Id":""}"#).unwrap();
+        assert_eq!(none.info(Runtime::Podman, &mut Names::default()), None);
+    }
+}

@@ -1,0 +1,452 @@
+//! Where sources put what they know and readers find it merged.
+//!
+//! A source publishes its whole picture; a task merges the pictures and swaps
+//! the [`Directory`], at most every few milliseconds. Readers load it without
+//! waiting. The reader thread also says which ids it cannot place: those are
+//! asked for again a few times, then left to the periodic refresh.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use super::directory::{Directory, merge_containers, merge_pods};
+use super::model::{ContainerInfo, PodInfo};
+use super::path::{PathIdentity, PodUid};
+use super::source::{SourceState, SourceStatus};
+
+/// Containers kept at most, over all sources.
+pub const MAX_CONTAINERS: usize = 16_384;
+/// Pods kept at most.
+pub const MAX_PODS: usize = 4_096;
+/// How long what no source names any more is kept: its cgroup may outlive it,
+/// and the last sample of a vanished cgroup is shown for as long.
+const KEEP_GONE: Duration = Duration::from_secs(60);
+/// Changes that arrive together are merged together.
+const COALESCE: Duration = Duration::from_millis(5);
+/// Ids that are asked for at most; more wait for the periodic refresh.
+const MAX_WANTED: usize = 4_096;
+/// A cgroup appears before its runtime answers for it: asked again after 100,
+/// 200, 400, 800 and 1600 ms, then no more often than [`WANT_AGAIN`].
+const WANT_TRIES: u32 = 6;
+const WANT_FIRST_GAP: Duration = Duration::from_millis(100);
+const WANT_AGAIN: Duration = Duration::from_secs(60);
+/// An id nobody asked for in this long is forgotten.
+const WANT_FORGOTTEN: Duration = Duration::from_secs(300);
+/// Requests to refresh are at least this far apart, and farther while they
+/// find nothing.
+const POKE_GAP: Duration = Duration::from_millis(100);
+const FRUITLESS_POKE_GAP: Duration = Duration::from_secs(1);
+const FRUITLESS_POKES: u32 = 20;
+
+/// All that one source knows.
+#[derive(Debug, Default, Clone)]
+pub(super) struct View {
+    pub(super) containers: HashMap<Arc<str>, Arc<ContainerInfo>>,
+    pub(super) pods: HashMap<PodUid, Arc<PodInfo>>,
+    /// Keyed by the beginning of the id.
+    pub(super) shortened: BTreeMap<Arc<str>, Arc<ContainerInfo>>,
+}
+
+/// What the store noticed about itself; counts are since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreCounts {
+    /// Containers in the directory.
+    pub containers: usize,
+    /// Pods in the directory.
+    pub pods: usize,
+    /// Ids the reader could not place and that are being asked for.
+    pub wanted: usize,
+    /// Times a container or pod was left out because the directory was full.
+    pub refused: u64,
+    /// Directories made.
+    pub merges: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Store {
+    inner: Mutex<Inner>,
+    current: ArcSwap<Directory>,
+    wake: Notify,
+    pokes: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
+    refused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    view: Arc<View>,
+    status: SourceStatus,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: Vec<Slot>,
+    dirty: bool,
+    containers: HashMap<Arc<str>, Held<ContainerInfo>>,
+    pods: HashMap<PodUid, Held<PodInfo>>,
+    wanted: Wanted,
+    merges: u64,
+}
+
+/// A merged entry and what it was merged from.
+#[derive(Debug)]
+struct Held<T> {
+    parts: Vec<Arc<T>>,
+    provisional: bool,
+    merged: Arc<T>,
+    gone: Option<Instant>,
+}
+
+impl Store {
+    pub(super) fn new() -> Self {
+        Store {
+            inner: Mutex::default(),
+            current: ArcSwap::from_pointee(Directory::default()),
+            wake: Notify::new(),
+            pokes: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Nothing panics while it holds the lock, and every state under it is complete.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a source and returns its position.
+    pub(super) fn add(&self, status: SourceStatus) -> usize {
+        let mut inner = self.lock();
+        inner.slots.push(Slot { view: Arc::default(), status });
+        inner.dirty = true;
+        inner.slots.len() - 1
+    }
+
+    pub(super) fn pokes(&self) -> watch::Receiver<u64> {
+        self.pokes.subscribe()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Replaces what a source knows.
+    pub(super) fn publish(&self, slot: usize, view: View) {
+        let mut inner = self.lock();
+        let Some(slot) = inner.slots.get_mut(slot) else { return };
+        slot.status.containers = view.containers.len() + view.shortened.len();
+        slot.status.pods = view.pods.len();
+        slot.view = Arc::new(view);
+        inner.dirty = true;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Changes a source's status.
+    pub(super) fn update(&self, slot: usize, change: impl FnOnce(&mut SourceStatus)) {
+        let mut inner = self.lock();
+        let Some(slot) = inner.slots.get_mut(slot) else { return };
+        let before = (slot.status.state, slot.status.tried);
+        change(&mut slot.status);
+        let changed = before != (slot.status.state, slot.status.tried);
+        inner.dirty |= changed;
+        drop(inner);
+        if changed {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn statuses(&self) -> Vec<SourceStatus> {
+        self.lock().slots.iter().map(|s| s.status.clone()).collect()
+    }
+
+    pub(super) fn counts(&self) -> StoreCounts {
+        let directory = self.current.load();
+        let inner = self.lock();
+        StoreCounts {
+            containers: directory.containers.len(),
+            pods: directory.pods.len(),
+            wanted: inner.wanted.len(),
+            refused: self.refused.load(Ordering::Relaxed),
+            merges: inner.merges,
+        }
+    }
+
+    pub(super) fn directory(&self) -> Arc<Directory> {
+        self.current.load_full()
+    }
+
+    /// Says that a path's container or pod is not in the directory. Never
+    /// waits: when the lock is taken, the next tick asks again.
+    pub(super) fn want(&self, path: &PathIdentity<'_>, now: Instant) {
+        let Ok(mut inner) = self.inner.try_lock() else { return };
+        if inner.wanted.ask(path, now) {
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Merges, expires and asks again, for ever.
+    pub(super) async fn run(&self) {
+        loop {
+            let pause = self.step(Instant::now());
+            tokio::select! {
+                () = self.wake.notified() => tokio::time::sleep(COALESCE).await,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Does what is due and says when the next thing is.
+    pub(super) fn step(&self, now: Instant) -> Duration {
+        let mut inner = self.lock();
+        let expiry = inner.next_expiry(now);
+        if inner.dirty || expiry.is_some_and(|left| left.is_zero()) {
+            inner.dirty = false;
+            inner.merges += 1;
+            let (next, refused) = inner.merge(&self.current.load(), now);
+            self.refused.fetch_add(refused, Ordering::Relaxed);
+            if let Some(next) = next {
+                inner.wanted.settle(&next);
+                self.current.store(Arc::new(next));
+            }
+            self.changes.send_modify(|n| *n += 1);
+        }
+        let (poke, want) = inner.wanted.due(now);
+        let expiry = inner.next_expiry(now);
+        drop(inner);
+        if poke {
+            self.pokes.send_modify(|n| *n += 1);
+        }
+        [want, expiry].into_iter().flatten().min().unwrap_or(WANT_AGAIN)
+    }
+
+    /// Whether every source has answered or failed at least once, and what
+    /// they said is in the directory.
+    pub(super) fn is_settled(&self) -> bool {
+        let inner = self.lock();
+        !inner.dirty && inner.slots.iter().all(|s| s.status.tried)
+    }
+}
+
+impl Inner {
+    fn next_expiry(&self, now: Instant) -> Option<Duration> {
+        let gone =
+            self.containers.values().filter_map(|h| h.gone).chain(self.pods.values().filter_map(|h| h.gone));
+        gone.min().map(|since| KEEP_GONE.saturating_sub(now.duration_since(since)))
+    }
+
+    /// The next directory if it differs from `last`, and how many entries found no room.
+    fn merge(&mut self, last: &Directory, now: Instant) -> (Option<Directory>, u64) {
+        let answers = |s: &Slot| matches!(s.status.state, SourceState::Starting | SourceState::Up);
+        let expecting = self.slots.iter().any(answers);
+        let runtime_answers = self.slots.iter().any(|s| answers(s) && s.status.kind.is_runtime());
+
+        let mut order: Vec<&Slot> = self.slots.iter().collect();
+        order.sort_by_key(|s| s.status.kind.container_rank());
+        let mut parts: HashMap<&Arc<str>, (Vec<Arc<ContainerInfo>>, bool)> = HashMap::new();
+        for slot in &order {
+            for (id, info) in &slot.view.containers {
+                let (parts, named_by_runtime) = parts.entry(id).or_default();
+                parts.push(Arc::clone(info));
+                *named_by_runtime |= slot.status.kind.is_runtime();
+            }
+        }
+        let mut changed = false;
+        let mut refused = 0;
+        // A runtime that answers will name the container itself, perhaps with
+        // another spelling of its image: until then the name is provisional.
+        let parts = parts
+            .into_iter()
+            .map(|(id, (parts, by_runtime))| (Arc::clone(id), parts, runtime_answers && !by_runtime));
+        refused +=
+            hold(&mut self.containers, parts, MAX_CONTAINERS, now, &mut changed, |parts, provisional| {
+                merge_containers(parts, provisional)
+            });
+
+        order.sort_by_key(|s| s.status.kind.pod_rank());
+        let mut parts: HashMap<PodUid, Vec<Arc<PodInfo>>> = HashMap::new();
+        for slot in &order {
+            for (uid, info) in &slot.view.pods {
+                parts.entry(*uid).or_default().push(Arc::clone(info));
+            }
+        }
+        // A pod of which only containers tell.
+        for slot in &order {
+            for pod in slot.view.containers.values().filter_map(|c| c.pod.as_ref()) {
+                let Some(uid) = pod.uid else { continue };
+                if let Entry::Vacant(vacant) = parts.entry(uid) {
+                    let info = PodInfo::new(uid, Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+                    vacant.insert(vec![Arc::new(info)]);
+                }
+            }
+        }
+        let parts = parts.into_iter().map(|(uid, parts)| (uid, parts, false));
+        refused += hold(&mut self.pods, parts, MAX_PODS, now, &mut changed, |parts, _| merge_pods(parts));
+
+        let mut shortened = BTreeMap::new();
+        for slot in &order {
+            shortened.extend(slot.view.shortened.iter().map(|(k, v)| (Arc::clone(k), Arc::clone(v))));
+        }
+        changed |= shortened != last.shortened || expecting != last.expecting;
+        if !changed {
+            return (None, refused);
+        }
+        let next = Directory {
+            generation: last.generation + 1,
+            expecting,
+            containers: self
+                .containers
+                .iter()
+                .map(|(id, h)| (Arc::clone(id), Arc::clone(&h.merged)))
+                .collect(),
+            pods: self.pods.iter().map(|(uid, h)| (*uid, Arc::clone(&h.merged))).collect(),
+            shortened,
+        };
+        (Some(next), refused)
+    }
+}
+
+/// Brings the held entries up to what the sources say now: unchanged ones keep
+/// their `Arc`, vanished ones stay for a while, and past `room` the vanished
+/// go first. Returns how many found no room.
+fn hold<K: Clone + Eq + std::hash::Hash, T: PartialEq>(
+    held: &mut HashMap<K, Held<T>>,
+    parts: impl Iterator<Item = (K, Vec<Arc<T>>, bool)>,
+    room: usize,
+    now: Instant,
+    changed: &mut bool,
+    merge: impl Fn(&[Arc<T>], bool) -> Option<Arc<T>>,
+) -> u64 {
+    let mut before = std::mem::take(held);
+    let mut refused = 0;
+    for (key, parts, provisional) in parts {
+        if held.len() >= room {
+            refused += 1;
+            continue;
+        }
+        let old = before.remove(&key);
+        if let Some(old) = old {
+            let same = old.parts.len() == parts.len()
+                && old.parts.iter().zip(&parts).all(|(a, b)| Arc::ptr_eq(a, b))
+                && old.provisional == provisional;
+            let merged = if same { Some(Arc::clone(&old.merged)) } else { merge(&parts, provisional) };
+            let Some(mut merged) = merged else { continue };
+            if !same && *merged == *old.merged {
+                merged = old.merged;
+            } else if !same {
+                *changed = true;
+            }
+            held.insert(key, Held { parts, provisional, merged, gone: None });
+        } else if let Some(merged) = merge(&parts, provisional) {
+            *changed = true;
+            held.insert(key, Held { parts, provisional, merged, gone: None });
+        }
+    }
+    for (key, mut old) in before {
+        let since = *old.gone.get_or_insert(now);
+        if now.duration_since(since) >= KEEP_GONE || held.len() >= room {
+            *changed = true;
+        } else {
+            held.insert(key, old);
+        }
+    }
+    refused
+}
+
+/// Ids and UIDs that the reader saw and no source named.
+#[derive(Debug, Default)]
+struct Wanted {
+    containers: HashMap<Box<str>, Want>,
+    pods: HashMap<PodUid, Want>,
+    last_poke: Option<Instant>,
+    fruitless: u32,
+}
+
+#[derive(Debug)]
+struct Want {
+    asked: Instant,
+    tries: u32,
+    next: Instant,
+}
+
+impl Want {
+    fn new(now: Instant) -> Self {
+        Want { asked: now, tries: 0, next: now }
+    }
+}
+
+impl Wanted {
+    fn len(&self) -> usize {
+        self.containers.len() + self.pods.len()
+    }
+
+    /// Whether this is news.
+    fn ask(&mut self, path: &PathIdentity<'_>, now: Instant) -> bool {
+        let full = self.len() >= MAX_WANTED;
+        match (path.container, path.pod) {
+            (Some(id), _) => {
+                if let Some(known) = self.containers.get_mut(id) {
+                    known.asked = now;
+                    return false;
+                }
+                if !full {
+                    self.containers.insert(id.into(), Want::new(now));
+                }
+            }
+            (None, Some(uid)) => {
+                if let Some(known) = self.pods.get_mut(&uid) {
+                    known.asked = now;
+                    return false;
+                }
+                if !full {
+                    self.pods.insert(uid, Want::new(now));
+                }
+            }
+            (None, None) => return false,
+        }
+        !full
+    }
+
+    /// Drops what the directory has.
+    fn settle(&mut self, directory: &Directory) {
+        let before = self.len();
+        self.containers.retain(|id, _| directory.container(id).is_none());
+        self.pods.retain(|uid, _| directory.pod(*uid).is_none());
+        if self.len() < before {
+            self.fruitless = 0;
+        }
+    }
+
+    /// Whether to ask the sources now, and how long until the next time.
+    fn due(&mut self, now: Instant) -> (bool, Option<Duration>) {
+        self.containers.retain(|_, w| now.duration_since(w.asked) < WANT_FORGOTTEN);
+        self.pods.retain(|_, w| now.duration_since(w.asked) < WANT_FORGOTTEN);
+        let gap = if self.fruitless < FRUITLESS_POKES { POKE_GAP } else { FRUITLESS_POKE_GAP };
+        let too_soon = self.last_poke.map(|last| gap.saturating_sub(now.duration_since(last)));
+        let too_soon = too_soon.filter(|left| !left.is_zero());
+        let mut poke = false;
+        let mut next: Option<Instant> = None;
+        for want in self.containers.values_mut().chain(self.pods.values_mut()) {
+            if want.next <= now && too_soon.is_none() {
+                poke = true;
+                want.next = now
+                    + if want.tries < WANT_TRIES { WANT_FIRST_GAP * (1 << want.tries) } else { WANT_AGAIN };
+                want.tries = want.tries.saturating_add(1).min(WANT_TRIES);
+            }
+            next = Some(next.map_or(want.next, |n| n.min(want.next)));
+        }
+        if poke {
+            self.last_poke = Some(now);
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+        let wait = next.map(|at| at.saturating_duration_since(now).max(too_soon.unwrap_or(POKE_GAP)));
+        (poke, wait)
+    }
+}
