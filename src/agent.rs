@@ -17,15 +17,25 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::collect::Report;
-use crate::collect::sampler::{self, Describe, Sampler, wall_ms};
-use crate::config::{self, Config};
-use crate::expose::base_labels;
+use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
+use crate::config::{self, Config, KubeletChoice};
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Policy};
+use crate::identity::kubelet::Access;
+use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
 use crate::publish::{self, Publisher, Request};
-use crate::snapshot::{Cgroup, Identity, Origin, Snapshot};
+use crate::snapshot::{Origin, Snapshot};
 use crate::telemetry::Telemetry;
+use naming::Naming;
+
+pub mod naming;
+
+/// Where Kubernetes mounts a service account's token.
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// How long the first tick waits for names, where there are sources of names at all.
+const FIRST_NAMES: Duration = Duration::from_millis(500);
 
 /// Shortest time between two fresh ticks.
 const FRESH_APART: Duration = Duration::from_secs(1);
@@ -59,8 +69,11 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         )
     })?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
+    let runtime = event_loop()?;
+    let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
-    let sampler = sampler(config, descriptors.saturating_sub(limits.connections as u64))?;
+    let left = descriptors.saturating_sub(limits.connections as u64);
+    let sampler = sampler(config, left, Box::new(Naming::new(identities, config.label_style)))?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
@@ -73,11 +86,6 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         patience: PATIENCE,
     };
     let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the event loop")?;
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {
@@ -123,23 +131,47 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     served
 }
 
+/// The one loop that serves and asks for names.
+///
+/// # Errors
+/// The kernel gives no event queue.
+pub fn event_loop() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the event loop")
+}
+
+/// Starts the sources of names, and gives them a moment to answer.
+pub async fn identities(config: &Config) -> Arc<Identities> {
+    let mut options = identity::Options::new(&config.host_root);
+    options.runtime = config.runtime;
+    let url = match &config.kubelet {
+        KubeletChoice::At(url) => Some(url.clone()),
+        KubeletChoice::Auto if std::path::Path::new(SERVICE_ACCOUNT_TOKEN).exists() => {
+            "https://127.0.0.1:10250".parse().ok()
+        }
+        KubeletChoice::Auto | KubeletChoice::None => None,
+    };
+    options.kubelet = url.map(|url| Access::new(url, Some(config.node_name.clone()), &config.host_root));
+    let identities = Arc::new(Identities::start(&options));
+    identities.settled(FIRST_NAMES).await;
+    identities
+}
+
 /// A sampler of the configured host that may use `descriptors` descriptors.
 ///
 /// # Errors
 /// No cgroup filesystem can be found or opened.
-pub fn sampler(config: &Config, descriptors: u64) -> Result<Sampler> {
+pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Result<Sampler> {
     let options = sampler::Options {
         kinds: config.kinds,
         handle_memory: config.handle_memory,
         descriptors,
         max_cgroups: config.max_cgroups,
     };
-    let describe: Describe = Box::new(|path, created| {
-        let identity = Identity::default();
-        let labels = base_labels(&path, &identity);
-        Arc::new(Cgroup { path, created, identity, labels })
-    });
-    Ok(Sampler::new(Roots::new(&config.host_root), options, describe)?)
+    Ok(Sampler::new(Roots::new(&config.host_root), options, namer)?)
 }
 
 /// What one tick was like, for our own metrics.

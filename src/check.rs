@@ -5,13 +5,16 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent;
+use crate::agent::naming::Naming;
 use crate::collect::Report;
 use crate::collect::sampler::Sampler;
 use crate::config::{self, Config};
 use crate::expose::{families, http};
+use crate::identity::{Identities, SourceState, path};
 use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
@@ -116,7 +119,13 @@ fn look(config: &Config, f: &mut Findings) {
     }
     let descriptors = handles::raise_descriptor_limit();
     let clients = http::Limits::new(descriptors).connections as u64;
-    let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients)) {
+    let event_loop = match agent::event_loop() {
+        Ok(event_loop) => event_loop,
+        Err(error) => return f.fail("names", format_args!("{error:#}"), "nothing can be asked", "see above"),
+    };
+    let identities = event_loop.block_on(agent::identities(config));
+    let namer = Box::new(Naming::new(Arc::clone(&identities), config.label_style));
+    let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients), namer) {
         Ok(sampler) => sampler,
         Err(error) => {
             return f.fail("hierarchy", format_args!("{error:#}"), "nothing can be collected", "see above");
@@ -134,7 +143,53 @@ fn look(config: &Config, f: &mut Findings) {
     watches(f, &roots, sampler.report());
     processes(f, config, &roots);
     filesystems(f, &snapshot);
+    names(f, &identities, &snapshot);
     listener(f, config);
+}
+
+/// The sources of names, and whether they name what is there.
+fn names(f: &mut Findings, identities: &Identities, snapshot: &Snapshot) {
+    let mut up = 0;
+    for source in identities.status() {
+        let subject = format!("names by {}", source.name);
+        let place = &source.endpoint;
+        match source.state {
+            SourceState::Up => {
+                up += 1;
+                let version = source.version.as_deref().unwrap_or("no version told");
+                let latency = source.latency.map_or_else(String::new, |l| format!(", answers in {l:.1?}"));
+                let told = format!("{} containers, {} pods", source.containers, source.pods);
+                f.ok(&subject, format_args!("{version} at {place}{latency}: {told}"));
+            }
+            SourceState::Absent => f.ok(&subject, format_args!("not here ({place})")),
+            SourceState::Starting => f.warn(
+                &subject,
+                format_args!("{place} has not answered yet"),
+                "its containers have no names meanwhile",
+                "look at it again; the agent keeps asking",
+            ),
+            SourceState::Down => f.warn(
+                &subject,
+                format_args!("{place}: {}", source.last_error.as_deref().unwrap_or("failed")),
+                "its containers have no names until it answers; the agent keeps asking",
+                "start it, or let the agent reach its socket",
+            ),
+        }
+    }
+    let containers = |c: &&CgroupSample| path::parse(&c.cgroup.path).container.is_some();
+    let all = snapshot.cgroups.iter().filter(containers).count();
+    let named =
+        snapshot.cgroups.iter().filter(containers).filter(|c| c.cgroup.identity.name.is_some()).count();
+    if all > named {
+        f.warn(
+            "containers",
+            format_args!("{named} of {all} have a name"),
+            "the others appear with their cgroup's path only",
+            if up == 0 { "start a runtime, or let the agent reach its socket" } else { "see above" },
+        );
+    } else {
+        f.ok("containers", format_args!("{named} of {all} have a name"));
+    }
 }
 
 fn hierarchy(f: &mut Findings, layout: &Layout, kinds: Kinds) {

@@ -117,6 +117,23 @@ pub struct Settings {
     #[serde(deserialize_with = "list")]
     pub disable_metrics: Option<Vec<String>>,
 
+    /// Container runtimes to ask for names: auto, containerd, crio, docker or none [default: auto]
+    #[arg(long, global = true, value_name = "RUNTIME")]
+    #[serde(deserialize_with = "text")]
+    pub runtime: Option<String>,
+
+    /// The kubelet to ask for pods: auto (where a service account's token is), its URL, or none
+    /// [default: auto]
+    #[arg(long, global = true, value_name = "URL")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet: Option<String>,
+
+    /// Labels of containers: kubernetes (namespace, pod, container), cadvisor (container_label_*) or auto,
+    /// which is kubernetes where there are pods at the start [default: auto]
+    #[arg(long, global = true, value_name = "STYLE")]
+    #[serde(deserialize_with = "text")]
+    pub label_style: Option<String>,
+
     /// Whether samples carry the time of their collection: on or off [default: off]
     #[arg(long, global = true, value_name = "ON|OFF")]
     #[serde(deserialize_with = "text")]

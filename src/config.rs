@@ -11,10 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use axum::http::Uri;
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Settings, environment_name};
+use crate::identity::RuntimeChoice;
+use crate::identity::enrich::LabelStyle;
 use crate::snapshot::{Kind, Kinds};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
@@ -54,6 +57,12 @@ pub struct Config {
     pub node_name: String,
     /// What is collected and shown.
     pub kinds: Kinds,
+    /// Container runtimes to ask for names.
+    pub runtime: RuntimeChoice,
+    /// The kubelet to ask for pods.
+    pub kubelet: KubeletChoice,
+    /// Labels of containers; `None` decides by what is there at the start.
+    pub label_style: Option<LabelStyle>,
     /// Whether samples carry the time of their tick.
     pub timestamps: bool,
     /// Kernel memory that held file handles may pin, bytes.
@@ -64,6 +73,17 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How messages are written.
     pub log_format: LogFormat,
+}
+
+/// Which kubelet is asked for pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KubeletChoice {
+    /// This node's, where a service account's token is mounted.
+    Auto,
+    /// The one at this URL.
+    At(Uri),
+    /// None.
+    None,
 }
 
 /// How messages are written.
@@ -128,6 +148,9 @@ impl Config {
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: layers.kinds()?,
             timestamps: layers.parse("timestamps", |s| &s.timestamps, on_off)?.unwrap_or(false),
+            runtime: layers.parse("runtime", |s| &s.runtime, runtime)?.unwrap_or_default(),
+            kubelet: layers.parse("kubelet", |s| &s.kubelet, kubelet)?.unwrap_or(KubeletChoice::Auto),
+            label_style: layers.parse("label-style", |s| &s.label_style, label_style)?.flatten(),
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
@@ -241,6 +264,40 @@ impl Layers {
         }
         Ok(Kinds::DEFAULT)
     }
+}
+
+fn runtime(text: &str) -> Result<RuntimeChoice> {
+    Ok(match text {
+        "auto" => RuntimeChoice::Auto,
+        "containerd" => RuntimeChoice::Containerd,
+        "crio" => RuntimeChoice::Crio,
+        "docker" => RuntimeChoice::Docker,
+        "none" => RuntimeChoice::None,
+        _ => bail!("unknown; accepted: auto, containerd, crio, docker, none"),
+    })
+}
+
+fn kubelet(text: &str) -> Result<KubeletChoice> {
+    const ACCEPTED: &str = "accepted: auto, none, or a URL such as https://127.0.0.1:10250";
+    match text {
+        "auto" => return Ok(KubeletChoice::Auto),
+        "none" => return Ok(KubeletChoice::None),
+        _ => {}
+    }
+    let url: Uri = text.parse().map_err(|_| anyhow!("not a URL; {ACCEPTED}"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
+        bail!("not a URL of http or https; {ACCEPTED}");
+    }
+    Ok(KubeletChoice::At(url))
+}
+
+fn label_style(text: &str) -> Result<Option<LabelStyle>> {
+    Ok(match text {
+        "auto" => None,
+        "kubernetes" => Some(LabelStyle::Kubernetes),
+        "cadvisor" => Some(LabelStyle::Cadvisor),
+        _ => bail!("unknown; accepted: auto, kubernetes, cadvisor"),
+    })
 }
 
 fn read_file(path: &str) -> Result<Settings> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::agent;
+use crate::agent::naming::Naming;
 use crate::cli::OnceFormat;
 use crate::config::Config;
 use crate::expose::{Format, Options, Renderer};
@@ -21,7 +22,10 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// # Errors
 /// There is nothing to collect from, or `out` cannot be written.
 pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<()> {
-    let mut sampler = agent::sampler(config, handles::raise_descriptor_limit())?;
+    let event_loop = agent::event_loop()?;
+    let identities = event_loop.block_on(agent::identities(config));
+    let namer = Box::new(Naming::new(identities, config.label_style));
+    let mut sampler = agent::sampler(config, handles::raise_descriptor_limit(), namer)?;
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Fresh, &mut snapshot);
     // The first tick starts those threads on the cgroups it found; the second

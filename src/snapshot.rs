@@ -181,9 +181,18 @@ pub struct Cgroup {
     pub labels: String,
 }
 
-/// The names a container goes by.
+/// The names a container or a pod goes by.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
+    /// The pod's namespace, on its own row and on those of its containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The pod's name, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The container's name in its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// The runtime's name for the container. The `name` label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -45,7 +45,11 @@ fn a_steady_render() {
     for hierarchy in [Hierarchy::V1, Hierarchy::V2, Hierarchy::Hybrid] {
         let mut first = snapshot(hierarchy, 200);
         // Names that need escaping, and a label set longer than the buffer.
-        let hostile = Identity { name: Some("\"\\\n\u{1b}".into()), image: Some("\u{9b}".repeat(20_000)) };
+        let hostile = Identity {
+            name: Some("\"\\\n\u{1b}".into()),
+            image: Some("\u{9b}".repeat(20_000)),
+            ..Identity::default()
+        };
         first.cgroups.insert(1, first.cgroups[1].clone());
         first.cgroups[1].cgroup = cgroup("/hostile", hostile);
         first.cgroups[1].io[0].name = "/dev/\"\u{7f}".into();

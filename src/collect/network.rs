@@ -7,7 +7,7 @@
 //! tick and closed at once: a handle held into a namespace would keep a dead
 //! pod's interfaces alive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use nix::sys::stat::fstat;
 
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
-use crate::kernel::tree::Node;
+use crate::kernel::tree::{NetworkRow, Node};
 use crate::kernel::{ReadError, file, parse};
 use crate::snapshot::{CgroupSample, Interface, InterfaceName, Snapshot};
 
@@ -33,6 +33,16 @@ struct Member {
     namespace: Namespace,
 }
 
+/// Who has the rows of a namespace: least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    created: u64,
+    /// The cgroup that has the rows.
+    row: u64,
+    /// The cgroup whose process is asked.
+    member: u64,
+}
+
 #[derive(Debug)]
 struct Network {
     procs: Option<FileKey>,
@@ -42,8 +52,11 @@ struct Network {
     host: Option<Namespace>,
     /// By cgroup: where a process of it lives.
     members: HashMap<u64, Member>,
-    /// By namespace: creation time and id of the cgroup that has its rows.
-    owners: HashMap<Namespace, (u64, u64)>,
+    owners: HashMap<Namespace, Claim>,
+    /// By cgroup: the namespace its row has.
+    rows: HashMap<u64, Namespace>,
+    /// Cgroups whose process was gone when another's row was read.
+    lost: HashSet<u64>,
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -56,6 +69,8 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         host: None,
         members: HashMap::new(),
         owners: HashMap::new(),
+        rows: HashMap::new(),
+        lost: HashSet::new(),
     }))
 }
 
@@ -130,29 +145,40 @@ impl Network {
         Ok(None)
     }
 
-    /// Finds out where a cgroup lives, and enters it for that namespace: the
-    /// one created first has its rows.
+    /// Finds out where a cgroup lives, and enters it for that namespace.
     fn locate(&mut self, cx: &mut Context<'_>, node: &mut Node) {
         let found = self.place(cx, node).unwrap_or(None);
         self.leave(node.id);
         let Some(member) = found else { return };
         self.members.insert(node.id, member);
+        let row = match node.network {
+            NetworkRow::Nowhere => return,
+            NetworkRow::Own => node.id,
+            NetworkRow::Of(row) => row,
+        };
         if self.host == Some(member.namespace) {
             return;
         }
-        let claim = (node.cgroup.created.unwrap_or(u64::MAX), node.id);
+        let created = node.cgroup.created.unwrap_or(u64::MAX);
+        let claim = Claim { created, row, member: node.id };
         let owner = self.owners.entry(member.namespace).or_insert(claim);
-        *owner = claim.min(*owner);
+        if claim < *owner {
+            self.rows.remove(&owner.row);
+            *owner = claim;
+        }
+        self.rows.insert(owner.row, member.namespace);
     }
 
-    fn owns(&self, id: u64, member: &Member) -> bool {
-        self.owners.get(&member.namespace).is_some_and(|(_, owner)| *owner == id)
+    /// Whether this cgroup's process is the one asked about its namespace.
+    fn is_asked(&self, id: u64, member: &Member) -> bool {
+        self.owners.get(&member.namespace).is_some_and(|owner| owner.member == id)
     }
 
     fn leave(&mut self, id: u64) {
         if let Some(member) = self.members.remove(&id)
-            && self.owns(id, &member)
+            && let Some(owner) = self.owners.get(&member.namespace).filter(|o| o.member == id)
         {
+            self.rows.remove(&owner.row);
             self.owners.remove(&member.namespace);
         }
     }
@@ -166,11 +192,12 @@ impl Collector for Network {
             Err(_) => self.host = None,
         }
         for node in nodes.iter_mut().filter(|n| !n.is_root()) {
-            // Those who own nothing are looked at again in turn: processes may
-            // join a namespace, and its owner may have gone.
+            // Those who are not asked are looked at again in turn: processes may
+            // join a namespace, and the one who is asked may have gone.
             let member = self.members.get(&node.id);
             let settling = member.is_none() && node.age < 3;
-            if (node.slow || settling) && !member.is_some_and(|m| self.owns(node.id, m)) {
+            let idle = !member.is_some_and(|m| self.is_asked(node.id, m));
+            if self.lost.remove(&node.id) || ((node.slow || settling) && idle) {
                 self.locate(cx, node);
             }
         }
@@ -189,13 +216,18 @@ impl Collector for Network {
             return Ok(());
         }
         for _attempt in 0..2 {
-            let Some(member) = self.members.get(&node.id).copied().filter(|m| self.owns(node.id, m)) else {
-                return Ok(());
-            };
+            let namespace = self.rows.get(&node.id);
+            let owner = namespace.and_then(|n| self.owners.get(n)).filter(|owner| owner.row == node.id);
+            let Some(asked) = owner.map(|owner| owner.member) else { return Ok(()) };
+            let Some(member) = self.members.get(&asked).copied() else { return Ok(()) };
             match self.interfaces(cx, member.pid, Some(member.namespace), false, Some(&mut row.network)) {
                 Ok(namespace) if namespace == member.namespace => return Ok(()),
                 // That process is gone, or its number has passed to another one.
-                Ok(_) | Err(ReadError::Gone) => self.locate(cx, node),
+                Ok(_) | Err(ReadError::Gone) if asked == node.id => self.locate(cx, node),
+                Ok(_) | Err(ReadError::Gone) => {
+                    self.lost.insert(asked);
+                    return Ok(());
+                }
                 Err(error) => {
                     cx.failed(&node.cgroup.path, error);
                     return Ok(());
@@ -206,6 +238,7 @@ impl Collector for Network {
     }
 
     fn forget(&mut self, id: u64) {
+        self.lost.remove(&id);
         self.leave(id);
     }
 }

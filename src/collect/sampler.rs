@@ -8,7 +8,7 @@ use crate::kernel::Roots;
 use crate::kernel::cgroup::{Layout, LayoutError};
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
-use crate::kernel::tree::Tree;
+use crate::kernel::tree::{Node, Tree};
 use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kinds, Machine, Origin, Snapshot};
 
 /// How often the machine is looked at again.
@@ -31,9 +31,22 @@ pub struct Options {
     pub max_cgroups: usize,
 }
 
-/// Makes the row's unchanging part from a path and a creation time: the seam
-/// where identity comes in.
-pub type Describe = Box<dyn FnMut(String, Option<u64>) -> Arc<Cgroup> + Send>;
+/// Says who a cgroup is: the seam where identity comes in. It is asked on the
+/// reader thread, so it never waits.
+pub trait Namer: Send {
+    /// Makes the unchanging part of a new row from a path and a creation time.
+    fn describe(&mut self, path: String, created: Option<u64>) -> Arc<Cgroup>;
+
+    /// Names again those whose names may have changed. Runs once a tick, when
+    /// the tree is up to date; what is no more has no node.
+    fn update(&mut self, _nodes: &mut [Node]) {}
+}
+
+impl<F: FnMut(String, Option<u64>) -> Arc<Cgroup> + Send> Namer for F {
+    fn describe(&mut self, path: String, created: Option<u64>) -> Arc<Cgroup> {
+        self(path, created)
+    }
+}
 
 /// Reads a host's cgroups.
 pub struct Sampler {
@@ -41,7 +54,7 @@ pub struct Sampler {
     layout: Layout,
     reader: Reader,
     tree: Tree,
-    describe: Describe,
+    namer: Box<dyn Namer>,
     collectors: Vec<Box<dyn Collector>>,
     machine: Arc<Machine>,
     machine_read: Instant,
@@ -65,7 +78,7 @@ impl Sampler {
     ///
     /// # Errors
     /// No cgroup filesystem can be found or opened.
-    pub fn new(roots: Roots, options: Options, describe: Describe) -> Result<Sampler, LayoutError> {
+    pub fn new(roots: Roots, options: Options, namer: Box<dyn Namer>) -> Result<Sampler, LayoutError> {
         let mut buffer = Buffer::new();
         let layout = Layout::detect(&roots, &mut buffer)?;
         let machine = Arc::new(machine::read(&roots, &mut buffer));
@@ -86,7 +99,7 @@ impl Sampler {
             layout,
             reader,
             tree: Tree::new(options.max_cgroups),
-            describe,
+            namer,
             collectors,
             machine,
             machine_read: Instant::now(),
@@ -134,7 +147,10 @@ impl Sampler {
                 self.machine = Arc::new(machine);
             }
         }
-        self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut self.describe);
+        let namer = &mut self.namer;
+        let mut describe = |path, created| namer.describe(path, created);
+        self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut describe);
+        self.namer.update(&mut self.tree.nodes);
         for id in &self.tree.removed {
             self.collectors.iter_mut().for_each(|c| c.forget(*id));
         }
@@ -194,8 +210,8 @@ impl Sampler {
         }
     }
 
-    /// A row that was read in part, or of a cgroup that is still being made, is
-    /// not published as if it were whole.
+    /// A row that was read in part, or of a cgroup that is still being made or
+    /// waits for its name, is not published as if it were whole.
     fn drop_incomplete(&mut self, snapshot: &mut Snapshot) {
         self.left_out.sort_unstable();
         self.left_out.dedup();
@@ -206,7 +222,7 @@ impl Sampler {
                 self.tree.suspect_parent(&relative);
             }
         }
-        let unfinished = self.tree.nodes.iter().enumerate().filter(|(_, n)| n.unfinished);
+        let unfinished = self.tree.nodes.iter().enumerate().filter(|(_, n)| n.unfinished || n.waits);
         let before = self.left_out.len();
         self.left_out.extend(unfinished.map(|(index, _)| index));
         if self.left_out.is_empty() {

@@ -105,6 +105,7 @@ mod tests {
         let identity = |name: Option<&str>, image: Option<&str>| Identity {
             name: name.map(str::to_owned),
             image: image.map(str::to_owned),
+            ..Identity::default()
         };
         assert_eq!(base_labels("/", &Identity::default()), r#"id="/""#);
         assert_eq!(base_labels("", &identity(Some(""), Some(""))), r#"id="""#);

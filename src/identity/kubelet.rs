@@ -12,7 +12,7 @@ mod tls;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hyper::Uri;
@@ -42,6 +42,32 @@ pub struct Access {
     pub token_file: Option<PathBuf>,
     /// Whom to trust.
     pub trust: Trust,
+}
+
+/// Where a pod finds its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Where kubelets keep the certificate they signed themselves, on the host; the
+/// second is that of Azure's nodes.
+const OWN_CERTIFICATES: [&str; 2] =
+    ["var/lib/kubelet/pki/kubelet.crt", "etc/kubernetes/certs/kubeletserver.crt"];
+
+impl Access {
+    /// A kubelet at this URL, with the service account's token and CA if this
+    /// process has them, and the node's own certificate if it can be read.
+    pub fn new(url: Uri, node_name: Option<String>, host_root: &Path) -> Access {
+        let account = Path::new(SERVICE_ACCOUNT);
+        let token = account.join("token");
+        Access {
+            url,
+            token_file: token.exists().then_some(token),
+            trust: Trust {
+                ca_file: Some(account.join("ca.crt")),
+                pinned: OWN_CERTIFICATES.iter().map(|path| host_root.join(path)).collect(),
+                node_name,
+                insecure: false,
+            },
+        }
+    }
 }
 
 /// See the module.

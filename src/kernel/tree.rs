@@ -51,6 +51,10 @@ pub struct Node {
     pub slow: bool,
     /// It is being made: directories in some trees are still to come.
     pub unfinished: bool,
+    /// Its row waits for a name.
+    pub waits: bool,
+    /// Where its processes' network counters go.
+    pub network: NetworkRow,
     /// A file in its directory was written: limits may have changed.
     pub spec_changed: bool,
     /// Limits as last read.
@@ -58,6 +62,19 @@ pub struct Node {
     links: Box<[u64]>,
     /// Was in the first tree when last looked at.
     in_first: bool,
+}
+
+/// On which row the network namespace of a cgroup's processes is counted, if on
+/// any. Namespaces are each counted once in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkRow {
+    /// On its own, if it was there first.
+    #[default]
+    Own,
+    /// On the row of the cgroup with this id.
+    Of(u64),
+    /// Nowhere: the namespace is the host's, or another container's.
+    Nowhere,
 }
 
 impl Node {
@@ -222,6 +239,8 @@ impl Tree {
                 age: 0,
                 slow: true,
                 unfinished: false,
+                waits: false,
+                network: NetworkRow::default(),
                 spec_changed: true,
                 spec: Spec::default(),
                 links,

@@ -55,6 +55,7 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
                 Identity {
                     name: Some(format!("{i:064x}")),
                     image: Some("registry.example/team/app:1".into()),
+                    ..Identity::default()
                 },
             ),
         };

@@ -509,7 +509,7 @@ fn hostile_row() -> impl Strategy<Value = CgroupSample> {
     (names, prop::option::of(hostile()), figures).prop_map(
         |((path, device, image, interface), name, figures)| {
             let figure = |i: usize| figures[i].and_then(reading);
-            let identity = Identity { name, image: Some(image) };
+            let identity = Identity { name, image: Some(image), ..Identity::default() };
             let mut row = snapshot(Hierarchy::V2, 1).cgroups.remove(0);
             row.cgroup = cgroup(&path, identity);
             row.cpu.usage_ns = figure(0);
