@@ -16,8 +16,7 @@ agent=$(binary)
 if ! docker info >/dev/null 2>&1; then
   mkdir -p "$work/docker" "$work/exec"
   background "$work/dockerd.log" dockerd --data-root "$work/docker" --exec-root "$work/exec" \
-    --pidfile "$work/docker.pid" --host "unix://$work/docker.sock" --iptables=false --bridge=none
-  export DOCKER_HOST="unix://$work/docker.sock"
+    --pidfile "$work/docker.pid" --host unix:///var/run/docker.sock --iptables=false --bridge=none
   wait_for 60 docker info || { tail -5 "$work/dockerd.log"; fail "dockerd does not start"; finish; exit 1; }
 fi
 
@@ -34,7 +33,7 @@ stop_containers() {
 }
 trap stop_containers EXIT
 run() { docker run -d --net=none "$@"; }
-busy=$(run --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
+busy=$(run --name "nodegauge-busy-$$" --label com.docker.compose.service=web --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
 memory=$(run --memory 128m nodegauge-test:1 sh -c '(head -c 20000000 /dev/zero; sleep 1000) | tail -c 20000000')
 idle=$(run nodegauge-test:1 sleep 1000)
 containers=("$busy" "$memory" "$idle")
@@ -75,6 +74,11 @@ for id in "${containers[@]}"; do
     check "$short usage is the kernel's $usage within 2 %" near "$(value container_memory_usage_bytes "$id")" "$usage" 2
   fi
 done
+
+row=$(grep "^container_memory_rss{.*$busy" "$work/metrics")
+check "its row has Docker's name" grep -q "name=\"nodegauge-busy-$$\"" <<<"$row"
+check "its row has the image" grep -q 'image="nodegauge-test:1"' <<<"$row"
+check "its row has the label compose gave it" grep -q 'container_label_com_docker_compose_service="web"' <<<"$row"
 
 # CPU: docker's percentage and ours over the same seconds.
 sleep 1.1
