@@ -5,13 +5,14 @@
 //! default; lists replace each other. An error is one line that names the flag,
 //! the environment name or the file's key, the value, and what is accepted.
 
+mod names;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use axum::http::Uri;
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
@@ -19,6 +20,8 @@ use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelStyle;
 use crate::snapshot::{Kind, Kinds};
+
+pub use names::KubeletChoice;
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.
@@ -73,17 +76,6 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How messages are written.
     pub log_format: LogFormat,
-}
-
-/// Which kubelet is asked for pods.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KubeletChoice {
-    /// This node's, where a service account's token is mounted.
-    Auto,
-    /// The one at this URL.
-    At(Uri),
-    /// None.
-    None,
 }
 
 /// How messages are written.
@@ -148,9 +140,9 @@ impl Config {
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: layers.kinds()?,
             timestamps: layers.parse("timestamps", |s| &s.timestamps, on_off)?.unwrap_or(false),
-            runtime: layers.parse("runtime", |s| &s.runtime, runtime)?.unwrap_or_default(),
-            kubelet: layers.parse("kubelet", |s| &s.kubelet, kubelet)?.unwrap_or(KubeletChoice::Auto),
-            label_style: layers.parse("label-style", |s| &s.label_style, label_style)?.flatten(),
+            runtime: layers.parse("runtime", |s| &s.runtime, names::runtime)?.unwrap_or_default(),
+            kubelet: layers.parse("kubelet", |s| &s.kubelet, names::kubelet)?.unwrap_or(KubeletChoice::Auto),
+            label_style: layers.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
@@ -264,40 +256,6 @@ impl Layers {
         }
         Ok(Kinds::DEFAULT)
     }
-}
-
-fn runtime(text: &str) -> Result<RuntimeChoice> {
-    Ok(match text {
-        "auto" => RuntimeChoice::Auto,
-        "containerd" => RuntimeChoice::Containerd,
-        "crio" => RuntimeChoice::Crio,
-        "docker" => RuntimeChoice::Docker,
-        "none" => RuntimeChoice::None,
-        _ => bail!("unknown; accepted: auto, containerd, crio, docker, none"),
-    })
-}
-
-fn kubelet(text: &str) -> Result<KubeletChoice> {
-    const ACCEPTED: &str = "accepted: auto, none, or a URL such as https://127.0.0.1:10250";
-    match text {
-        "auto" => return Ok(KubeletChoice::Auto),
-        "none" => return Ok(KubeletChoice::None),
-        _ => {}
-    }
-    let url: Uri = text.parse().map_err(|_| anyhow!("not a URL; {ACCEPTED}"))?;
-    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
-        bail!("not a URL of http or https; {ACCEPTED}");
-    }
-    Ok(KubeletChoice::At(url))
-}
-
-fn label_style(text: &str) -> Result<Option<LabelStyle>> {
-    Ok(match text {
-        "auto" => None,
-        "kubernetes" => Some(LabelStyle::Kubernetes),
-        "cadvisor" => Some(LabelStyle::Cadvisor),
-        _ => bail!("unknown; accepted: auto, kubernetes, cadvisor"),
-    })
 }
 
 fn read_file(path: &str) -> Result<Settings> {

@@ -92,7 +92,7 @@ impl Topology {
     /// and drawers exist on s390x only.
     fn read(cpus: &Path) -> Topology {
         let online = fs::read(cpus.join("online")).ok();
-        let threads = online.and_then(|text| parse::cpu_list_len(&text).ok());
+        let threads = online.and_then(|text| parse::cpu_list_len(&text).ok()).filter(|n| *n > 0);
         let (mut cores, mut sockets) = (BTreeSet::new(), BTreeSet::new());
         let (mut books, mut drawers) = (BTreeSet::new(), BTreeSet::new());
         let entries = fs::read_dir(cpus).into_iter().flatten().flatten();

@@ -235,7 +235,9 @@ pub enum NetworkRole {
 /// process is in, and that each is counted once, is for the reader to find out.
 pub fn network_roles(rows: &[(PathIdentity<'_>, &Row)]) -> Vec<NetworkRole> {
     // A pod within a node container is another than one of the same UID outside.
-    let mut carriers: HashMap<(Option<&str>, PodUid), (u8, Option<u64>, usize)> = HashMap::new();
+    /// Rank of the row, creation of its container, index.
+    type Claim = (u8, Option<u64>, usize);
+    let mut carriers: HashMap<(Option<&str>, PodUid), Claim> = HashMap::new();
     for (index, (path, row)) in rows.iter().enumerate() {
         let Some(uid) = path.pod else { continue };
         let running = |c: &Arc<ContainerInfo>| c.state != Some(ContainerState::Exited);

@@ -309,7 +309,8 @@ impl Serialize for Labels {
 
 /// The longest prefix of at most `limit` bytes.
 pub(super) fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
+    let end = (0..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// Strings that occur in many containers, held once.
