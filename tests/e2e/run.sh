@@ -3,11 +3,18 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 . ./lib.sh
+rm -rf "$work"
+need dockerd docker.io
+need containerd containerd runc
+need curl curl
+need ip iproute2
+need jq jq
+[ -d /usr/lib/cni ] || need no-such-command containernetworking-plugins
+[ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || need busybox busybox-static
 NODEGAUGE=$(binary)
 export NODEGAUGE
-rm -rf "$work"
 result=0
-for script in docker prometheus; do
+for script in docker prometheus identity-docker identity-containerd; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
