@@ -99,7 +99,7 @@ async fn crios_answers() {
     assert_eq!(labels, want);
     let roles = network_roles(&paths.iter().map(|p| parse(p)).zip(&rows).collect::<Vec<_>>());
     use NetworkRole::{Nobody, OfPod};
-    assert_eq!(roles, [Nobody, OfPod(2), OfPod(2), Nobody, Nobody]);
+    assert_eq!(roles, [Nobody, OfPod(2), OfPod(2), Nobody, OfPod(2)]);
     assert_eq!(directory.container(&container).unwrap().labels.get("restartcount"), Some("2"));
     assert_eq!(directory.container(&sandbox).unwrap().pid, None);
     // Events are offered by the API and switched off by default.
