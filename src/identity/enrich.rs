@@ -221,7 +221,8 @@ impl Row {
 pub enum NetworkRole {
     /// Its processes' namespace is counted on its own row.
     Own,
-    /// Its processes' namespace is its pod's, counted on the row of that index.
+    /// Its processes' namespace is counted on the row of that index: its pod's,
+    /// or that of the container it is a part of.
     OfPod(usize),
     /// Its processes share the host's namespace, or another container's.
     Nobody,
@@ -274,7 +275,29 @@ pub fn network_roles(rows: &[(PathIdentity<'_>, &Row)]) -> Vec<NetworkRole> {
             _ => NetworkRole::Own,
         }
     };
-    rows.iter().map(role).collect()
+    let mut roles: Vec<NetworkRole> = rows.iter().map(role).collect();
+    // What is a part of a container goes with it: crun puts a container's
+    // processes into a child of its cgroup.
+    let whole = |(path, _): &(PathIdentity<'_>, &Row)| matches!(path.level, Level::Container | Level::Nested);
+    let containers: HashMap<_, _> = rows
+        .iter()
+        .zip(&roles)
+        .enumerate()
+        .filter(|(_, (row, _))| whole(row))
+        .map(|(index, ((path, _), role))| {
+            let carried = if *role == NetworkRole::Own { NetworkRole::OfPod(index) } else { *role };
+            ((path.within, path.container), carried)
+        })
+        .collect();
+    for ((path, _), role) in rows.iter().zip(&mut roles) {
+        if path.level == Level::Below
+            && path.container.is_some()
+            && let Some(carried) = containers.get(&(path.within, path.container))
+        {
+            *role = *carried;
+        }
+    }
+    roles
 }
 
 #[cfg(test)]
@@ -443,15 +466,23 @@ mod tests {
         ];
         let both = || vec![container(ID), sandbox()];
         let known = directory(both(), vec![pod()]);
-        assert_eq!(roles(&paths, &known), [Nobody, Nobody, OfPod(3), OfPod(3), Nobody]);
+        assert_eq!(roles(&paths, &known), [Nobody, Nobody, OfPod(3), OfPod(3), OfPod(3)]);
         // Without a runtime's word the pod's own row has it.
-        assert_eq!(roles(&paths, &Directory::default()), [Nobody, Nobody, OfPod(1), OfPod(1), Nobody]);
+        assert_eq!(roles(&paths, &Directory::default()), [Nobody, Nobody, OfPod(1), OfPod(1), OfPod(1)]);
         let host = directory(both(), vec![PodInfo { host_network: Some(true), ..pod() }]);
         assert_eq!(roles(&paths, &host), [Nobody; 5]);
         // CRI-O without a pause process: the path tells.
         let slice = format!("/kubepods.slice/kubepods-pod{}.slice", UID.replace('-', "_"));
-        let crio = [slice.clone(), format!("{slice}/crio-{ID}.scope"), format!("{slice}/crio-{PAUSE}")];
-        assert_eq!(roles(&crio, &Directory::default()), [Nobody, OfPod(2), OfPod(2)]);
+        let crio = [
+            slice.clone(),
+            format!("{slice}/crio-{ID}.scope"),
+            format!("{slice}/crio-{PAUSE}"),
+            format!("{slice}/crio-{ID}.scope/container"),
+        ];
+        assert_eq!(roles(&crio, &Directory::default()), [Nobody, OfPod(2), OfPod(2), OfPod(2)]);
+        let podman = format!("/machine.slice/libpod-{ID}.scope");
+        let podman = [format!("{podman}/container"), podman, "/lxc/a/b/c".into()];
+        assert_eq!(roles(&podman, &Directory::default()), [OfPod(1), Own, Nobody]);
         // A sandbox that ended, and the one that replaced it.
         let newer = PAUSE.replace('a', "c");
         let ended = ContainerInfo { state: Some(ContainerState::Exited), created_ns: Some(9), ..sandbox() };

@@ -389,29 +389,33 @@ impl Wanted {
 
     /// Whether this is news.
     fn ask(&mut self, path: &PathIdentity<'_>, now: Instant) -> bool {
-        let full = self.len() >= MAX_WANTED;
-        match (path.container, path.pod) {
-            (Some(id), _) => {
-                if let Some(known) = self.containers.get_mut(id) {
-                    known.asked = now;
-                    return false;
-                }
-                if !full {
-                    self.containers.insert(id.into(), Want::new(now));
-                }
-            }
-            (None, Some(uid)) => {
-                if let Some(known) = self.pods.get_mut(&uid) {
-                    known.asked = now;
-                    return false;
-                }
-                if !full {
-                    self.pods.insert(uid, Want::new(now));
-                }
-            }
+        let known = match (path.container, path.pod) {
+            (Some(id), _) => self.containers.get_mut(id),
+            (None, Some(uid)) => self.pods.get_mut(&uid),
             (None, None) => return false,
+        };
+        if let Some(known) = known {
+            known.asked = now;
+            return false;
         }
-        !full
+        if self.len() >= MAX_WANTED && !self.make_room(now) {
+            return false;
+        }
+        match (path.container, path.pod) {
+            (Some(id), _) => drop(self.containers.insert(id.into(), Want::new(now))),
+            (None, Some(uid)) => drop(self.pods.insert(uid, Want::new(now))),
+            (None, None) => {}
+        }
+        true
+    }
+
+    /// Forgets what was not asked for the longest: its cgroup has gone.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let asked = self.containers.values().chain(self.pods.values()).map(|w| w.asked);
+        let Some(oldest) = asked.min().filter(|asked| *asked < now) else { return false };
+        self.containers.retain(|_, w| w.asked > oldest);
+        self.pods.retain(|_, w| w.asked > oldest);
+        true
     }
 
     /// Drops what the directory has.
@@ -448,5 +452,141 @@ impl Wanted {
         }
         let wait = next.map(|at| at.saturating_duration_since(now).max(too_soon.unwrap_or(POKE_GAP)));
         (poke, wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::path::parse;
+    use super::super::source::SourceKind;
+    use super::*;
+
+    const UID: &str = "0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
+
+    fn id(seed: usize) -> String {
+        format!("{seed:064x}")
+    }
+
+    fn view(seeds: impl IntoIterator<Item = usize>) -> View {
+        let info = |seed| (Arc::from(id(seed)), Arc::new(ContainerInfo::new(id(seed).into())));
+        View { containers: seeds.into_iter().map(info).collect(), ..View::default() }
+    }
+
+    fn store() -> (Store, usize) {
+        let store = Store::new();
+        let slot = store.add(SourceStatus::new(SourceKind::Cri, "containerd", "/x"));
+        (store, slot)
+    }
+
+    #[test]
+    fn what_is_gone_stays_a_minute() {
+        let (store, slot) = store();
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        store.publish(slot, view([1, 2]));
+        store.step(start);
+        let first = store.directory();
+        store.publish(slot, view([2]));
+        store.step(after(1));
+        assert!(store.directory().container(&id(1)).is_some());
+        assert!(Arc::ptr_eq(first.container(&id(2)).unwrap(), store.directory().container(&id(2)).unwrap()));
+        // Nothing that shows has changed.
+        assert_eq!(store.directory().generation(), first.generation());
+        let pause = store.step(after(50));
+        assert!(pause <= Duration::from_secs(11), "{pause:?}");
+        assert!(store.directory().container(&id(1)).is_some());
+        store.step(after(61));
+        assert!(store.directory().container(&id(1)).is_none());
+        assert_eq!(store.directory().generation(), first.generation() + 1);
+        // Back within the minute: as if it had never been away.
+        store.publish(slot, view([]));
+        store.step(after(70));
+        store.publish(slot, view([2]));
+        store.step(after(80));
+        store.step(after(200));
+        assert!(store.directory().container(&id(2)).is_some());
+    }
+
+    #[test]
+    fn the_directory_is_bounded() {
+        let (store, slot) = store();
+        store.publish(slot, view(0..MAX_CONTAINERS + 5));
+        store.step(Instant::now());
+        let counts = store.counts();
+        assert_eq!((counts.containers, counts.refused), (MAX_CONTAINERS, 5));
+        // New ones take the room of those that are gone.
+        store.publish(slot, view(MAX_CONTAINERS + 5..2 * MAX_CONTAINERS + 5));
+        store.step(Instant::now());
+        assert_eq!(store.counts().containers, MAX_CONTAINERS);
+        assert!(store.directory().container(&id(MAX_CONTAINERS + 5)).is_some());
+    }
+
+    #[test]
+    fn containers_make_their_pods_known() {
+        let (store, slot) = store();
+        let uid = PodUid::parse(UID).unwrap();
+        let pod = super::super::model::PodRef { uid: Some(uid), namespace: "n".into(), name: "p".into() };
+        let info = ContainerInfo { pod: Some(pod), ..ContainerInfo::new(id(1).into()) };
+        let containers = HashMap::from([(Arc::from(id(1)), Arc::new(info))]);
+        store.publish(slot, View { containers, ..View::default() });
+        store.step(Instant::now());
+        let known = store.directory().pod(uid).cloned().unwrap();
+        assert_eq!((&*known.namespace, &*known.name), ("n", "p"));
+        let again = View::clone(&store.lock().slots[slot].view);
+        store.publish(slot, again);
+        store.step(Instant::now());
+        assert!(Arc::ptr_eq(&known, store.directory().pod(uid).unwrap()));
+    }
+
+    #[test]
+    fn asking_grows_rarer_and_ends() {
+        let (store, slot) = store();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let path = format!("/kubepods/pod{UID}/{}", id(1));
+        let mut pokes = store.pokes();
+        let mut asked = Vec::new();
+        for ms in (0..130_000).step_by(50) {
+            store.want(&parse(&path), at(ms));
+            store.step(at(ms));
+            if pokes.has_changed().unwrap() {
+                pokes.mark_unchanged();
+                asked.push(ms);
+            }
+        }
+        assert_eq!(asked, [0, 100, 300, 700, 1500, 3100, 6300, 66_300, 126_300]);
+        // Named: nothing is wanted any more.
+        store.publish(slot, view([1]));
+        store.step(at(130_000));
+        assert_eq!(store.counts().wanted, 0);
+    }
+
+    #[test]
+    fn floods_of_unknown_ids_are_bounded() {
+        let (store, _) = store();
+        let start = Instant::now();
+        let mut pokes = store.pokes();
+        let mut asked = 0;
+        for ms in (0..60_000).step_by(10) {
+            let now = start + Duration::from_millis(ms);
+            for n in 0..2 {
+                let path = format!("/docker/{}", id(usize::try_from(ms).unwrap() + n));
+                store.want(&parse(&path), now);
+            }
+            store.step(now);
+            if pokes.has_changed().unwrap() {
+                pokes.mark_unchanged();
+                asked += 1;
+            }
+        }
+        assert!(store.counts().wanted > MAX_WANTED - 3);
+        assert!((60..100).contains(&asked), "{asked}");
+        // A pod's own cgroup is asked for by its UID; other cgroups are not asked for.
+        store.step(start + Duration::from_secs(60) + WANT_FORGOTTEN);
+        assert_eq!(store.counts().wanted, 0);
+        for path in ["/", "/system.slice", &format!("/kubepods/pod{UID}"), &format!("/kubepods/pod{UID}")] {
+            store.want(&parse(path), start + Duration::from_secs(400));
+        }
+        assert_eq!(store.counts().wanted, 1);
     }
 }

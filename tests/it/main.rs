@@ -13,9 +13,12 @@ mod expose;
 mod faults;
 mod golden;
 mod http;
-mod parsers;
-mod tidy;
-mod ttar;
-
+mod identity_cri;
+mod identity_docker;
+mod identity_kubelet;
 mod identity_live;
 mod identity_path;
+mod parsers;
+mod standin;
+mod tidy;
+mod ttar;
