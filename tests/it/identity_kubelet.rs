@@ -281,7 +281,11 @@ async fn several_sources_make_one_picture() {
     let options = options(&host, &format!("http://127.0.0.1:{port}"), Trust::default(), None);
     let identities = Identities::start(&options);
     let named = |n: u32| id(n * 2 + 1);
-    let directory = until(&identities, "all", |d| d.pods().len() == 3 && d.containers().len() == 3).await;
+    let directory = until(&identities, "all", |d| {
+        let image = d.container(&named(2)).and_then(|c| c.image.as_deref());
+        d.pods().len() == 3 && d.containers().len() == 3 && image.is_some()
+    })
+    .await;
     // No runtime answers: what there is, is final.
     assert!(directory.containers().all(|c| !c.partial));
     assert_eq!(directory.container(&named(3)).unwrap().image, None);
