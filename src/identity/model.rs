@@ -1,7 +1,7 @@
 //! What is known of pods and containers, whichever source told it.
 //!
 //! Absent fields are what the source does not tell; the
-//! [`Store`](super::store::Store) fills them from the next source.
+//! The store fills them from the next source.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

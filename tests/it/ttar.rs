@@ -1,6 +1,8 @@
 //! Unpacks the captured trees of `fixtures/`; `fixtures/README.md` describes the
 //! format and `tests/vm/ttar.py` writes it.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

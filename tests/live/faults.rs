@@ -202,3 +202,42 @@ fn an_ordinary_user_reads_every_cgroup() {
     assert!(scrape.one("container_cpu_usage_seconds_total", &group.id()).is_some());
     assert!(!scrape.all("container_network_receive_bytes_total", "/").is_empty());
 }
+
+#[test]
+#[ignore = "needs root, to become somebody who may not read everything"]
+fn what_may_not_be_read_costs_itself_and_is_counted() {
+    let tree = crate::ttar::unpack("v2-systemd-6.12");
+    let shut = |path: PathBuf, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    shut(tree.path().to_path_buf(), 0o755);
+    let root = tree.path().to_str().unwrap().to_owned();
+    let args = ["--interval", "1s", "--max-age", "100ms", "--host-root", &root];
+    let as_nobody = || {
+        Agent::start_with(&args, |command| {
+            command.uid(65534).gid(65534);
+        })
+    };
+    let whole = as_nobody().scrape();
+    let system = "/system.slice";
+    let usage = |scrape: &crate::agent::Scrape, id: &str| scrape.one("container_memory_usage_bytes", id);
+    let (file, directory) = ("/system.slice/ssh.service", "/user.slice");
+    assert!(usage(&whole, file).is_some() && usage(&whole, directory).is_some(), "{:?}", whole.ids());
+
+    let cgroups = tree.path().join("sys/fs/cgroup");
+    shut(cgroups.join("system.slice/ssh.service/memory.current"), 0o000);
+    shut(cgroups.join("user.slice"), 0o000);
+    let agent = as_nobody();
+    let scrape = agent.scrape();
+    assert_eq!(usage(&scrape, file), None, "a figure of an unreadable file");
+    assert!(scrape.one("container_memory_rss", file).is_some(), "its other figures");
+    assert_eq!(usage(&scrape, directory), None);
+    for id in whole.ids().into_iter().filter(|id| *id != file && !id.starts_with(directory)) {
+        assert_eq!(usage(&scrape, id), usage(&whole, id), "{id}");
+    }
+    assert!(usage(&scrape, system).is_some());
+    assert!(agent.own("nodegauge_collector_errors_total{collector=\"memory\",reason=\"denied\"") > 0.0);
+    assert!(agent.own("nodegauge_cgroup_directories_unreadable_total") > 0.0);
+    shut(cgroups.join("user.slice"), 0o755);
+}

@@ -20,4 +20,6 @@ mod exposition;
 mod faults;
 mod group;
 mod numbers;
+#[path = "../it/ttar.rs"]
+mod ttar;
 mod worker;
