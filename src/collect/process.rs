@@ -179,9 +179,9 @@ mod tests {
 
     #[test]
     fn own_descriptors() {
-        let before = descriptors(Path::new("/proc/self")).unwrap();
         let _socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let after = descriptors(Path::new("/proc/self")).unwrap();
-        assert!(after.1 > before.1.saturating_sub(1) && after.0 > 0);
+        let (all, sockets) = descriptors(Path::new("/proc/self")).unwrap();
+        // Other tests open and close descriptors meanwhile; standard input is no socket.
+        assert!(sockets >= 1 && all > sockets, "{all} descriptors, {sockets} sockets");
     }
 }

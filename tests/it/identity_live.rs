@@ -1,4 +1,4 @@
-//! Identities of real daemons. `tests/e2e/containerd.sh` and `docker.sh` start
+//! Identities of real daemons. `tests/e2e/identity-containerd.sh` and `identity-docker.sh` start
 //! them, say where in `NODEGAUGE_LIVE_ROOT`, and run these tests.
 
 use std::path::PathBuf;
@@ -157,7 +157,7 @@ mod containerd {
     }
 
     #[tokio::test]
-    #[ignore = "needs the containerd of tests/e2e/containerd.sh"]
+    #[ignore = "needs the containerd of tests/e2e/identity-containerd.sh"]
     async fn names_pods_and_containers() {
         let mut maker = Maker::new().await;
         let plain = maker.pod(1, POD).await;
@@ -225,7 +225,7 @@ mod containerd {
     /// Starts pods one after another while a reader looks at the cgroups four
     /// times a second, as a tick would, and asks for what it does not know.
     #[tokio::test]
-    #[ignore = "needs the containerd of tests/e2e/containerd.sh"]
+    #[ignore = "needs the containerd of tests/e2e/identity-containerd.sh"]
     async fn new_pods_get_their_names_soon() {
         let pods: u32 = std::env::var("NODEGAUGE_LIVE_PODS").map_or(20, |n| n.parse().unwrap());
         let identities = Identities::start(&options());
@@ -325,7 +325,7 @@ mod docker {
     }
 
     #[tokio::test]
-    #[ignore = "needs the daemon of tests/e2e/docker.sh"]
+    #[ignore = "needs the daemon of tests/e2e/identity-docker.sh"]
     async fn names_containers_and_follows_events() {
         let options = Options { runtime: RuntimeChoice::Docker, ..Options::new(&root()) };
         let identities = Identities::start(&options);
