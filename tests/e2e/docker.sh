@@ -40,15 +40,17 @@ containers=("$busy" "$memory" "$idle")
 sleep 4
 
 free_port port
-background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --metrics cpu,memory,diskIO,network,process
+background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --timestamps on --metrics cpu,memory,diskIO,network,process
 wait_for 10 curl -fs "http://127.0.0.1:$port/readyz"
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
 
-# value FAMILY ID: the one sample of a family whose id ends in a container id.
-value() {
-  awk -v family="$1" -v id="$2" 'index($0, family "{") == 1 && match($0, "id=\"[^\"]*" id "[^\"]*\"") { print $NF; n++ } END { exit n != 1 }' "$work/metrics"
+# sample FAMILY ID: the value and the time, in ms, of the one sample of a family
+# whose id ends in a container id.
+sample() {
+  awk -v family="$1" -v id="$2" 'index($0, family "{") == 1 && match($0, "id=\"[^\"]*" id "[^\"]*\"") { print $(NF - 1), $NF; n++ } END { exit n != 1 }' "$work/metrics"
 }
+value() { sample "$@" | cut -d ' ' -f 1; }
 # kernel CONTROLLER FILE ID: a file of the container's cgroup, v1 or v2.
 kernel() {
   local pid relative
@@ -80,17 +82,16 @@ check "its row has Docker's name" grep -q "name=\"nodegauge-busy-$$\"" <<<"$row"
 check "its row has the image" grep -q 'image="nodegauge-test:1"' <<<"$row"
 check "its row has the label compose gave it" grep -q 'container_label_com_docker_compose_service="web"' <<<"$row"
 
-# CPU: docker's percentage and ours over the same seconds.
-sleep 1.1
-before=$(date +%s.%N)
+# CPU: docker's percentage and ours over the same seconds. A scrape may be
+# answered from a tick a second old, so the samples' own times count.
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
-first=$(value container_cpu_usage_seconds_total "$busy")
+read -r first from < <(sample container_cpu_usage_seconds_total "$busy")
 percent=$(docker stats --no-stream --format '{{.CPUPerc}}' "$busy" | tr -d %)
-sleep 1.1
+sleep 2
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
-second=$(value container_cpu_usage_seconds_total "$busy")
-rate=$(awk -v a="$first" -v b="$second" -v s="$before" -v e="$(date +%s.%N)" 'BEGIN { printf "%.2f", 100 * (b - a) / (e - s) }')
-check "CPU of the busy container: ours $rate %, docker's $percent %, its quota 20 %" near "$rate" 20 20
+read -r second to < <(sample container_cpu_usage_seconds_total "$busy")
+rate=$(awk -v a="$first" -v b="$second" -v s="$from" -v e="$to" 'BEGIN { printf "%.2f", 100000 * (b - a) / (e - s) }')
+check "CPU of the busy container: ours $rate %, docker's $percent %, its quota 20 %" near "$rate" "$percent" 20
 check "docker's CPU percentage is the quota too" near "$percent" 20 25
 check "its quota is exported" [ "$(value container_spec_cpu_quota "$busy")" = 20000 ]
 check "it is throttled" [ "$(value container_cpu_cfs_throttled_periods_total "$busy")" -gt 0 ]
