@@ -18,6 +18,7 @@ mod identity_docker;
 mod identity_kubelet;
 mod identity_live;
 mod identity_path;
+mod kubelet_view;
 mod parsers;
 mod standin;
 mod tidy;
