@@ -8,12 +8,14 @@
 //! holds them, so that a steady tick allocates nothing.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::collect::Report;
@@ -24,7 +26,7 @@ use crate::expose::routes::{App, Policy};
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
-use crate::publish::{self, Publisher, Request};
+use crate::publish::{self, Looker, Publisher, Request};
 use crate::snapshot::{Kinds, Origin, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
@@ -43,6 +45,9 @@ const FRESH_APART: Duration = Duration::from_secs(1);
 /// How long kinds that are read only on request are read after they were last
 /// asked for: scrapers come back within minutes.
 const REQUEST_LASTS: Duration = Duration::from_secs(300);
+
+/// Shortest time between two looks for new cgroups.
+const LOOKS_APART: Duration = Duration::from_millis(20);
 
 /// Snapshots kept for use again: the last one, one being read and one to fill.
 const MAX_SPARES: usize = 4;
@@ -97,6 +102,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         let _ = &alive;
         telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
     });
+    watch(&sampler, snapshots.looker());
     let reader =
         start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
 
@@ -229,6 +235,30 @@ pub fn start(
     thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run())
 }
 
+/// Has the reader thread look as soon as cgroups come or go: at the next tick
+/// their names are there. Where nothing tells, ticks find them.
+fn watch(sampler: &Sampler, looker: Looker) {
+    let Some(readable) = sampler.readable() else { return };
+    let run = move || {
+        let limit = PollTimeout::from(1000_u16);
+        loop {
+            let mut descriptors = [PollFd::new(readable.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut descriptors, limit);
+            if ready.is_ok_and(|count| count == 0) && !looker.is_gone() {
+                continue;
+            }
+            if !looker.look() {
+                return;
+            }
+            // The thread reads what there is meanwhile; a storm costs it no more than this.
+            thread::sleep(LOOKS_APART);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("watch".to_owned()).spawn(run) {
+        tracing::warn!(%error, "no thread to watch for new cgroups: names may come one tick later");
+    }
+}
+
 struct ReaderThread {
     sampler: Sampler,
     interval_ms: u64,
@@ -254,6 +284,7 @@ impl ReaderThread {
             }
             match self.publisher.requests.recv_timeout(wait) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Look) => self.sampler.look(),
                 Ok(Request::Fresh(kinds)) => {
                     wanted = true;
                     self.want(kinds);

@@ -4,7 +4,7 @@
 //! finds the last snapshot too old asks the reader thread for a fresh tick and
 //! waits; all who ask at the same time share the same one.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,8 @@ pub enum Request {
     /// Read now, unless a tick ran within the last second; these kinds too,
     /// which are read only on request.
     Fresh(Kinds),
+    /// Cgroups came or went: look who they are.
+    Look,
     /// Stop.
     Stop,
 }
@@ -25,7 +27,24 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     latest: watch::Receiver<Option<Arc<Snapshot>>>,
-    requests: mpsc::Sender<Request>,
+    requests: Arc<mpsc::Sender<Request>>,
+}
+
+/// Tells the reader thread that there is something to look at. It does not keep
+/// the thread from ending when nobody reads any more.
+#[derive(Debug, Clone)]
+pub struct Looker(Weak<mpsc::Sender<Request>>);
+
+impl Looker {
+    /// Whether there is nobody left to tell.
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// False when the reader thread is gone.
+    pub fn look(&self) -> bool {
+        self.0.upgrade().is_some_and(|requests| requests.send(Request::Look).is_ok())
+    }
 }
 
 /// The writing end, for the reader thread.
@@ -40,7 +59,7 @@ pub struct Publisher {
 pub fn channel() -> (Publisher, Snapshots) {
     let (latest, receiver) = watch::channel(None);
     let (sender, requests) = mpsc::channel();
-    (Publisher { latest, requests }, Snapshots { latest: receiver, requests: sender })
+    (Publisher { latest, requests }, Snapshots { latest: receiver, requests: Arc::new(sender) })
 }
 
 impl Publisher {
@@ -75,6 +94,11 @@ impl Snapshots {
             let _ = tokio::time::timeout(patience, latest.wait_for(young)).await;
         }
         self.latest()
+    }
+
+    /// A way to make the reader thread look.
+    pub fn looker(&self) -> Looker {
+        Looker(Arc::downgrade(&self.requests))
     }
 
     /// Asks the reader thread to stop.

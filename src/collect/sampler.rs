@@ -1,5 +1,6 @@
 //! Runs the collectors over the cgroups and fills a snapshot.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +9,7 @@ use crate::kernel::Roots;
 use crate::kernel::cgroup::{Layout, LayoutError};
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
-use crate::kernel::tree::{Node, Tree};
+use crate::kernel::tree::{Node, Occasion, Tree};
 use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kind, Kinds, Machine, Origin, Snapshot};
 
 /// How often the machine is looked at again.
@@ -163,13 +164,7 @@ impl Sampler {
                 self.machine = Arc::new(machine);
             }
         }
-        let namer = &mut self.namer;
-        let mut describe = |path, created| namer.describe(path, created);
-        self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut describe);
-        self.namer.update(&mut self.tree.nodes);
-        for id in &self.tree.removed {
-            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
-        }
+        self.update_tree(Occasion::Tick);
         snapshot.sequence = self.sequence;
         snapshot.origin = origin;
         snapshot.kinds = self.wanted;
@@ -187,6 +182,30 @@ impl Sampler {
         self.report.tree = self.tree.counts;
         self.report.cgroups = snapshot.cgroups.len() as u64;
         self.report.duration = snapshot.duration;
+    }
+
+    /// Notices cgroups that are new, without reading their figures, so that their
+    /// names are asked for before the next tick.
+    pub fn look(&mut self) {
+        if self.tree.has_news() {
+            self.update_tree(Occasion::Look);
+        }
+    }
+
+    /// A descriptor that becomes readable when there may be something to look at.
+    pub fn readable(&self) -> Option<OwnedFd> {
+        self.tree.readable()
+    }
+
+    fn update_tree(&mut self, occasion: Occasion) {
+        let namer = &mut self.namer;
+        let mut describe = |path, created| namer.describe(path, created);
+        let boot = self.machine.boot_time;
+        self.tree.update(&self.layout, &mut self.reader, boot, &mut describe, occasion);
+        self.namer.update(&mut self.tree.nodes);
+        for id in &self.tree.removed {
+            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
+        }
     }
 
     fn prepare_rows(&mut self, snapshot: &mut Snapshot) {

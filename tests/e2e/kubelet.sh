@@ -164,7 +164,8 @@ expected() {
     printf '%s\n' "$name-node-e2e " "$name-node-e2e idle" "$name-node-e2e work"
   done
 }
-named() { [ "$(names | grep -v ^crashing)" = "$(expected | sort -u)" ]; }
+# Of the pods that stay; the crashing one and those of starts.py come and go.
+named() { [ "$(names | grep -v '^crashing\|^start-')" = "$(expected | sort -u)" ]; }
 
 for source in all cri logs; do
   case $source in
@@ -191,5 +192,38 @@ python3 "$here/kubelet/compare.py" "http://127.0.0.1:10255/metrics/cadvisor" "ht
   >"$work/compare" && ok=yes || ok=no
 cat "$work/compare"
 check "the kubelet's own /metrics/cadvisor has the same rows, and figures within tolerance" [ "$ok" = yes ]
-kill "$kubelet_pid" 2>/dev/null || true
+
+check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$side_by_side/metrics/cadvisor" \
+  "$work/manifests" "$work/root/io.containerd.grpc.v1.cri" 0.5 "${E2E_STARTS:-40}"
+
+# The runtime hangs, then dies: ticks stay on time, names stay and new ones come.
+own() { curl -fs "http://127.0.0.1:$side_by_side/metrics/self" | awk -v name="$1" '$1 == name { printf "%d", $2 }'; }
+missed=$(own nodegauge_ticks_missed_total)
+before=$(own 'nodegauge_ticks_total{origin="grid"}')
+seconds=${E2E_STOP_SECONDS:-10}
+port=$side_by_side
+kill -STOP "$daemon"
+sleep "$seconds"
+named && pass "names stay while containerd hangs" || fail "names went while containerd hung"
+kill -CONT "$daemon"
+ticks=$(($(own 'nodegauge_ticks_total{origin="grid"}') - before))
+check "$ticks ticks in $seconds s in which containerd hung, none missed" \
+  [ "$(own nodegauge_ticks_missed_total)" = "$missed" -a "$ticks" -ge $((seconds * 2 - 1)) ]
+kill -KILL "$daemon"
+wait "$daemon" 2>/dev/null || true
+sleep 2
+named && pass "names stay while containerd is dead" || fail "names went with containerd"
+background "$work/containerd.log" containerd --config "$work/config.toml"
+daemon=$!
+wait_for 30 ctr version
+pod later ''
+expected() {
+  local name
+  for name in later onhost plain withinit; do
+    printf '%s\n' "$name-node-e2e " "$name-node-e2e idle" "$name-node-e2e work"
+  done
+}
+check "a pod that starts after containerd came back is named" wait_for 90 named
+check "no tick was missed meanwhile: $(($(own nodegauge_ticks_missed_total) - missed)) were" \
+  [ "$(own nodegauge_ticks_missed_total)" = "$missed" ]
 finish
