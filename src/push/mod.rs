@@ -2,3 +2,4 @@
 //! sink encodes it when it sends.
 
 pub mod batch;
+pub mod step;
