@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::metrics::{METRICS, ValueType};
+use super::metrics::{METRICS, ValueType, row};
 use super::proto::{self, MetricId};
 use super::{Batch, Malformed};
 
@@ -15,6 +15,7 @@ pub struct Assembler {
     /// One for each of [`METRICS`].
     columns: Vec<Building>,
     values: usize,
+    text: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Assembler {
             windows: HashMap::new(),
             columns: METRICS.iter().map(|_| Building::default()).collect(),
             values: 0,
+            text: 0,
         };
         assembler.string("");
         assembler
@@ -49,6 +51,7 @@ impl Assembler {
         }
         let number = u32::try_from(self.message.strings.len()).unwrap_or(u32::MAX);
         self.message.strings.push(text.to_owned());
+        self.text += text.len();
         self.strings.insert(text.into(), number);
         number
     }
@@ -89,6 +92,11 @@ impl Assembler {
         self.values
     }
 
+    /// Bytes of all strings.
+    pub fn text(&self) -> usize {
+        self.text
+    }
+
     /// Says that the agent's limits kept something out.
     pub fn dropped(&mut self, reason: proto::DropReason, count: u64) {
         if count > 0 {
@@ -97,8 +105,7 @@ impl Assembler {
     }
 
     fn put(&mut self, id: MetricId, label: u32, push: impl FnOnce(&mut Building), sent_as: ValueType) {
-        let at = METRICS.binary_search_by_key(&id, |metric| metric.id);
-        let Ok(at) = at else { return };
+        let Some(at) = row(id.into()) else { return };
         let (Some(metric), Some(column)) = (METRICS.get(at), self.columns.get_mut(at)) else { return };
         debug_assert!(metric.sent_as() == sent_as, "BUG: {} is not sent as {sent_as:?}", metric.name);
         let Some(entity) = self.message.entities.len().checked_sub(1) else { return };

@@ -7,15 +7,16 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 use thiserror::Error;
 
-use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_ROW_SETS, Malformed};
+use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_REASONS, MAX_ROW_SETS, MAX_STRINGS, Malformed};
+use super::wire::Writer;
 use super::{Batch, proto};
 
 /// The version of the format written here, and the only one read.
 pub const VERSION: u8 = 1;
 
-/// What a batch may decompress to, unless a caller grants less: a step of 10,000
-/// entities with 60 values each takes about 4 MiB.
-pub const MAX_DECOMPRESSED: usize = 64 << 20;
+/// What a batch may decompress to, unless a caller grants less: no step within
+/// the builder's own limits reaches it; one of 500 containers takes 200 KiB.
+pub const MAX_DECOMPRESSED: usize = 16 << 20;
 
 /// A skippable frame of zstd: magic, length of what follows, and the word.
 const HEAD: [u8; 15] = *b"\x5e\x2a\x4d\x18\x08\0\0\0NGBATCH";
@@ -47,7 +48,7 @@ pub enum DecodeError {
     /// There is more of something than the format allows.
     #[error("batch has more than {limit} {what}")]
     TooMany {
-        /// Entities, columns or row sets.
+        /// Of what.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
@@ -63,12 +64,12 @@ pub enum DecodeError {
 /// Encodes batches one after the other with the same buffers.
 pub struct Encoder {
     compressor: zstd::bulk::Compressor<'static>,
-    plain: Vec<u8>,
+    writer: Writer,
 }
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder").field("buffer", &self.plain.capacity()).finish_non_exhaustive()
+        f.debug_struct("Encoder").field("buffer", &self.writer.out.capacity()).finish_non_exhaustive()
     }
 }
 
@@ -80,15 +81,13 @@ impl Encoder {
     pub fn new() -> io::Result<Encoder> {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
-        Ok(Encoder { compressor, plain: Vec::new() })
+        Ok(Encoder { compressor, writer: Writer::default() })
     }
 
     /// The batch as protobuf, not compressed: what [`Encoder::encode`] compresses.
     pub fn plain(&mut self, batch: &Batch) -> &[u8] {
-        self.plain.clear();
-        self.plain.reserve(batch.message.encoded_len());
-        batch.message.encode_raw(&mut self.plain);
-        &self.plain
+        self.writer.write(&batch.message);
+        &self.writer.out
     }
 
     /// The batch as it lies in the log and travels.
@@ -96,8 +95,8 @@ impl Encoder {
     /// # Errors
     /// The compressor has no memory.
     pub fn encode(&mut self, batch: &Batch) -> io::Result<Vec<u8>> {
-        self.plain(batch);
-        let compressed = self.compressor.compress(&self.plain)?;
+        self.writer.write(&batch.message);
+        let compressed = self.compressor.compress(&self.writer.out)?;
         let mut out = Vec::with_capacity(HEAD.len() + 1 + compressed.len());
         out.extend_from_slice(&HEAD);
         out.push(VERSION);
@@ -131,8 +130,8 @@ pub fn stamp(payload: &[u8], sequence: u64, sent_ms: u64) -> Vec<u8> {
 }
 
 /// Reads a batch that may decompress to at most `max_bytes`, for instance
-/// [`MAX_DECOMPRESSED`]. Memory used is a small multiple of what it decompresses
-/// to, and 20 MiB.
+/// [`MAX_DECOMPRESSED`]. Memory used is at most 32 times what it decompresses
+/// to, and 64 MiB.
 ///
 /// # Errors
 /// It is no batch, of another version, too large, damaged, or contradicts itself.
@@ -165,8 +164,13 @@ fn decompress(frames: &[u8], max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
 /// Counts what becomes much larger in memory than it is on the wire, before any
 /// of it is made: an empty entity is two bytes there and two hundred here.
 fn count(mut plain: &[u8]) -> Result<(), DecodeError> {
-    const LIMITS: [(u32, &str, usize); 3] =
-        [(17, "entities", MAX_ENTITIES), (19, "row sets", MAX_ROW_SETS), (20, "columns", MAX_COLUMNS)];
+    const LIMITS: [(u32, &str, usize); 5] = [
+        (16, "strings", MAX_STRINGS),
+        (17, "entities", MAX_ENTITIES),
+        (19, "row sets", MAX_ROW_SETS),
+        (20, "columns", MAX_COLUMNS),
+        (21, "reasons", MAX_REASONS),
+    ];
     let mut counts = [0_usize; LIMITS.len()];
     while !plain.is_empty() {
         let (field, wire_type) = decode_key(&mut plain)?;
