@@ -17,7 +17,7 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
 use nodegauge::collect::sampler::{self, Sampler};
-use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
 use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
@@ -63,7 +63,8 @@ fn a_steady_render() {
         }
         for format in [Format::Prometheus, Format::OpenMetrics] {
             for timestamps in [false, true] {
-                let mut renderer = Renderer::new(Options { format, kinds: all_kinds(), timestamps });
+                let mut renderer =
+                    Renderer::new(Options { format, view: View::All, kinds: all_kinds(), timestamps });
                 let warm = render(&mut renderer, &first);
                 assert!(warm > 64 * 1024);
                 let mut bytes = 0;
@@ -81,8 +82,12 @@ fn a_render_after_a_mount_was_refreshed() {
     let first = snapshot(Hierarchy::V2, 3);
     let mut second = first.clone();
     second.filesystems = Arc::new((*first.filesystems).clone());
-    let mut renderer =
-        Renderer::new(Options { format: Format::Prometheus, kinds: all_kinds(), timestamps: false });
+    let mut renderer = Renderer::new(Options {
+        format: Format::Prometheus,
+        view: View::All,
+        kinds: all_kinds(),
+        timestamps: false,
+    });
     render(&mut renderer, &first);
     let counted = measure(|| {
         render(&mut renderer, &second);
@@ -100,9 +105,10 @@ fn a_steady_tick() {
         handle_memory: 1 << 20,
         descriptors: 256,
         max_cgroups: 10_000,
+        on_request: Kinds::NONE,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
     });
     let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
