@@ -130,8 +130,8 @@ pub fn stamp(payload: &[u8], sequence: u64, sent_ms: u64) -> Vec<u8> {
 }
 
 /// Reads a batch that may decompress to at most `max_bytes`, for instance
-/// [`MAX_DECOMPRESSED`]. Memory used is at most 32 times what it decompresses
-/// to, and 64 MiB.
+/// [`MAX_DECOMPRESSED`]. Memory used is at most 16 times what it decompresses
+/// to, and 16 MiB.
 ///
 /// # Errors
 /// It is no batch, of another version, too large, damaged, or contradicts itself.
