@@ -510,7 +510,8 @@ pub struct Spec {
 pub struct Machine {
     /// `/etc/machine-id`, else the boot loader's D-Bus id.
     pub machine_id: String,
-    /// `/sys/class/dmi/id/product_uuid`, lower case as the kernel gives it.
+    /// `/sys/class/dmi/id/product_uuid`, lower case as the kernel gives it; the
+    /// machine id where the firmware tells none.
     pub system_uuid: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
