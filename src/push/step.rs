@@ -127,11 +127,11 @@ impl StepBuilder {
     ///
     /// # Errors
     /// The step breaks a rule of the format, which is a bug.
-    pub fn tick<'a>(
+    pub fn tick<'d>(
         &mut self,
-        snapshot: &'a Snapshot,
-        departed: impl IntoIterator<Item = Departed<'a>>,
-        directory: &'a Directory,
+        snapshot: &Snapshot,
+        departed: impl IntoIterator<Item = Departed<'d>>,
+        directory: &Directory,
     ) -> Result<Option<Step>, Malformed> {
         if snapshot.origin != Origin::Grid {
             return Ok(None);
@@ -140,7 +140,7 @@ impl StepBuilder {
         // What was gone before the first step was in none.
         let last = self.last.replace(snapshot.monotonic);
         let departed = departed.into_iter().filter(|d| last.is_some_and(|last| d.gone > last));
-        let departed: Vec<Departed<'a>> = departed.collect();
+        let departed: Vec<Departed<'_>> = departed.collect();
         let batch = self.build(due, snapshot, &departed, directory)?;
         Ok(Some(Step { batch, due }))
     }
@@ -164,7 +164,7 @@ impl StepBuilder {
         let declared = who::node_total(&found);
         let mut values = Values::new(snapshot, &self.options.limits);
         for (at, found) in found.iter().enumerate() {
-            if at >= self.options.limits.entities {
+            if at >= self.options.limits.entities || batch.text() >= self.options.limits.text {
                 drops.entities += 1;
                 continue;
             }

@@ -21,5 +21,6 @@ mod identity_live;
 mod identity_path;
 mod parsers;
 mod standin;
+mod step;
 mod tidy;
 mod ttar;

@@ -20,6 +20,9 @@ pub struct Limits {
     pub label_key: usize,
     /// Bytes of a label's value, and of names and images. Longer ones are cut.
     pub label_value: usize,
+    /// Bytes of all names and labels. Labels that do not fit are left out, and
+    /// entities once none does.
+    pub text: usize,
     /// Devices and filesystems of one entity. The last by name are left out.
     pub devices: usize,
 }
@@ -33,6 +36,7 @@ impl Default for Limits {
             labels: 64,
             label_key: 317,
             label_value: 1_024,
+            text: 8 << 20,
             devices: 64,
         }
     }
@@ -61,7 +65,7 @@ impl Limits {
         for (key, value) in labels.iter() {
             if key.is_empty() || key.len() > self.label_key {
                 drops.label_keys += 1;
-            } else if pairs.len() >= self.labels * 2 {
+            } else if pairs.len() >= self.labels * 2 || batch.text() >= self.text {
                 drops.labels += 1;
             } else {
                 pairs.push(batch.string(key));
