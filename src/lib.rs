@@ -10,5 +10,7 @@ pub mod identity;
 pub mod kernel;
 pub mod once;
 pub mod publish;
+pub mod push;
+pub mod rate;
 pub mod snapshot;
 pub mod telemetry;

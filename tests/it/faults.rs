@@ -11,7 +11,7 @@ use nodegauge::snapshot::{Cgroup, CgroupSample, Kind, Kinds, Origin, Snapshot};
 
 use crate::ttar;
 
-fn sampler(root: &Path) -> Sampler {
+pub(crate) fn sampler(root: &Path) -> Sampler {
     let options = Options {
         on_request: Kinds::NONE,
         kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with),
@@ -29,7 +29,7 @@ fn errors(sampler: &Sampler) -> u64 {
     sampler.report().collectors.iter().map(|c| c.errors.total()).sum()
 }
 
-fn tick(sampler: &mut Sampler) -> Snapshot {
+pub(crate) fn tick(sampler: &mut Sampler) -> Snapshot {
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Grid, &mut snapshot);
     snapshot

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod batch;
 mod cli;
 #[path = "../data/mod.rs"]
 mod data;
@@ -21,5 +22,6 @@ mod identity_path;
 mod kubelet_view;
 mod parsers;
 mod standin;
+mod step;
 mod tidy;
 mod ttar;
