@@ -82,10 +82,12 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler = sampler(config, left, Box::new(Naming::new(identities, config.labels.clone())))?;
+    let sampler =
+        sampler(config, left, Box::new(Naming::new(Arc::clone(&identities), config.labels.clone())))?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
+    telemetry.names_come_from(&identities);
     let (publisher, snapshots) = publish::channel();
     let policy = Policy {
         kinds: config.kinds,
@@ -251,7 +253,7 @@ fn watch(sampler: &Sampler, looker: Looker) {
                 return;
             }
             // The thread reads what there is meanwhile; a storm costs it no more than this.
-            thread::sleep(LOOKS_APART);
+            thread::park_timeout(LOOKS_APART);
         }
     };
     if let Err(error) = thread::Builder::new().name("watch".to_owned()).spawn(run) {

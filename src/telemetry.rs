@@ -7,6 +7,7 @@
 
 mod limiter;
 pub mod logging;
+mod sources;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,8 +22,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use limiter::Limiter;
+use sources::Sources;
 
 use crate::collect::{CollectorReport, Report};
+use crate::identity::Identities;
 use crate::kernel::own;
 use crate::snapshot::Origin;
 
@@ -43,6 +46,7 @@ pub struct Telemetry {
     responses: Family<Response, Counter>,
     connections: Gauge,
     connections_lost: Family<Lost, Counter>,
+    sources: Sources,
 }
 
 /// What the ticks so far came to.
@@ -129,6 +133,7 @@ impl Telemetry {
             responses: Family::default(),
             connections: Gauge::default(),
             connections_lost: Family::default(),
+            sources: Sources::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -154,6 +159,7 @@ impl Telemetry {
             "Connections refused or cut",
             t.connections_lost.clone(),
         );
+        registry.register_collector(Box::new(t.sources.clone()));
         registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
         telemetry.registry = registry;
@@ -192,6 +198,12 @@ impl Telemetry {
     /// A body was written from start to end.
     pub fn rendered(&self, format: &'static str, encoding: &'static str, took: Duration) {
         self.render_seconds.get_or_create(&Render { format, encoding }).observe(took.as_secs_f64());
+    }
+
+    /// The sources of names were started; asked when somebody asks us.
+    pub fn names_come_from(&self, identities: &Arc<Identities>) {
+        // They are started once.
+        let _ = self.sources.0.set(Arc::clone(identities));
     }
 
     /// An answer was begun.

@@ -9,15 +9,21 @@
 )]
 
 mod data;
+#[path = "it/ttar.rs"]
+mod ttar;
 
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
+use nodegauge::agent::naming::Naming;
 use nodegauge::collect::sampler::{self, Sampler};
 use nodegauge::expose::{Format, Options, Renderer, View};
+use nodegauge::identity::enrich::LabelChoice;
+use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
 use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
@@ -176,4 +182,65 @@ fn reading_a_hostile_batch() {
         let most = plain.len().min(MAX_DECOMPRESSED) as u64 * 16 + (16 << 20);
         assert!(counted.bytes_max < most, "{what}: {} of {most} bytes", counted.bytes_max);
     }
+}
+
+/// The same over a captured node with pods, named by a source that knows all of
+/// them: names add nothing to a steady tick.
+#[test]
+fn a_steady_tick_with_names() {
+    let tree = ttar::unpack("v2-cgroupfs-6.1");
+    let at = |path: &str| tree.path().join(path);
+    let options = || sampler::Options {
+        kinds: Kinds::DEFAULT,
+        handle_memory: 1 << 20,
+        descriptors: 512,
+        max_cgroups: 10_000,
+        on_request: Kinds::NONE,
+    };
+    // Every container of the capture gets the link its kubelet would have made.
+    let paths: Vec<String> = {
+        let describe = Box::new(|path: String, _| Arc::new(Cgroup { path, ..Cgroup::default() }));
+        let mut sampler = Sampler::new(Roots::new(tree.path()), options(), describe).unwrap();
+        let mut snapshot = sampler.blank();
+        sampler.tick(Origin::Grid, &mut snapshot);
+        snapshot.cgroups.iter().map(|row| row.cgroup.path.clone()).collect()
+    };
+    let mut containers = 0;
+    for parsed in paths.iter().map(|path| nodegauge::identity::path::parse(path)) {
+        let (Some(uid), Some(id)) = (parsed.pod, parsed.container) else { continue };
+        let (pod, log) =
+            (format!("pod-{containers}"), format!("var/log/pods/shop_pod-{containers}_{uid}/main"));
+        std::fs::create_dir_all(at(&log)).unwrap();
+        std::fs::write(at(&log).join("0.log"), "").unwrap();
+        std::fs::create_dir_all(at("var/log/containers")).unwrap();
+        let link = at(&format!("var/log/containers/{pod}_shop_main-{id}.log"));
+        std::os::unix::fs::symlink(format!("/{log}/0.log"), link).unwrap();
+        containers += 1;
+    }
+    assert!(containers > 0, "no container in {paths:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let identities = runtime.block_on(async {
+        let identities = Arc::new(Identities::start(&identity::Options::new(tree.path())));
+        assert!(identities.settled(Duration::from_secs(20)).await);
+        identities
+    });
+    let naming = Naming::new(Arc::clone(&identities), LabelChoice::default());
+    let mut sampler = Sampler::new(Roots::new(tree.path()), options(), Box::new(naming)).unwrap();
+    let mut snapshot = sampler.blank();
+    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
+    // A container outside pods, which nobody knows, is waited for.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while snapshot.cgroups.len() < paths.len() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        sampler.tick(Origin::Grid, &mut snapshot);
+    }
+    assert_eq!(snapshot.cgroups.len(), paths.len());
+    let named = snapshot.cgroups.iter().filter(|r| r.cgroup.identity.container.is_some()).count();
+    assert_eq!(named, containers, "not every container has its name");
+    let mut quiet = 0;
+    for _ in 0..20 {
+        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        quiet += u32::from(counted.count_total == 0);
+    }
+    assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
 }

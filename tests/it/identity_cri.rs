@@ -316,3 +316,33 @@ async fn five_hundred_pods_from_cold() {
     until_status(&identities, "containerd", "refreshed", |s| answers(s) > before + 1).await;
     assert_eq!(identities.directory().generation(), generation);
 }
+
+#[tokio::test]
+async fn sources_are_told_of_in_own_metrics() {
+    let host = Host::new();
+    let runtime = Runtime::new("containerd", "1.7.27");
+    runtime.pod(1, false);
+    let _serving = runtime.serve(&host.at(SOCKET));
+    let identities = std::sync::Arc::new(Identities::start(&host.options()));
+    until_status(&identities, "containerd", "up", |s| s.state == SourceState::Up).await;
+    assert!(identities.settled(Duration::from_secs(10)).await);
+    let telemetry = nodegauge::telemetry::Telemetry::new();
+    assert!(!telemetry.encode(true).contains("nodegauge_source_up"), "nobody was asked yet");
+    telemetry.names_come_from(&identities);
+    let text = telemetry.encode(false);
+    let value = |series: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(value("nodegauge_source_up{source=\"containerd\"}"), 1.0);
+    assert_eq!(value("nodegauge_source_up{source=\"cri-o\"}"), 0.0);
+    assert!(value("nodegauge_source_answers_total{source=\"containerd\"}") >= 1.0);
+    assert_eq!(value("nodegauge_source_failures_total{source=\"containerd\"}"), 0.0);
+    assert_eq!(value("nodegauge_source_events{source=\"containerd\"}"), 0.0);
+    assert_eq!(value("nodegauge_source_known{source=\"containerd\",kind=\"container\"}"), 2.0);
+    assert_eq!(value("nodegauge_source_known{source=\"containerd\",kind=\"pod\"}"), 1.0);
+    assert_eq!(value("nodegauge_identities{kind=\"container\"}"), 2.0);
+    assert!(value("nodegauge_source_answer_age_seconds{source=\"containerd\"}") < 60.0);
+    // What is not there says no more than that.
+    assert!(!text.contains("nodegauge_source_known{source=\"cri-o\""), "{text}");
+}
