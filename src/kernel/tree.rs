@@ -19,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::ReadError;
+use super::{ReadError, lossless_text};
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
 use crate::snapshot::{Cgroup, Spec};
@@ -575,20 +575,11 @@ fn created(layout: &Layout, files: &CgroupFiles, boot: Option<u64>) -> Option<u6
     Some(earliest?.max(boot.unwrap_or(0)))
 }
 
-/// A relative path as the `id` label shows it; bytes that are not UTF-8 become
-/// `\xHH`, so that different names stay different.
+/// A relative path as the `id` label shows it.
 pub fn path_text(relative: &CStr) -> String {
     let bytes = relative.to_bytes();
     if bytes == b"." {
         return "/".to_owned();
     }
-    let mut out = String::with_capacity(bytes.len() + 1);
-    out.push('/');
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out
+    format!("/{}", lossless_text(bytes))
 }
