@@ -41,11 +41,8 @@ const GROUP_END: &[u8] = b" are going to be killed due to memory.oom.group set";
 const INVOKED: &[u8] = b" invoked oom-killer: ";
 const KILLED: &[u8] = b"Killed process ";
 /// What stands before [`KILLED`], from 5.3 on on the same line.
-const REASONS: [&[u8]; 3] = [
-    b"Memory cgroup out of memory: ",
-    b"Out of memory: ",
-    b"Out of memory (oom_kill_allocating_task): ",
-];
+const REASONS: [&[u8]; 3] =
+    [b"Memory cgroup out of memory: ", b"Out of memory: ", b"Out of memory (oom_kill_allocating_task): "];
 
 /// One record of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +102,10 @@ pub struct Parser {
 #[derive(Debug)]
 enum Line {
     Invoked,
-    Summary { pid: u32, cgroup: String },
+    Summary {
+        pid: u32,
+        cgroup: String,
+    },
     Victim(String),
     Group(String),
     Killed(u32),
@@ -350,8 +350,10 @@ mod tests {
         let asked = "Out of memory (oom_kill_allocating_task): Killed process 7 (dd) total-vm:1kB";
         check(&[&global, asked], &[(7, "/a/c1")]);
         // 4.x does not say whose it was.
-        let old = ["Out of memory: Kill process 7 (dd) score 901 or sacrifice child",
-                   "Killed process 7 (dd) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB"];
+        let old = [
+            "Out of memory: Kill process 7 (dd) score 901 or sacrifice child",
+            "Killed process 7 (dd) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB",
+        ];
         assert_eq!(kills(&old), [(7, None, false)]);
     }
 
@@ -378,8 +380,13 @@ mod tests {
         ];
         check(&lines, &[(9, "/kubepods/pod1/c1")]);
         // The same in pieces, as 3.x and 4.x log it.
-        let pieces = ["+Task in /kubepods", "+/pod1/c1", "+ killed as a result of limit of ", "+/kubepods",
-                      "Killed process 9 (java) total-vm:1kB"];
+        let pieces = [
+            "+Task in /kubepods",
+            "+/pod1/c1",
+            "+ killed as a result of limit of ",
+            "+/kubepods",
+            "Killed process 9 (java) total-vm:1kB",
+        ];
         check(&pieces, &[(9, "/kubepods/pod1/c1")]);
     }
 
@@ -433,13 +440,24 @@ mod tests {
         ];
         check(&pieces, &[(7, "/a/very/long/c1")]);
         // A new line is no piece, whatever its flag says.
-        let pieces = ["Task in /a", "+Task in /b killed as a result of limit of /", "Killed process 3 (x) total"];
+        let pieces =
+            ["Task in /a", "+Task in /b killed as a result of limit of /", "Killed process 3 (x) total"];
         check(&pieces, &[(3, "/b")]);
     }
 
     #[test]
     fn names_hold_anything() {
-        for name in ["a,b c", "(sd-pam)", "a),pid=1,uid=0", ",pid=1,uid=0", ",task=x", "x,task=/b,pid=", "", ") (", "a=b"] {
+        for name in [
+            "a,b c",
+            "(sd-pam)",
+            "a),pid=1,uid=0",
+            ",pid=1,uid=0",
+            ",task=x",
+            "x,task=/b,pid=",
+            "",
+            ") (",
+            "a=b",
+        ] {
             assert!(name.len() <= MAX_NAME);
             check(&[&summary("oom_memcg=/a", "/a/c1", name, 7), &killed(name, 7)], &[(7, "/a/c1")]);
         }
@@ -451,12 +469,16 @@ mod tests {
     fn paths_hold_anything() {
         let cgroup = "/a,task=b/c,pid=3/ uid=(4)/system-x\\x5cx2dy.slice/\\xc3\\xa9/\\xff";
         let lines = [summary(&format!("oom_memcg={cgroup}"), cgroup, "dd", 7), killed("dd", 7)];
-        check(&lines.each_ref().map(String::as_str), &[(7, "/a,task=b/c,pid=3/ uid=(4)/system-x\\x2dy.slice/é/\\xff")]);
+        check(
+            &lines.each_ref().map(String::as_str),
+            &[(7, "/a,task=b/c,pid=3/ uid=(4)/system-x\\x2dy.slice/é/\\xff")],
+        );
     }
 
     #[test]
     fn only_the_kernel_is_believed() {
-        let lines = [format!("!{}", summary("oom_memcg=/a", "/victim", "dd", 7)), format!("!{}", killed("dd", 7))];
+        let lines =
+            [format!("!{}", summary("oom_memcg=/a", "/victim", "dd", 7)), format!("!{}", killed("dd", 7))];
         assert_eq!(kills(&lines.each_ref().map(String::as_str)), []);
         // Nor is its context changed by others.
         let lines = [

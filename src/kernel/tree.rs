@@ -19,9 +19,9 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::{ReadError, lossless_text};
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
+use super::{ReadError, lossless_text};
 use crate::snapshot::{Cgroup, Spec};
 
 /// How often everything is listed again.
@@ -53,6 +53,8 @@ pub struct Node {
     pub unfinished: bool,
     /// Its row waits for a name.
     pub waits: bool,
+    /// It is a pod or a container: what is below is a part of it.
+    pub whole: bool,
     /// Where its processes' network counters go.
     pub network: NetworkRow,
     /// A file in its directory was written: limits may have changed.
@@ -106,8 +108,8 @@ pub struct TreeCounts {
 pub struct Tree {
     /// Sorted by path; the root is first.
     pub nodes: Vec<Node>,
-    /// Ids of cgroups that vanished in the last update.
-    pub removed: Vec<u64>,
+    /// Cgroups that vanished in the last update, by id.
+    pub removed: Vec<(u64, Arc<Cgroup>)>,
     /// Self-observation.
     pub counts: TreeCounts,
     max_cgroups: usize,
@@ -216,7 +218,7 @@ impl Tree {
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
-                removed.push(node.id);
+                removed.push((node.id, Arc::clone(&node.cgroup)));
             }
             !gone
         });
@@ -240,6 +242,7 @@ impl Tree {
                 slow: true,
                 unfinished: false,
                 waits: false,
+                whole: false,
                 network: NetworkRow::default(),
                 spec_changed: true,
                 spec: Spec::default(),
