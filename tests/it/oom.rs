@@ -1,0 +1,144 @@
+//! OOM kills: the kernel's log as captured kernels wrote it, and as nobody
+//! should, and the rows of what is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nodegauge::expose::Format;
+use nodegauge::kernel::oom::{Parser, memory_cgroup, record};
+use nodegauge::snapshot::{Hierarchy, Identity, Kind, OomGone};
+use proptest::prelude::*;
+
+use crate::data::exposition::Sample;
+use crate::data::{all_kinds, cgroup, snapshot};
+use crate::expose::{render, scrape, value};
+use crate::ttar;
+
+/// Kills by cgroup in a log of many records.
+fn kills(log: &[u8]) -> BTreeMap<Option<String>, usize> {
+    let mut parser = Parser::default();
+    let mut found = BTreeMap::new();
+    for line in log.split(|b| *b == b'\n') {
+        let Some(record) = record(line) else { continue };
+        if let Some(kill) = parser.push(&record) {
+            assert!(kill.pid > 1);
+            *found.entry(kill.cgroup).or_default() += 1;
+        }
+    }
+    found
+}
+
+/// What the log tells of a capture is what its counters say.
+#[test]
+fn captured_logs_say_what_the_counters_say() {
+    let mut logs = 0;
+    for scenario in ttar::scenarios() {
+        let tree = ttar::unpack(&scenario);
+        let Ok(log) = std::fs::read(tree.path().join("dev/kmsg")) else { continue };
+        let killed = kills(&log);
+        if killed.is_empty() {
+            continue;
+        }
+        logs += 1;
+        for (cgroup, kills) in killed {
+            let cgroup = cgroup.unwrap_or_else(|| panic!("{scenario}: a kill without a cgroup"));
+            let text = ["memory/", ""].iter().find_map(|tree_name| {
+                let directory = tree.path().join(format!("sys/fs/cgroup/{tree_name}{}", &cgroup[1..]));
+                ["memory.events.local", "memory.events", "memory.oom_control"]
+                    .iter()
+                    .find_map(|file| std::fs::read_to_string(directory.join(file)).ok())
+            });
+            let text = text.unwrap_or_else(|| panic!("{scenario}: no counter of {cgroup}"));
+            let counted = text.lines().find_map(|l| l.strip_prefix("oom_kill ")).unwrap();
+            assert_eq!(counted, kills.to_string(), "{scenario}: {cgroup}");
+        }
+    }
+    assert!(logs >= 5, "only {logs} captures have kills in their log");
+}
+
+/// What is gone has this one family, after the rows that are there.
+#[test]
+fn oom_kills_of_the_gone_are_shown() {
+    const FAMILY: &str = "container_oom_events_total";
+    let mut snapshot = snapshot(Hierarchy::V2, 2);
+    let gone = |path: &str, kills| OomGone { cgroup: cgroup(path, Identity::default()), kills, gone_ms: 1 };
+    snapshot.oom_gone = Arc::new(vec![gone("/gone/a", 3), gone("/gone/b", 1)]);
+    let samples = scrape(&snapshot);
+    assert_eq!(value(&samples, FAMILY, "/gone/a").as_deref(), Some("3"));
+    assert_eq!(value(&samples, FAMILY, "/gone/b").as_deref(), Some("1"));
+    let of_gone = |s: &&Sample| s.labels.get("id").is_some_and(|id| id.starts_with("/gone/"));
+    assert_eq!(samples.iter().filter(of_gone).count(), 2);
+    assert_eq!(samples.iter().filter(|s| s.name == FAMILY).count(), snapshot.cgroups.len() + 2);
+    let without = render(&snapshot, Format::Prometheus, all_kinds().without(Kind::OomEvent), false);
+    assert!(!without.contains("/gone/"));
+}
+
+/// Text made of the pieces that the parser looks for, in any order.
+fn log_like() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just("oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null)".to_owned()),
+        Just(",oom_memcg=/a".to_owned()),
+        Just(",global_oom".to_owned()),
+        Just(",task_memcg=/a/b".to_owned()),
+        Just(",task=dd".to_owned()),
+        Just(",pid=7".to_owned()),
+        Just(",uid=0".to_owned()),
+        Just("Task in /a".to_owned()),
+        Just(" killed as a result of limit of ".to_owned()),
+        Just("Tasks in /a".to_owned()),
+        Just(" are going to be killed due to memory.oom.group set".to_owned()),
+        Just("Memory cgroup out of memory: ".to_owned()),
+        Just("Killed process 7 (dd) total-vm".to_owned()),
+        Just("dd invoked oom-killer: gfp".to_owned()),
+        Just("\\x".to_owned()),
+        Just("\\x0a".to_owned()),
+        Just("\n".to_owned()),
+        Just("6,1,2,-;".to_owned()),
+        Just("6,1,2,c;".to_owned()),
+        Just("14,1,2,-;".to_owned()),
+        "[ -~]{0,6}",
+        "[0-9]{1,22}",
+    ];
+    let text = proptest::collection::vec(piece, 0..30).prop_map(|parts| parts.concat().into_bytes());
+    prop_oneof![4 => text, 1 => proptest::collection::vec(any::<u8>(), 0..300)]
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_the_parser_panic(records in proptest::collection::vec(log_like(), 0..12)) {
+        let mut parser = Parser::default();
+        for bytes in &records {
+            if let Some(record) = record(bytes)
+                && let Some(kill) = parser.push(&record)
+            {
+                prop_assert_eq!(record.facility, 0);
+                prop_assert!(kill.cgroup.is_none_or(|cgroup| cgroup.starts_with('/')));
+            }
+            if let Some(path) = memory_cgroup(bytes) {
+                prop_assert!(path.starts_with('/') && path.len() > 1);
+            }
+        }
+    }
+
+    /// A summary and its kill come back as they went in, whatever the names.
+    #[test]
+    fn summaries_round_trip(
+        path in "(/[a-z0-9_.:@=,(){} -]{1,30}){1,4}",
+        name in "[ -~]{0,15}",
+        pid in 1u32..4_194_304,
+        global: bool,
+    ) {
+        prop_assume!(!path.contains(",task=") && !path.contains(",task_memcg="));
+        let escaped: String = name.chars().map(|c| if c == '\\' { "\\x5c".to_owned() } else { c.to_string() }).collect();
+        let limit = if global { "global_oom" } else { "oom_memcg=/" };
+        let lines = [
+            format!("6,1,5,-;oom-kill:constraint=CONSTRAINT_X,nodemask=(null),cpuset=/,mems_allowed=0,{limit},task_memcg={path},task={escaped},pid={pid},uid=0"),
+            format!("3,2,6,-;Out of memory: Killed process {pid} ({escaped}) total-vm:1kB"),
+        ];
+        let mut parser = Parser::default();
+        let kills: Vec<_> = lines.iter().filter_map(|l| parser.push(&record(l.as_bytes())?)).collect();
+        prop_assert_eq!(kills.len(), 1);
+        prop_assert_eq!((kills[0].pid, kills[0].certain), (pid, true));
+        prop_assert_eq!(kills[0].cgroup.as_deref(), Some(path.as_str()));
+    }
+}
