@@ -20,6 +20,8 @@ mod exposition;
 mod faults;
 mod group;
 mod numbers;
+mod oom;
+mod pods;
 #[path = "../it/ttar.rs"]
 mod ttar;
 mod worker;
