@@ -367,9 +367,12 @@ fn oom_kills(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &Sn
     if !config.kinds.has(Kind::OomEvent) {
         return f.ok("OOM kills", "not asked for (kind oom_event is off)");
     }
-    let counted = children(snapshot).any(|c| c.memory.oom_kills.is_some());
-    let subtree = children(snapshot).any(|c| c.memory.events_oom_kill.is_some());
-    if counted {
+    let with = |has: fn(&MemoryStats) -> bool| children(snapshot).any(|c| has(&c.memory));
+    let counted = with(|m| m.oom_kills.is_some());
+    let subtree = with(|m| m.events_oom_kill.is_some());
+    if !with(|m| m.usage.is_some()) {
+        // Said already: there is no cgroup to count for.
+    } else if counted {
         f.ok("OOM kills", "counted by cgroup");
     } else {
         f.warn(
@@ -381,14 +384,14 @@ fn oom_kills(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &Sn
     }
     // What is lost without the log depends on what counters tell.
     let consequence = match (counted, subtree) {
-        (true, true) => {
-            "a container that is OOM-killed as a whole shows on its pod's row only, unless no other of the pod ends \
-             in the same interval; kills outside of pods and of the root cgroup's processes are missed likewise"
+        (_, true) => {
+            "OOM kills of a container that is gone before the next collection are told by its pod's row, \
+             and by its own only if no other of the pod ended with it"
         }
         (true, false) => {
             "OOM kills of a container that is gone before the next collection are missed, which is most of them"
         }
-        (false, _) => "OOM kills are not told at all",
+        (false, false) => "OOM kills are not told at all",
     };
     match sampler.report().log.state {
         LogState::Read => f.ok("kernel log", "read from now on, for OOM kills"),

@@ -21,6 +21,7 @@ mod faults;
 mod group;
 mod numbers;
 mod oom;
+mod pod_network;
 mod pods;
 #[path = "../it/ttar.rs"]
 mod ttar;
