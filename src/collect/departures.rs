@@ -98,3 +98,108 @@ impl Departures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Hierarchy, Identity, Origin, reading};
+
+    fn cgroup(path: &str) -> Arc<Cgroup> {
+        let identity = Identity::default();
+        Arc::new(Cgroup { path: path.to_owned(), created: None, identity, labels: String::new() })
+    }
+
+    fn snapshot(sequence: u64, paths: &[&str]) -> Snapshot {
+        let row = |path: &&str| {
+            let mut row = CgroupSample::new(cgroup(path));
+            row.cpu.usage_ns = reading(sequence);
+            row
+        };
+        Snapshot {
+            sequence,
+            origin: Origin::Grid,
+            wall_ms: sequence * 1000,
+            monotonic: Instant::now(),
+            duration: Duration::ZERO,
+            hierarchy: Hierarchy::V2,
+            machine: Arc::default(),
+            filesystems: Arc::default(),
+            disks: Vec::new(),
+            cgroups: paths.iter().map(row).collect(),
+            departed: Arc::default(),
+            oom_gone: Arc::default(),
+        }
+    }
+
+    fn shown(departures: &Departures) -> Vec<(String, Option<u64>, u64)> {
+        let mut out = snapshot(9, &[]);
+        departures.show(&mut out);
+        let row = |d: &Arc<Departed>| {
+            assert!(d.seen_ms < d.gone_ms || d.last.cpu.usage_ns.is_none());
+            (d.last.cgroup.path.clone(), d.last.cpu.usage_ns.map(|n| n.get()), d.gone_ms)
+        };
+        out.departed.iter().map(row).collect()
+    }
+
+    fn at(path: &str, usage: u64, gone_ms: u64) -> (String, Option<u64>, u64) {
+        (path.to_owned(), Some(usage), gone_ms)
+    }
+
+    #[test]
+    fn the_last_row_is_kept_for_a_minute() {
+        let start = Instant::now();
+        let mut departures = Departures::default();
+        let gone = |departures: &mut Departures, path: &str, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            departures.expire(now);
+            departures.add([cgroup(path)].iter(), now, seconds * 1000);
+        };
+        gone(&mut departures, "/a", 1);
+        assert_eq!(shown(&departures), [], "nothing was published yet");
+        departures.published(&Arc::new(snapshot(1, &["/", "/a", "/b"])));
+        gone(&mut departures, "/a", 10);
+        departures.published(&Arc::new(snapshot(2, &["/", "/b"])));
+        gone(&mut departures, "/never", 20);
+        gone(&mut departures, "/b", 30);
+        assert_eq!(shown(&departures), [at("/a", 1, 10_000), at("/b", 2, 30_000)]);
+        departures.expire(start + Duration::from_secs(69));
+        assert_eq!(shown(&departures).len(), 2);
+        departures.expire(start + Duration::from_secs(70));
+        assert_eq!(shown(&departures), [at("/b", 2, 30_000)]);
+        departures.expire(start + Duration::from_secs(90));
+        assert_eq!(shown(&departures), []);
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_kept() {
+        let paths: Vec<String> = (0..MAX + 10).map(|n| format!("/{n:05}")).collect();
+        let names: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let mut departures = Departures::default();
+        departures.published(&Arc::new(snapshot(1, &names)));
+        for path in &names {
+            departures.add([cgroup(path)].iter(), Instant::now(), 2000);
+        }
+        let shown = shown(&departures);
+        assert_eq!((shown.len(), shown[0].0.as_str()), (MAX, "/00010"));
+    }
+
+    #[test]
+    fn kills_found_later_are_in_the_last_row() {
+        let mut departures = Departures::default();
+        departures.published(&Arc::new(snapshot(1, &["/a"])));
+        departures.add([cgroup("/a")].iter(), Instant::now(), 2000);
+        let kills = |kills| {
+            vec![
+                OomGone { cgroup: cgroup("/a"), kills, gone_ms: 2000 },
+                OomGone { cgroup: cgroup("/unseen"), kills: 7, gone_ms: 2000 },
+            ]
+        };
+        let totals = |departures: &Departures| -> Vec<Option<u64>> {
+            departures.rows.iter().map(|d| d.last.memory.oom_kills.map(|n| n.get())).collect()
+        };
+        departures.set_kills(kills(1), Instant::now());
+        assert_eq!(totals(&departures), [Some(1), Some(7)]);
+        departures.set_kills(kills(2), Instant::now());
+        assert_eq!(totals(&departures), [Some(2), Some(7)]);
+    }
+}

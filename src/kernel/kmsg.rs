@@ -86,7 +86,7 @@ impl Kmsg {
     ///
     /// # Errors
     /// The device cannot be read any more.
-    pub fn next(&mut self) -> Result<Next<'_>, ReadError> {
+    pub fn read(&mut self) -> Result<Next<'_>, ReadError> {
         loop {
             match nix::unistd::read(&self.fd, &mut self.buffer) {
                 Ok(0) | Err(Errno::EAGAIN) => return Ok(Next::Nothing),

@@ -192,6 +192,8 @@ pub(super) struct Ledger {
     live: HashMap<u64, Entry>,
     gone: HashMap<String, Gone>,
     lines: Vec<Line>,
+    /// Those among the gone that have kills; few.
+    killed: Vec<(Arc<Cgroup>, u64)>,
     /// The log is followed.
     has_log: bool,
     /// This kernel has counters.
@@ -321,11 +323,14 @@ impl Ledger {
                 self.changed = true;
             }
         }
-        let quiet = self.lines.iter().all(|l| l.own == 0) && self.gone.values().all(|g| g.entry.own() == 0);
+        self.list_killed();
+        let quiet = self.lines.iter().all(|l| l.own == 0) && self.killed.is_empty();
         for index in 0..self.lines.len() {
             self.settle_line(index, quiet);
         }
-        self.settle_gone();
+        if self.changed {
+            self.settle_gone();
+        }
         self.gone.values_mut().for_each(|gone| gone.fresh = false);
         self.expire(at.now);
     }
@@ -340,7 +345,7 @@ impl Ledger {
                 let start = self.lines.partition_point(|l| prefix.is_after(&l.cgroup.path));
                 let below = self.lines.iter().skip(start).take_while(|l| prefix.holds(&l.cgroup.path));
                 value += below.map(|l| l.own).sum::<u64>();
-                value += self.gone_below(prefix);
+                value += prefix.sum(&self.killed);
             }
             let Some(entry) = self.live.get_mut(&line.id) else { return };
             let counted = entry.carried_below + line.below.unwrap_or(0);
@@ -369,26 +374,20 @@ impl Ledger {
         }
     }
 
-    fn gone_below(&self, prefix: Below<'_>) -> u64 {
-        self.gone.iter().filter(|(path, _)| prefix.holds(path)).map(|(_, g)| g.entry.own()).sum()
+    fn list_killed(&mut self) {
+        let killed = self.gone.values().map(|g| (&g.entry.cgroup, g.entry.own())).filter(|(_, own)| *own > 0);
+        self.killed.clear();
+        self.killed.extend(killed.map(|(cgroup, own)| (Arc::clone(cgroup), own)));
     }
 
     fn settle_gone(&mut self) {
-        if !self.changed {
-            return;
-        }
-        let values: Vec<(String, u64)> = self
-            .gone
-            .iter()
-            .map(|(path, g)| {
-                let below = if g.entry.whole { self.gone_below(Below(path)) } else { 0 };
-                (path.clone(), g.entry.own() + below)
-            })
-            .collect();
-        for (path, value) in values {
-            if let Some(gone) = self.gone.get_mut(&path) {
-                gone.entry.shown = gone.entry.shown.max(value);
-            }
+        // A line may have placed a kill.
+        self.list_killed();
+        for gone in self.gone.values_mut() {
+            let entry = &mut gone.entry;
+            let prefix = Below(&entry.cgroup.path);
+            let below = if entry.whole { prefix.sum(&self.killed) } else { 0 };
+            entry.shown = entry.shown.max(entry.own() + below);
         }
     }
 
@@ -460,6 +459,10 @@ struct Below<'a>(&'a str);
 impl Below<'_> {
     fn holds(self, path: &str) -> bool {
         path.strip_prefix(self.0).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
+    }
+
+    fn sum(self, killed: &[(Arc<Cgroup>, u64)]) -> u64 {
+        killed.iter().filter(|(cgroup, _)| self.holds(&cgroup.path)).map(|(_, own)| own).sum()
     }
 
     /// Whether all of them come after `path`.

@@ -110,7 +110,7 @@ impl Reader {
 
     fn drain(&mut self, kmsg: &mut Kmsg) -> Result<(), ReadError> {
         loop {
-            let (lost, record) = match kmsg.next()? {
+            let (lost, record) = match kmsg.read()? {
                 Next::Nothing => return Ok(()),
                 Next::Overrun => (1, None),
                 Next::Record(bytes) => (0, oom::record(bytes)),
