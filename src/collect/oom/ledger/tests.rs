@@ -263,6 +263,24 @@ fn the_log_is_brought_up_after_an_overrun() {
 }
 
 #[test]
+fn each_source_fills_the_others_gap() {
+    let mut host = Host::new(true, false);
+    host.make("/c1");
+    host.tick();
+    // Told by the log only: the counter went with its cgroup.
+    host.kill("/c1");
+    host.remove("/c1");
+    host.make("/c1");
+    host.tick();
+    assert_eq!(host.shown("/c1"), Some(1));
+    // Told by the counter only: the record was lost.
+    host.kill("/c1");
+    host.log.clear();
+    host.tick();
+    assert_eq!(host.shown("/c1"), Some(2));
+}
+
+#[test]
 fn kernels_without_counters_have_the_log() {
     let mut ledger = Ledger::default();
     let at = Moment { now: Instant::now(), wall_ms: 0 };
