@@ -102,11 +102,10 @@ impl Departures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Hierarchy, Identity, Origin, reading};
+    use crate::snapshot::{Hierarchy, Kinds, Origin, reading};
 
     fn cgroup(path: &str) -> Arc<Cgroup> {
-        let identity = Identity::default();
-        Arc::new(Cgroup { path: path.to_owned(), created: None, identity, labels: String::new() })
+        Arc::new(Cgroup { path: path.to_owned(), ..Cgroup::default() })
     }
 
     fn snapshot(sequence: u64, paths: &[&str]) -> Snapshot {
@@ -122,6 +121,7 @@ mod tests {
             monotonic: Instant::now(),
             duration: Duration::ZERO,
             hierarchy: Hierarchy::V2,
+            kinds: Kinds::NONE,
             machine: Arc::default(),
             filesystems: Arc::default(),
             disks: Vec::new(),

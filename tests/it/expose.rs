@@ -16,7 +16,7 @@ use crate::data::{all_kinds, cgroup, snapshot};
 
 const HIERARCHIES: [Hierarchy; 3] = [Hierarchy::V1, Hierarchy::V2, Hierarchy::Hybrid];
 
-fn text(renderer: &mut Renderer, snapshot: &Snapshot) -> String {
+pub(crate) fn text(renderer: &mut Renderer, snapshot: &Snapshot) -> String {
     let mut text = Vec::new();
     renderer
         .render(snapshot, |chunk| {

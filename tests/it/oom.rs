@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nodegauge::expose::Format;
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::kernel::oom::{Parser, memory_cgroup, record};
-use nodegauge::snapshot::{Hierarchy, Identity, Kind, OomGone};
+use nodegauge::snapshot::{Hierarchy, Identity, Kind, Kinds, KubeletLabels, OomGone};
 use proptest::prelude::*;
 
 use crate::data::exposition::Sample;
 use crate::data::{all_kinds, cgroup, snapshot};
-use crate::expose::{render, scrape, value};
+use crate::expose::{render, scrape, text, value};
 use crate::ttar;
 
 /// Kills by cgroup in a log of many records.
@@ -71,6 +71,13 @@ fn oom_kills_of_the_gone_are_shown() {
     assert_eq!(samples.iter().filter(|s| s.name == FAMILY).count(), snapshot.cgroups.len() + 2);
     let without = render(&snapshot, Format::Prometheus, all_kinds().without(Kind::OomEvent), false);
     assert!(!without.contains("/gone/"));
+    // A kubelet's view has those that a kubelet shows.
+    let gone = Arc::make_mut(&mut snapshot.oom_gone);
+    Arc::make_mut(&mut gone[0].cgroup).kubelet = KubeletLabels::Base;
+    let options =
+        Options { format: Format::Prometheus, view: View::Kubelet, kinds: Kinds::KUBELET, timestamps: false };
+    let text = text(&mut Renderer::new(options), &snapshot);
+    assert!(text.contains("/gone/a") && !text.contains("/gone/b"), "{text}");
 }
 
 /// Text made of the pieces that the parser looks for, in any order.

@@ -4,11 +4,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::Identity;
 
 fn cgroup(path: &str) -> Arc<Cgroup> {
     let labels = format!("id=\"{path}\"");
-    Arc::new(Cgroup { path: path.to_owned(), created: None, identity: Identity::default(), labels })
+    Arc::new(Cgroup { path: path.to_owned(), labels, ..Cgroup::default() })
 }
 
 fn is_whole(path: &str) -> bool {
