@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nodegauge::agent::naming::Naming;
+use nodegauge::collect::sampler::Namer;
 use nodegauge::expose::{Format, Options, Renderer, View};
+use nodegauge::identity::Identities;
+use nodegauge::identity::enrich::{LabelChoice, LabelStyle};
 use nodegauge::kernel::oom::{Parser, memory_cgroup, record};
 use nodegauge::snapshot::{Hierarchy, Identity, Kind, Kinds, KubeletLabels, OomGone};
 use proptest::prelude::*;
@@ -12,6 +17,8 @@ use proptest::prelude::*;
 use crate::data::exposition::Sample;
 use crate::data::{all_kinds, cgroup, snapshot};
 use crate::expose::{render, scrape, text, value};
+use crate::standin::cri::Runtime;
+use crate::standin::{Host, id, uid, until};
 use crate::ttar;
 
 /// Kills by cgroup in a log of many records.
@@ -78,6 +85,35 @@ fn oom_kills_of_the_gone_are_shown() {
         Options { format: Format::Prometheus, view: View::Kubelet, kinds: Kinds::KUBELET, timestamps: false };
     let text = text(&mut Renderer::new(options), &snapshot);
     assert!(text.contains("/gone/a") && !text.contains("/gone/b"), "{text}");
+}
+
+/// A container that no tick saw gets its labels from its path, as soon as its
+/// runtime tells, and is a part of its pod.
+#[tokio::test]
+async fn who_is_gone_has_a_name() {
+    let host = Host::new();
+    let runtime = Runtime::new("containerd", "v1.7.0");
+    let (_, container) = runtime.pod(1, false);
+    let _serving = runtime.serve(&host.at("run/containerd/containerd.sock"));
+    let identities = Arc::new(Identities::start(&host.options()));
+    until(&identities, "named", |d| d.container(&container).is_some_and(|c| !c.partial)).await;
+    let choice = LabelChoice { style: Some(LabelStyle::Kubernetes), ..LabelChoice::default() };
+    let mut naming = Naming::new(identities, choice);
+    naming.update(&mut []);
+    let path = format!("/kubepods/pod{}/{container}", uid(1));
+    let gone = naming.describe_gone(&path, Duration::ZERO);
+    assert!(gone.whole && !gone.waits);
+    let identity = &gone.cgroup.identity;
+    assert_eq!((identity.pod.as_deref(), identity.container.as_deref()), (Some("pod-1"), Some("app")));
+    assert_eq!(identity.started_ns, Some(1_700_000_002_000_000_000));
+    assert!(!identity.start_is_told && identity.health.is_none());
+    assert!(gone.cgroup.labels.contains("container=\"app\"") && gone.cgroup.labels.contains(&path));
+    // Of one that nobody knows the pod is known, and after a while there is no more to wait for.
+    let other = format!("/kubepods/pod{}/{}", uid(1), id(99));
+    assert!(naming.describe_gone(&other, Duration::ZERO).waits);
+    let other = naming.describe_gone(&other, Duration::from_secs(10));
+    assert!(other.whole && !other.waits);
+    assert!(!naming.describe_gone("/system.slice/a.service", Duration::ZERO).whole);
 }
 
 /// Text made of the pieces that the parser looks for, in any order.
