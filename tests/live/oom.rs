@@ -136,11 +136,9 @@ fn kills_of_before_the_start_are_not_counted() {
     kill_in(&pods, &container);
     pods.remove(&container);
     let agent = agent();
-    let scrape = agent.scrape();
-    assert_eq!(scrape.one(FAMILY, &pods.id(&container)), None);
     // On v2 the kernel itself counts them on the pod.
-    let kernel = if pods.is_v2() { 1.0 } else { 0.0 };
-    assert_eq!(scrape.one(FAMILY, &pods.id(&pod(1))), Some(kernel));
+    let scrape = until(&agent, &pods.id(&pod(1)), if pods.is_v2() { 1.0 } else { 0.0 });
+    assert_eq!(scrape.one(FAMILY, &pods.id(&container)), None);
 }
 
 #[test]
