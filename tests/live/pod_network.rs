@@ -35,14 +35,24 @@ fn rows(scrape: &Scrape, ids: &[&str]) -> Vec<bool> {
     ids.iter().map(|id| !scrape.all(FAMILY, id).is_empty()).collect()
 }
 
+#[track_caller]
 fn until(agent: &Agent, ids: &[&str], expected: &[bool]) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let found = rows(&agent.scrape(), ids);
+        let scrape = agent.scrape();
+        let found = rows(&scrape, ids);
+        if Instant::now() >= deadline {
+            println!(
+                "{:?} at {:?}",
+                ids.iter().map(|id| scrape.one("container_last_seen", id)).collect::<Vec<_>>(),
+                std::time::SystemTime::now()
+            );
+        }
         if found == expected {
             return;
         }
-        assert!(Instant::now() < deadline, "{ids:?} have {found:?}, not {expected:?}");
+        let own = agent.get("/metrics/self");
+        assert!(Instant::now() < deadline, "{ids:?} have {found:?}, not {expected:?}: {own}");
     }
 }
 
