@@ -348,6 +348,7 @@ impl ReaderThread {
         };
         let Some(filled) = Arc::get_mut(&mut snapshot) else { return };
         self.sampler.tick(origin, filled);
+        self.sampler.published(&snapshot);
         if let Some(replaced) = self.publisher.publish(snapshot)
             && self.spares.len() < MAX_SPARES
         {

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use crate::agent;
 use crate::agent::naming::Naming;
-use crate::collect::Report;
 use crate::collect::sampler::Sampler;
+use crate::collect::{LogState, Report};
 use crate::config::{self, Config};
 use crate::expose::{families, http};
 use crate::identity::{Identities, SourceState, path};
 use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
-use crate::kernel::{ReadError, Roots, own, parse};
+use crate::kernel::{Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
@@ -139,6 +139,7 @@ fn look(config: &Config, f: &mut Findings) {
     hierarchy(f, sampler.layout(), config.kinds);
     collection(f, config, &sampler, &snapshot, descriptors);
     memory_files(f, &snapshot);
+    oom_kills(f, config, &sampler, &snapshot);
     pressure(f, &roots, &snapshot);
     watches(f, &roots, sampler.report());
     processes(f, config, &roots);
@@ -359,15 +360,60 @@ fn memory_files(f: &mut Findings, snapshot: &Snapshot) {
     } else {
         f.warn("swap accounting", "off", "container_memory_swap is missing", "boot with swapaccount=1");
     }
-    if with(|m| m.oom_kills.is_some()) {
-        f.ok("OOM kills", "counted by the kernel for each cgroup");
+}
+
+/// The kernel's counters and its log each tell a part of the OOM kills.
+fn oom_kills(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &Snapshot) {
+    if !config.kinds.has(Kind::OomEvent) {
+        return f.ok("OOM kills", "not asked for (kind oom_event is off)");
+    }
+    let with = |has: fn(&MemoryStats) -> bool| children(snapshot).any(|c| has(&c.memory));
+    let counted = with(|m| m.oom_kills.is_some());
+    let subtree = with(|m| m.events_oom_kill.is_some());
+    if !with(|m| m.usage.is_some()) {
+        // Said already: there is no cgroup to count for.
+    } else if counted {
+        f.ok("OOM kills", "counted by cgroup");
     } else {
         f.warn(
             "OOM kills",
             "not counted",
             "container_oom_events_total is missing",
-            "use a kernel from 4.13 on",
+            "use a kernel from 4.13 on, or let the agent read /dev/kmsg",
         );
+    }
+    // What is lost without the log depends on what counters tell.
+    let consequence = match (counted, subtree) {
+        (_, true) => {
+            "OOM kills of a container that is gone before the next collection are told by its pod's row, \
+             and by its own only if no other of the pod ended with it"
+        }
+        (true, false) => {
+            "OOM kills of a container that is gone before the next collection are missed, which is most of them"
+        }
+        (false, false) => "OOM kills are not told at all",
+    };
+    match sampler.report().log.state {
+        LogState::Read => f.ok("kernel log", "read from now on, for OOM kills"),
+        LogState::Unused => f.ok("kernel log", "not read: this is no running host's tree"),
+        LogState::Absent => f.warn(
+            "kernel log",
+            "no /dev/kmsg here",
+            consequence,
+            "mount the host's /dev/kmsg into the container, read-only",
+        ),
+        LogState::Denied => f.warn(
+            "kernel log",
+            "/dev/kmsg: permission denied",
+            consequence,
+            "run with CAP_SYSLOG and let the container use the device (or set kernel.dmesg_restrict=0)",
+        ),
+        LogState::Failed => f.warn(
+            "kernel log",
+            "/dev/kmsg is not the kernel's log device, or cannot be read",
+            consequence,
+            "mount the host's /dev/kmsg into the container, read-only",
+        ),
     }
 }
 
@@ -439,15 +485,6 @@ fn processes(f: &mut Findings, config: &Config, roots: &Roots) {
             "mount the host's proc (hostPID: true), without hidepid",
         );
     }
-    // Not used by this version, so its absence costs nothing.
-    let kmsg = match file::open(&roots.in_host(Path::new("/dev/kmsg"))) {
-        Ok(_) => "readable".to_owned(),
-        Err(ReadError::Gone) => {
-            "not there; not needed: the kernel counts OOM kills for each cgroup".to_owned()
-        }
-        Err(error) => format!("{error}; not needed: the kernel counts OOM kills for each cgroup"),
-    };
-    f.ok("kernel log", kmsg);
     if !config.kinds.has(Kind::Process) {
         return f.ok("process descriptors", "not asked for (kind process is off)");
     }

@@ -96,6 +96,41 @@ pub struct Snapshot {
     pub disks: Vec<Option<DiskStats>>,
     /// One row per cgroup, sorted by path; the root `/` is first.
     pub cgroups: Vec<CgroupSample>,
+    /// The last rows of cgroups that vanished within the last minute, oldest
+    /// first: final totals, for outputs that send each step. A path may be here
+    /// and be a cgroup again.
+    pub departed: Arc<Vec<Arc<Departed>>>,
+    /// Cgroups that are gone and had OOM kills, sorted by path: shown for ten
+    /// minutes after, so that a container that died of it is seen to. None of
+    /// them is in `cgroups`.
+    pub oom_gone: Arc<Vec<OomGone>>,
+}
+
+/// A cgroup that vanished.
+#[derive(Debug, Clone, Serialize)]
+pub struct Departed {
+    /// Its row in the last tick that saw it. OOM kills are also those found since.
+    #[serde(flatten)]
+    pub last: CgroupSample,
+    /// Wall clock of the tick that saw it last, milliseconds since the epoch.
+    pub seen_ms: u64,
+    /// Wall clock of the tick that found it gone, milliseconds since the epoch.
+    pub gone_ms: u64,
+    /// The same on the monotonic clock.
+    #[serde(skip)]
+    pub gone: Instant,
+}
+
+/// OOM kills of a cgroup that is gone.
+#[derive(Debug, Clone, Serialize)]
+pub struct OomGone {
+    /// Who it was.
+    #[serde(flatten)]
+    pub cgroup: Arc<Cgroup>,
+    /// As [`MemoryStats::oom_kills`].
+    pub kills: u64,
+    /// Wall clock of the tick that found it gone, milliseconds since the epoch.
+    pub gone_ms: u64,
 }
 
 /// One cgroup's figures in one tick.
@@ -218,6 +253,31 @@ pub struct Identity {
     /// The image it runs. The `image` label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// When its runtime says it was started, nanoseconds since the epoch; its
+    /// creation is another time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_ns: Option<u64>,
+    /// What `container_start_time_seconds` tells: [`Identity::started_ns`] where
+    /// cAdvisor asks the runtime for it, which is Docker and Podman; the creation
+    /// of the cgroup elsewhere, as in the kubelet.
+    #[serde(skip)]
+    pub start_is_told: bool,
+    /// The result of its health check; `None` where it has none, which is
+    /// everywhere but with Docker and Podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What a container's own health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It has just been started.
+    Starting,
+    /// It passed the last check.
+    Healthy,
+    /// It failed as many in a row as it may.
+    Unhealthy,
 }
 
 /// CPU time and throttling.
@@ -296,9 +356,13 @@ pub struct MemoryStats {
     pub events_max: Reading,
     /// v2 `memory.events:oom`.
     pub events_oom: Reading,
-    /// Processes of this cgroup alone killed by the OOM killer:
+    /// v2 `memory.events:oom_kill`: processes of the subtree killed by the OOM killer.
+    pub events_oom_kill: Reading,
+    /// Processes killed by the OOM killer since the cgroup was made. Of this cgroup
+    /// alone; a pod's and a container's are those of all that is or was below it.
+    /// The larger of what counters and the kernel's log tell:
     /// v1 `memory.oom_control:oom_kill` (4.13); v2 `memory.events.local:oom_kill`
-    /// (5.2), before that `memory.events:oom_kill`.
+    /// (5.2), before that `memory.events:oom_kill`; `/dev/kmsg`.
     pub oom_kills: Reading,
 }
 

@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 pub use limiter::Limiter;
 use sources::Sources;
 
-use crate::collect::{CollectorReport, Report};
+use crate::collect::{CollectorReport, LogCounts, LogState, Report};
 use crate::identity::Identities;
 use crate::kernel::own;
 use crate::snapshot::Origin;
@@ -181,10 +181,11 @@ impl Telemetry {
         ticks.missed += missed;
         ticks.last = Some(Instant::now());
         // `clone_from` on the whole would make a new list of collectors each time.
-        let Report { collectors, handles, tree, cgroups, vanished_in_tick, duration } = report;
+        let Report { collectors, handles, tree, log, cgroups, vanished_in_tick, duration } = report;
         ticks.report.collectors.clone_from(collectors);
         ticks.report.handles = *handles;
         ticks.report.tree = *tree;
+        ticks.report.log = *log;
         ticks.report.cgroups = *cgroups;
         ticks.report.vanished_in_tick = *vanished_in_tick;
         ticks.report.duration = *duration;
@@ -391,8 +392,38 @@ impl Collector for Collection {
             "nodegauge_inotify_overflows",
             "Times the kernel dropped events.",
             Some(float(tree.overflows)),
-        )
+        )?;
+        kernel_log(&mut f, &report.log)
     }
+}
+
+/// Nothing where the log is not asked for.
+fn kernel_log(f: &mut Families<'_>, log: &LogCounts) -> Written {
+    if log.state == LogState::Unused {
+        return Ok(());
+    }
+    f.gauge(
+        "nodegauge_kernel_log_readable",
+        "1 if the kernel's log is read for OOM kills, 0 if it cannot be.",
+        Some(f64::from(u8::from(log.state == LogState::Read))),
+    )?;
+    f.counter("nodegauge_kernel_log_records", "Records read of the kernel's log.", Some(float(log.records)))?;
+    f.counter(
+        "nodegauge_kernel_log_overruns",
+        "Times the kernel overwrote records before they were read.",
+        Some(float(log.overruns)),
+    )?;
+    f.counter(
+        "nodegauge_kernel_log_records_lost",
+        "Records overwritten before they were read.",
+        Some(float(log.missed)),
+    )?;
+    f.counter("nodegauge_oom_kills_logged", "OOM kills found in the kernel's log.", Some(float(log.kills)))?;
+    f.counter(
+        "nodegauge_oom_kills_unattributed",
+        "OOM kills in the kernel's log whose cgroup is not told or not known here.",
+        Some(float(log.unplaced)),
+    )
 }
 
 fn collectors(f: &mut Families<'_>, collectors: &[CollectorReport]) -> Written {
@@ -479,6 +510,7 @@ mod tests {
         });
         report.tree.appeared = 9;
         report.handles.files = 40;
+        report.log = LogCounts { state: LogState::Read, records: 12, kills: 3, ..LogCounts::default() };
         telemetry.tick(Origin::Fresh, Duration::ZERO, 0, &report);
         telemetry.tick(Origin::Grid, Duration::from_millis(60), 2, &report);
         telemetry
@@ -501,6 +533,10 @@ mod tests {
         check("nodegauge_tick_duration_seconds_count", 2.0);
         check("nodegauge_cgroups", 7.0);
         check("nodegauge_cgroups_appeared_total", 9.0);
+        check("nodegauge_kernel_log_readable", 1.0);
+        check("nodegauge_kernel_log_records_total", 12.0);
+        check("nodegauge_oom_kills_logged_total", 3.0);
+        check("nodegauge_oom_kills_unattributed_total", 0.0);
         check("nodegauge_handles{kind=\"file\"}", 40.0);
         check("nodegauge_collector_seconds_total{collector=\"cpu\"}", 0.25);
         check("nodegauge_collector_errors_total{collector=\"cpu\",reason=\"malformed\"}", 3.0);
@@ -518,7 +554,7 @@ mod tests {
     #[test]
     fn before_the_first_tick_nothing_is_claimed() {
         let text = Telemetry::new().encode(true);
-        assert!(!text.contains("nodegauge_cgroups "), "{text}");
+        assert!(!text.contains("nodegauge_cgroups ") && !text.contains("nodegauge_kernel_log"), "{text}");
         assert!(!text.contains("nodegauge_last_tick_age_seconds "), "{text}");
     }
 

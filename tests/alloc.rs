@@ -231,7 +231,7 @@ fn a_steady_tick_with_names() {
     // A container outside pods, which nobody knows, is waited for.
     let deadline = Instant::now() + Duration::from_secs(60);
     while snapshot.cgroups.len() < paths.len() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::park_timeout(Duration::from_millis(50));
         sampler.tick(Origin::Grid, &mut snapshot);
     }
     assert_eq!(snapshot.cgroups.len(), paths.len());

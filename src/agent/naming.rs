@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::collect::Described;
 use crate::collect::sampler::Namer;
 use crate::expose::labels::append;
 use crate::identity::Identities;
 use crate::identity::enrich::{
     LabelChoice, LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve,
 };
-use crate::identity::path::{self, PathIdentity};
+use crate::identity::path::{self, Level, PathIdentity, Runtime};
 use crate::kernel::tree::{NetworkRow, Node};
 use crate::snapshot::{Cgroup, Identity, KubeletLabels};
 
@@ -72,6 +73,7 @@ impl Namer for Naming {
                 self.identities.want(&parsed);
             }
             node.waits = row.waits;
+            node.whole = is_whole(row.level);
             let same = self.rows.get(&node.id).is_some_and(|known| known.row.is_same(&row));
             if !same || node.cgroup.labels.is_empty() {
                 let cgroup = named(&node.cgroup, &row, rules);
@@ -84,6 +86,23 @@ impl Namer for Naming {
         self.forget_gone(nodes);
         self.place_network(nodes);
     }
+
+    fn describe_gone(&mut self, path: &str, age: Duration) -> Described {
+        let parsed = path::parse(path);
+        let row = resolve(&parsed, &self.identities.directory(), age);
+        if row.waits {
+            self.identities.want(&parsed);
+        }
+        let cgroup = self.describe(path.to_owned(), None);
+        let cgroup =
+            self.rules.as_ref().map_or(cgroup.clone(), |rules| Arc::new(named(&cgroup, &row, rules)));
+        Described { cgroup, waits: row.waits, whole: is_whole(row.level) }
+    }
+}
+
+/// A pod or a container, with all that is below it.
+fn is_whole(level: Level) -> bool {
+    matches!(level, Level::Pod | Level::Container | Level::EmptySandbox | Level::Nested)
 }
 
 impl Naming {
@@ -141,6 +160,12 @@ fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
             _ => {}
         }
     });
+    if let Some(container) = &row.container {
+        identity.started_ns = container.started_ns;
+        identity.start_is_told = matches!(container.runtime, Some(Runtime::Docker | Runtime::Podman))
+            && container.started_ns.is_some();
+        identity.health = container.health;
+    }
     let kubelet = match rules.style {
         _ if !path::parse(&cgroup.path).shown_by_kubelet(&cgroup.path) => KubeletLabels::NotShown,
         LabelStyle::Kubernetes => KubeletLabels::Base,

@@ -16,7 +16,7 @@ mod network;
 use std::fmt::Write as _;
 
 use super::lines::Lines;
-use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, Machine, Snapshot};
+use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, Machine, OomGone, Snapshot};
 
 pub use cpu::shares_of_weight;
 pub use filesystem::FirstMounts;
@@ -148,6 +148,9 @@ const fn everywhere(source: Source) -> Sources {
 pub enum Emit {
     /// For each cgroup, with its base labels.
     Cgroup(fn(&Row<'_>, &mut Lines<'_>)),
+    /// For each cgroup, and after them for each that is gone and whose OOM kills
+    /// are still shown.
+    CgroupAndGone(fn(&Row<'_>, &mut Lines<'_>), fn(&OomGone, &mut Lines<'_>)),
     /// Once, with the machine's labels.
     Machine(fn(&Machine, &mut Lines<'_>)),
     /// Once, without base labels.

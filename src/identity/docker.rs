@@ -22,6 +22,7 @@ use super::path::Runtime;
 use super::socket::Socket;
 use super::source::{Feed, Session, Source, SourceError, within};
 use super::store::View;
+use crate::snapshot::Health;
 use answers::{Event, Inspected, Listed, Version};
 
 /// Bytes accepted of a list, of one container, of one event.
@@ -190,8 +191,16 @@ impl Known {
                 None => false,
             },
             "destroy" | "remove" => self.containers.remove(id).is_some(),
-            _ => false,
+            _ => event.health().is_some_and(|health| self.checked(id, health)),
         }
+    }
+
+    /// Takes the outcome of a health check, most of which are the same as before.
+    fn checked(&mut self, id: &str, health: Health) -> bool {
+        let info = self.containers.get_mut(id).and_then(|e| e.info.as_mut());
+        let Some(info) = info.filter(|info| info.health != Some(health)) else { return false };
+        *info = Arc::new(ContainerInfo { health: Some(health), ..ContainerInfo::clone(info) });
+        true
     }
 
     /// Inspects what has not been, over a few connections.
@@ -314,7 +323,6 @@ async fn events(
             // An event we cannot read is made up for by the next refresh.
             if let Ok(event) = serde_json::from_slice::<Event>(object)
                 && !event.action.starts_with("exec_")
-                && !event.action.starts_with("health_status")
             {
                 found.push(event);
             }

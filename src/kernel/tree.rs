@@ -22,9 +22,9 @@ use nix::sys::stat::{Mode, fstatat};
 
 use watch::{Event, Watcher};
 
-use super::ReadError;
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
+use super::{ReadError, lossless_text};
 use crate::snapshot::{Cgroup, Spec};
 
 /// How often everything is listed again.
@@ -56,6 +56,8 @@ pub struct Node {
     pub unfinished: bool,
     /// Its row waits for a name.
     pub waits: bool,
+    /// It is a pod or a container: what is below is a part of it.
+    pub whole: bool,
     /// Where its processes' network counters go.
     pub network: NetworkRow,
     /// A file in its directory was written: limits may have changed.
@@ -109,8 +111,8 @@ pub struct TreeCounts {
 pub struct Tree {
     /// Sorted by path; the root is first.
     pub nodes: Vec<Node>,
-    /// Ids of cgroups that vanished in the last update.
-    pub removed: Vec<u64>,
+    /// Cgroups that vanished in the last update, by id.
+    pub removed: Vec<(u64, Arc<Cgroup>)>,
     /// Self-observation.
     pub counts: TreeCounts,
     max_cgroups: usize,
@@ -230,7 +232,7 @@ impl Tree {
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
-                removed.push(node.id);
+                removed.push((node.id, Arc::clone(&node.cgroup)));
             }
             !gone
         });
@@ -254,6 +256,7 @@ impl Tree {
                 slow: true,
                 unfinished: false,
                 waits: false,
+                whole: false,
                 network: NetworkRow::default(),
                 spec_changed: true,
                 spec: Spec::default(),
@@ -563,20 +566,11 @@ fn created(layout: &Layout, files: &CgroupFiles, boot: Option<u64>) -> Option<u6
     Some(earliest?.max(boot.unwrap_or(0)))
 }
 
-/// A relative path as the `id` label shows it; bytes that are not UTF-8 become
-/// `\xHH`, so that different names stay different.
+/// A relative path as the `id` label shows it.
 pub fn path_text(relative: &CStr) -> String {
     let bytes = relative.to_bytes();
     if bytes == b"." {
         return "/".to_owned();
     }
-    let mut out = String::with_capacity(bytes.len() + 1);
-    out.push('/');
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out
+    format!("/{}", lossless_text(bytes))
 }

@@ -86,6 +86,8 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
         filesystems: Arc::new(filesystems),
         disks,
         cgroups,
+        departed: Arc::default(),
+        oom_gone: Arc::default(),
     }
 }
 
@@ -135,6 +137,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         events_high: on(v2),
         events_max: on(v2),
         events_oom: on(v2),
+        events_oom_kill: on(v2),
         oom_kills: on(true),
     };
     sample.io = vec![IoDevice {

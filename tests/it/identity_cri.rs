@@ -107,6 +107,39 @@ async fn crios_answers() {
     assert_eq!(status.state, SourceState::Up);
 }
 
+/// CRI-O need not make a cgroup for a sandbox that has no process. The pod's
+/// network is on its own row then, told by any of its containers, not by their
+/// monitors; a pod on the host's network has none.
+#[tokio::test]
+async fn crios_pods_without_a_sandbox_cgroup() {
+    let host = Host::new();
+    let runtime = Runtime::new("cri-o", "1.31.2");
+    let (_, container) = runtime.pod(1, false);
+    let (host_sandbox, host_container) = runtime.pod(2, true);
+    let _serving = runtime.serve(&host.at("run/crio/crio.sock"));
+    let identities = Identities::start(&host.options());
+    assert!(identities.settled(Duration::from_secs(5)).await);
+    let slice = |number| format!("/kubepods.slice/kubepods-pod{}.slice", uid(number).replace('-', "_"));
+    let paths = [
+        slice(1),
+        format!("{}/crio-{container}.scope", slice(1)),
+        format!("{}/crio-{container}.scope/container", slice(1)),
+        format!("{}/crio-conmon-{container}.scope", slice(1)),
+        slice(2),
+        format!("{}/crio-{host_container}.scope", slice(2)),
+        format!("{}/crio-{host_sandbox}", slice(2)),
+        format!("{}/crio-conmon-{host_container}.scope", slice(2)),
+    ];
+    let directory = until(&identities, "complete", |d| {
+        complete(d, &container) && complete(d, &host_container) && complete(d, &host_sandbox)
+    })
+    .await;
+    let rows: Vec<_> = paths.iter().map(|p| resolve(&parse(p), &directory, Duration::ZERO)).collect();
+    let roles = network_roles(&paths.iter().map(|p| parse(p)).zip(&rows).collect::<Vec<_>>());
+    use NetworkRole::{Nobody, OfPod};
+    assert_eq!(roles, [Nobody, OfPod(0), OfPod(0), Nobody, Nobody, Nobody, Nobody, Nobody]);
+}
+
 #[tokio::test]
 async fn events_tell_at_once() {
     let host = Host::new();

@@ -20,6 +20,7 @@ mod identity_kubelet;
 mod identity_live;
 mod identity_path;
 mod kubelet_view;
+mod oom;
 mod parsers;
 mod standin;
 mod step;
