@@ -23,6 +23,7 @@ mod pressure;
 mod process;
 pub mod sampler;
 mod spec;
+mod usage;
 
 use std::time::Duration;
 

@@ -1,0 +1,4 @@
+//! stub
+mod pace;
+mod place;
+mod walk;
