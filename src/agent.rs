@@ -82,7 +82,11 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler = sampler(config, left, Box::new(Naming::new(identities, config.labels.clone())))?;
+    let sampler = sampler(
+        config,
+        left,
+        Box::new(Naming::new(identities, config.labels.clone(), &config.kubelet_root)),
+    )?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
@@ -192,6 +196,7 @@ pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Resu
         handle_memory: config.handle_memory,
         descriptors,
         max_cgroups: config.max_cgroups,
+        disk_usage: config.disk_usage,
     };
     Ok(Sampler::new(Roots::new(&config.host_root), options, namer)?)
 }

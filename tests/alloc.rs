@@ -13,6 +13,7 @@ mod data;
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
@@ -20,7 +21,9 @@ use nodegauge::collect::sampler::{self, Sampler};
 use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
-use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
+use nodegauge::snapshot::{
+    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage,
+};
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
     let mut bytes = 0;
@@ -105,10 +108,12 @@ fn a_steady_tick() {
         handle_memory: 1 << 20,
         descriptors: 256,
         max_cgroups: 10_000,
+        disk_usage: 100_000,
         on_request: Kinds::NONE,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
+        let storage = Storage { logs: Some(LogDirectory::Files("/etc".into())), ..Storage::default() };
+        Arc::new(Cgroup { labels: path.clone(), path, created, storage, ..Cgroup::default() })
     });
     let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
@@ -117,6 +122,12 @@ fn a_steady_tick() {
     let mut snapshot = sampler.blank();
     (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
     assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while snapshot.cgroups[0].disk.is_none() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(10));
+        sampler.tick(Origin::Grid, &mut snapshot);
+    }
+    assert!(snapshot.cgroups[0].disk.is_some(), "no disk usage");
     let mut quiet = 0;
     for _ in 0..20 {
         let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));

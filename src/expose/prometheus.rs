@@ -111,7 +111,8 @@ impl Renderer {
                     for sample in &snapshot.cgroups {
                         let Some(base) = base_labels(&sample.cgroup, view) else { continue };
                         lines.base(base);
-                        emit(&Row { sample, snapshot, kinds, mounts: &self.mounts }, &mut lines);
+                        let of_kubelet = view == View::Kubelet;
+                        emit(&Row { sample, snapshot, kinds, mounts: &self.mounts, of_kubelet }, &mut lines);
                     }
                 }
                 Emit::Machine(emit) => {

@@ -211,6 +211,8 @@ pub struct ContainerInfo {
     pub created_ns: Option<u64>,
     /// Nanoseconds since the epoch.
     pub started_ns: Option<u64>,
+    /// The host's file its output goes to, where there is one.
+    pub log_path: Option<Arc<str>>,
     /// Whether the source still owes something that goes into labels.
     pub partial: bool,
 }
@@ -233,6 +235,7 @@ impl ContainerInfo {
             pid: None,
             created_ns: None,
             started_ns: None,
+            log_path: None,
             partial: false,
         }
     }

@@ -139,6 +139,11 @@ impl Walk {
         Ok(walk)
     }
 
+    /// What is walked.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// What was found so far.
     pub(super) fn totals(&self) -> Totals {
         let Totals { bytes, inodes, skipped } = self.totals;
@@ -539,7 +544,7 @@ mod tests {
             fs::create_dir_all(root.path().join(format!("{number}/below"))).unwrap();
         }
         let mut walk = walk(root.path(), Scope::Tree);
-        (0..4).for_each(|_| drop(walk.step()));
+        (0..4).for_each(|_| assert_eq!(walk.step(), Ok(Step::More)));
         for number in 0..50 {
             fs::remove_dir_all(root.path().join(format!("{number}"))).unwrap();
         }
@@ -556,7 +561,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("closed/below")).unwrap();
         let closed = root.path().join("closed");
-        fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         let found = totals(root.path());
         // Root reads it all the same.
         let expected = if fs::read_dir(&closed).is_ok() { (3, 0) } else { (2, 1) };
