@@ -213,6 +213,7 @@ fn a_look_finds_a_new_cgroup_and_the_next_tick_reads_all_of_it() {
         handle_memory: 16 << 20,
         descriptors: 1024,
         max_cgroups: 1000,
+        disk_usage: 0,
     };
     let mut sampler = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
     let first = tick(&mut sampler);
