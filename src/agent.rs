@@ -82,8 +82,8 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler =
-        sampler(config, left, Box::new(Naming::new(Arc::clone(&identities), config.labels.clone())))?;
+    let naming = Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root);
+    let sampler = sampler(config, left, Box::new(naming))?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
@@ -194,6 +194,7 @@ pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Resu
         handle_memory: config.handle_memory,
         descriptors,
         max_cgroups: config.max_cgroups,
+        disk_usage: config.disk_usage,
     };
     Ok(Sampler::new(Roots::new(&config.host_root), options, namer)?)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::agent;
 use crate::agent::naming::Naming;
 use crate::collect::sampler::Sampler;
+use crate::collect::usage::{self, Probe};
 use crate::collect::{LogState, Report};
 use crate::config::{self, Config};
 use crate::expose::{families, http};
@@ -18,7 +19,7 @@ use crate::identity::{Identities, SourceState, path};
 use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
-use crate::kernel::{Roots, own, parse};
+use crate::kernel::{ReadError, Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
@@ -124,7 +125,7 @@ fn look(config: &Config, f: &mut Findings) {
         Err(error) => return f.fail("names", format_args!("{error:#}"), "nothing can be asked", "see above"),
     };
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone()));
+    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root));
     let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients), namer) {
         Ok(sampler) => sampler,
         Err(error) => {
@@ -144,6 +145,7 @@ fn look(config: &Config, f: &mut Findings) {
     watches(f, &roots, sampler.report());
     processes(f, config, &roots);
     filesystems(f, &snapshot);
+    disk_usage(f, config, &usage::probe(&roots, sampler.layout(), &snapshot.cgroups));
     names(f, &identities, &snapshot);
     listener(f, config);
 }
@@ -161,6 +163,10 @@ fn names(f: &mut Findings, identities: &Identities, snapshot: &Snapshot) {
                 let latency = source.latency.map_or_else(String::new, |l| format!(", answers in {l:.1?}"));
                 let told = format!("{} containers, {} pods", source.containers, source.pods);
                 f.ok(&subject, format_args!("{version} at {place}{latency}: {told}"));
+                for images in source.images.iter().filter(|i| !i.layers) {
+                    let used = images.used_bytes.map_or_else(String::new, |b| format!(", {b} bytes"));
+                    f.ok(&format!("images of {}", source.name), format_args!("{}{used}", images.path));
+                }
             }
             SourceState::Absent => f.ok(&subject, format_args!("not here ({place})")),
             SourceState::Starting => f.warn(
@@ -529,6 +535,33 @@ fn filesystems(f: &mut Findings, snapshot: &Snapshot) {
         ),
         "container_fs_limit_bytes, container_fs_usage_bytes and inode counts are missing for them",
         "make them visible below --host-root, or see why they do not answer",
+    );
+}
+
+/// What containers and pods keep on disks.
+fn disk_usage(f: &mut Findings, config: &Config, probe: &Probe) {
+    if config.disk_usage == 0 || !config.kinds.has(Kind::Disk) {
+        return f.ok("disk usage", "not asked for (--disk-usage-budget 0, or kind disk is off)");
+    }
+    let told = format!("layers of {} of {} containers can be measured", probe.opened, probe.with_layer);
+    let missing = |error: ReadError| probe.failed.iter().find(|(_, e)| *e == error);
+    let first = missing(ReadError::Denied).or_else(|| missing(ReadError::Gone));
+    let Some((path, error)) = first.or_else(|| probe.failed.first()) else {
+        return f.ok("disk usage", told);
+    };
+    let cure = match error {
+        ReadError::Denied => "run as root or with CAP_DAC_READ_SEARCH",
+        _ => {
+            "mount the runtime's, the kubelet's and the log directories below --host-root, or name --kubelet-root"
+        }
+    };
+    let failed = probe.failed.len();
+    let consequence = "container_fs_usage_bytes and nodegauge_disk_usage_* are missing for them";
+    f.warn(
+        "disk usage",
+        format_args!("{told}; of {failed} directories the first: {}: {error}", path.display()),
+        consequence,
+        cure,
     );
 }
 

@@ -178,6 +178,17 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub handle_memory: Option<String>,
 
+    /// Share of one core that measuring what containers keep on disks may take on average, percent;
+    /// 0 measures nothing [default: 1]
+    #[arg(long, global = true, value_name = "PERCENT")]
+    #[serde(deserialize_with = "text")]
+    pub disk_usage_budget: Option<String>,
+
+    /// The kubelet's directory on the host, where volumes of pods are [default: /var/lib/kubelet]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet_root: Option<String>,
+
     /// Most cgroups to follow [default: 20000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(deserialize_with = "text")]

@@ -22,7 +22,7 @@ use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
 use crate::snapshot::{Kind, Kinds};
 
-use values::{bytes, count, duration, host_name, log_format, log_level, node_name, on_off};
+use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
 
 pub use names::{KubeletChoice, KubeletSettings};
 
@@ -78,6 +78,10 @@ pub struct Config {
     pub handle_memory: u64,
     /// Most cgroups to follow.
     pub max_cgroups: usize,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
+    /// The kubelet's directory on the host.
+    pub kubelet_root: PathBuf,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -153,6 +157,10 @@ impl Config {
             labels: layers.labels()?,
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
+            disk_usage: layers.parse("disk-usage-budget", |s| &s.disk_usage_budget, share)?.unwrap_or(10_000),
+            kubelet_root: layers
+                .parse("kubelet-root", |s| &s.kubelet_root, absolute)?
+                .unwrap_or_else(|| PathBuf::from("/var/lib/kubelet")),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })

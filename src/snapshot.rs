@@ -7,6 +7,7 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,6 +161,10 @@ pub struct CgroupSample {
     pub load: LoadStats,
     /// Limits, weights and requests.
     pub spec: Spec,
+    /// `disk` kind: what it keeps on disks, as last measured off the tick; shared
+    /// between ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Arc<DiskUsage>>,
 }
 
 impl CgroupSample {
@@ -177,6 +182,7 @@ impl CgroupSample {
             hugetlb: Vec::new(),
             load: LoadStats::default(),
             spec: Spec::default(),
+            disk: None,
         }
     }
 
@@ -197,6 +203,7 @@ impl CgroupSample {
         self.hugetlb.clear();
         self.load = LoadStats::default();
         self.spec = Spec::default();
+        self.disk = None;
     }
 }
 
@@ -220,6 +227,37 @@ pub struct Cgroup {
     /// Whether a kubelet would show it, and with which labels.
     #[serde(skip)]
     pub kubelet: KubeletLabels,
+    /// Where on the host's disks it keeps data.
+    #[serde(skip)]
+    pub storage: Storage,
+}
+
+/// Where a container or a pod keeps data, as far as its identity tells. All
+/// paths are the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// It is a container, with a root filesystem that its processes' mount table shows.
+    pub layer: bool,
+    /// The directory of its logs.
+    pub logs: Option<LogDirectory>,
+    /// The kubelet's directory of the pod's volumes: `<root>/pods/<uid>/volumes`.
+    pub volumes: Option<PathBuf>,
+}
+
+impl Storage {
+    /// Whether there is nothing to measure.
+    pub fn is_empty(&self) -> bool {
+        *self == Storage::default()
+    }
+}
+
+/// Where logs lie, and what of it is theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogDirectory {
+    /// The regular files in it: the kubelet's way.
+    Files(PathBuf),
+    /// All of it: a directory that the runtime keeps for the container.
+    Tree(PathBuf),
 }
 
 /// What a kubelet makes of a cgroup in its `/metrics/cadvisor`.
@@ -643,7 +681,7 @@ pub struct Filesystem {
 }
 
 /// Space of a filesystem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FilesystemSpace {
     /// f_frsize * f_blocks.
     pub capacity_bytes: u64,
@@ -657,6 +695,56 @@ pub struct FilesystemSpace {
     /// f_ffree; absent likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inodes_free: Option<u64>,
+}
+
+/// What a container or a pod keeps on disks. Each part has its own time, because
+/// trees are walked within a budget and large ones take long.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DiskUsage {
+    /// The writable layer: overlayfs's `upperdir`, or the container's copy or
+    /// device where the snapshotter makes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<DiskPart>,
+    /// Logs: of a container its log files, of a pod the files beside its
+    /// containers' directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<DiskPart>,
+    /// A pod's volumes that lie on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUsage>,
+}
+
+/// One directory tree or filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskPart {
+    /// 512 * st_blocks of each inode, hard links once; of a whole filesystem or a
+    /// project quota f_frsize * (f_blocks - f_bfree). Bytes.
+    pub used_bytes: u64,
+    /// Inodes, the directory itself among them; absent where the filesystem has
+    /// no fixed number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// Directories whose content is missing in it: not readable, or too deep.
+    pub skipped_directories: u64,
+    /// When it was complete, milliseconds since the epoch.
+    pub measured_ms: u64,
+    /// The `device` label of the filesystem it is on.
+    pub device: Arc<str>,
+    /// Space of that filesystem at that time.
+    pub space: FilesystemSpace,
+}
+
+/// A volume on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeUsage {
+    /// Its name in the pod.
+    pub name: String,
+    /// The kubelet's word for its type: `empty-dir`, `configmap`, `secret`, `projected`, `downward-api`.
+    pub plugin: &'static str,
+    /// Whether it is a filesystem of its own, for example of memory.
+    pub mounted: bool,
+    /// What it takes up.
+    pub usage: DiskPart,
 }
 
 /// One line of `/proc/diskstats`.

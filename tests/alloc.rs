@@ -26,7 +26,9 @@ use nodegauge::identity::enrich::LabelChoice;
 use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
-use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
+use nodegauge::snapshot::{
+    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage,
+};
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
     let mut bytes = 0;
@@ -111,10 +113,12 @@ fn a_steady_tick() {
         handle_memory: 1 << 20,
         descriptors: 256,
         max_cgroups: 10_000,
+        disk_usage: 100_000,
         on_request: Kinds::NONE,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
+        let storage = Storage { logs: Some(LogDirectory::Files("/etc".into())), ..Storage::default() };
+        Arc::new(Cgroup { labels: path.clone(), path, created, storage, ..Cgroup::default() })
     });
     let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
@@ -123,6 +127,12 @@ fn a_steady_tick() {
     let mut snapshot = sampler.blank();
     (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
     assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while snapshot.cgroups[0].disk.is_none() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(10));
+        sampler.tick(Origin::Grid, &mut snapshot);
+    }
+    assert!(snapshot.cgroups[0].disk.is_some(), "no disk usage");
     let mut quiet = 0;
     for _ in 0..20 {
         let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
@@ -196,6 +206,7 @@ fn a_steady_tick_with_names() {
         descriptors: 512,
         max_cgroups: 10_000,
         on_request: Kinds::NONE,
+        disk_usage: 0,
     };
     // Every container of the capture gets the link its kubelet would have made.
     let paths: Vec<String> = {
@@ -224,7 +235,7 @@ fn a_steady_tick_with_names() {
         assert!(identities.settled(Duration::from_secs(20)).await);
         identities
     });
-    let naming = Naming::new(Arc::clone(&identities), LabelChoice::default());
+    let naming = Naming::new(Arc::clone(&identities), LabelChoice::default(), "/var/lib/kubelet".as_ref());
     let mut sampler = Sampler::new(Roots::new(tree.path()), options(), Box::new(naming)).unwrap();
     let mut snapshot = sampler.blank();
     (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));

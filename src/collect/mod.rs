@@ -24,6 +24,7 @@ mod pressure;
 mod process;
 pub mod sampler;
 mod spec;
+pub mod usage;
 
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct Setup<'a> {
     pub reader: &'a mut Reader,
     /// Kinds that are on.
     pub kinds: Kinds,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
 }
 
 /// A row of the table of collectors.
@@ -118,6 +121,7 @@ pub const COLLECTORS: &[Entry] = &[
     Entry { name: "cpuLoad", kinds: &[Kind::CpuLoad], make: load::make },
     Entry { name: "spec", kinds: &[], make: spec::make },
     Entry { name: "disk", kinds: &[Kind::Disk, Kind::DiskIo], make: filesystem::make },
+    Entry { name: "diskUsage", kinds: &[Kind::Disk], make: usage::make },
 ];
 
 /// What a collector may use during a tick.

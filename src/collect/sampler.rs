@@ -35,6 +35,8 @@ pub struct Options {
     pub descriptors: u64,
     /// Cgroups followed at most.
     pub max_cgroups: usize,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
 }
 
 /// Says who a cgroup is: the seam where identity comes in. It is asked on the
@@ -104,7 +106,8 @@ impl Sampler {
         for entry in COLLECTORS {
             let kinds = options.kinds.or(options.on_request);
             let on = reads(entry.kinds, kinds);
-            let mut setup = Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds };
+            let disk_usage = options.disk_usage;
+            let mut setup = Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds, disk_usage };
             if let Some(collector) = on.then(|| (entry.make)(&mut setup)).flatten() {
                 collectors.push((entry.kinds, collector));
                 report.collectors.push(CollectorReport { name: entry.name, ..CollectorReport::default() });

@@ -44,7 +44,8 @@ pub fn of_the_kubelet(family: &Family) -> bool {
 }
 
 /// Families that cAdvisor does not have.
-const OURS: &[&str] = &[];
+const OURS: &[&str] =
+    &["nodegauge_disk_usage_bytes", "nodegauge_disk_usage_inodes", "nodegauge_disk_usage_age_seconds"];
 
 /// One family of samples.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +171,8 @@ pub struct Row<'a> {
     pub kinds: Kinds,
     /// Which mounts have a `device` label of their own.
     pub mounts: &'a FirstMounts,
+    /// Whether the rows are those of a kubelet.
+    pub of_kubelet: bool,
 }
 
 impl Row<'_> {

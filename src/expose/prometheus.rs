@@ -112,10 +112,11 @@ impl Renderer {
                 _ => (None, None),
             };
             if let Some(each) = each {
+                let of_kubelet = view == View::Kubelet;
                 for sample in &snapshot.cgroups {
                     let Some(base) = base_labels(&sample.cgroup, view) else { continue };
                     lines.base(base);
-                    each(&Row { sample, snapshot, kinds, mounts: &self.mounts }, &mut lines);
+                    each(&Row { sample, snapshot, kinds, mounts: &self.mounts, of_kubelet }, &mut lines);
                 }
             }
             if let Some(gone) = gone {

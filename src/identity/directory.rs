@@ -95,6 +95,7 @@ pub(super) fn merge_containers(
         fill(&mut m.created_ns, &o.created_ns);
         fill(&mut m.started_ns, &o.started_ns);
         fill(&mut m.health, &o.health);
+        fill(&mut m.log_path, &o.log_path);
         m.is_sandbox |= o.is_sandbox;
         if m.labels.is_empty() {
             m.labels = o.labels.clone();

@@ -20,10 +20,10 @@ use super::json::{Cutter, Wanted};
 use super::model::{ContainerInfo, ContainerState};
 use super::path::Runtime;
 use super::socket::Socket;
-use super::source::{Feed, Session, Source, SourceError, within};
+use super::source::{Feed, ImageFilesystem, Session, Source, SourceError, within};
 use super::store::View;
 use crate::snapshot::Health;
-use answers::{Event, Inspected, Listed, Version};
+use answers::{Event, Info, Inspected, Listed, Version};
 
 /// Bytes accepted of a list, of one container, of one event.
 const MAX_LIST: usize = 16 << 20;
@@ -69,11 +69,15 @@ impl Docker {
         // Subscribed before the first list, so that nothing falls in between.
         let mut events = subscribe(engine.clone());
         feed.events(true);
+        let mut told_images = false;
         loop {
             if engine.socket.is_replaced() {
                 return Err(SourceError::failed("follow", "the socket was replaced"));
             }
             refresh(&engine, &mut connection, &mut known, feed).await?;
+            if !std::mem::replace(&mut told_images, true) {
+                images(&engine, feed).await;
+            }
             loop {
                 tokio::select! {
                     news = events.receiver.recv() => {
@@ -116,6 +120,23 @@ impl Engine {
         let answer = connection.get(what, "docker", &path, None).await?;
         let body = http::read(what, answer.into_body(), limit).await?;
         serde_json::from_slice(&body).map_err(|e| SourceError::failed(what, e))
+    }
+}
+
+/// Asks where images are, which does not change while the daemon runs. What they
+/// take up it would have to walk. On a connection of its own, since a daemon that
+/// cannot tell has names all the same.
+async fn images(engine: &Engine, feed: &mut Feed) {
+    let told = within("info", feed.timing.call, async {
+        let mut connection = engine.connect().await?;
+        engine.get::<Info>(&mut connection, "info", "/info", MAX_INSPECT).await
+    });
+    let path = match told.await {
+        Ok(info) => info.docker_root_dir,
+        Err(error) => return tracing::debug!(%error, "the daemon does not tell where its images are"),
+    };
+    if !path.is_empty() {
+        feed.images(vec![ImageFilesystem { path, ..ImageFilesystem::default() }]);
     }
 }
 

@@ -214,6 +214,8 @@ pub struct ContainerInfo {
     pub started_ns: Option<u64>,
     /// The result of its health check; only Docker and Podman have such.
     pub health: Option<Health>,
+    /// The host's file its output goes to, where there is one.
+    pub log_path: Option<Arc<str>>,
     /// Whether the source still owes something that goes into labels.
     pub partial: bool,
 }
@@ -237,6 +239,7 @@ impl ContainerInfo {
             created_ns: None,
             started_ns: None,
             health: None,
+            log_path: None,
             partial: false,
         }
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Cgroup, CgroupSample, CpuStats, Dimm, DiskStats, Filesystem, FilesystemSpace, Filesystems, Hierarchy,
-    HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind, Kinds, Limit, LoadStats,
-    Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading, Snapshot, Spec, Traffic,
-    reading,
+    Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem, FilesystemSpace,
+    Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind,
+    Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading,
+    Snapshot, Spec, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -201,7 +201,39 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         memory_min: v2.then_some(Limit::Value(0)),
         threads_max: Some(Limit::Max),
     };
+    if !root {
+        let mut part = |device: &str| disk_part(device, n);
+        let volume = VolumeUsage {
+            name: "cache".into(),
+            plugin: "empty-dir",
+            mounted: false,
+            usage: part("/dev/vda"),
+        };
+        sample.disk = Some(Arc::new(DiskUsage {
+            layer: Some(part("/dev/vda")),
+            logs: Some(part("/dev/vdb1")),
+            volumes: vec![volume],
+        }));
+    }
     sample
+}
+
+/// A tree on a filesystem.
+pub(crate) fn disk_part(device: &str, n: &mut Numbers) -> DiskPart {
+    DiskPart {
+        used_bytes: n.number(),
+        inodes: Some(n.number()),
+        skipped_directories: 0,
+        measured_ms: 1_699_999_960_000,
+        device: device.into(),
+        space: FilesystemSpace {
+            capacity_bytes: n.number(),
+            available_bytes: n.number(),
+            usage_bytes: n.number(),
+            inodes: Some(n.number()),
+            inodes_free: Some(n.number()),
+        },
+    }
 }
 
 fn operations(n: &mut Numbers, v1: bool) -> IoOperations {

@@ -36,11 +36,12 @@ run() { docker run -d --net=none "$@"; }
 busy=$(run --name "nodegauge-busy-$$" --label com.docker.compose.service=web --cpu-quota 20000 nodegauge-test:1 sh -c 'while :; do :; done')
 memory=$(run --memory 128m nodegauge-test:1 sh -c '(head -c 20000000 /dev/zero; sleep 1000) | tail -c 20000000')
 idle=$(run nodegauge-test:1 sleep 1000)
-containers=("$busy" "$memory" "$idle")
+disk=$(run nodegauge-test:1 sh -c 'head -c 9000000 /dev/zero >/data/big; head -c 3000 /dev/zero >/data/small; sleep 1000')
+containers=("$busy" "$memory" "$idle" "$disk")
 sleep 4
 
 free_port port
-background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --timestamps on --metrics cpu,memory,diskIO,network,process
+background "$work/agent.log" "$agent" agent --listen "127.0.0.1:$port" --interval 1s --max-age 100ms --timestamps on --metrics cpu,memory,diskIO,network,process,disk --disk-usage-budget 20
 wait_for 10 curl -fs "http://127.0.0.1:$port/readyz"
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
@@ -98,8 +99,25 @@ check "it is throttled" [ "$(value container_cpu_cfs_throttled_periods_total "$b
 check "20 MB of it are anonymous" [ "$(value container_memory_rss "$memory")" -gt 20000000 ]
 check "the memory limit is exported" [ "$(value container_spec_memory_limit_bytes "$memory")" = 134217728 ]
 
+# Disk usage comes when it was measured, off the tick. The layer's directory is
+# named by the driver, or with containerd's store by the mount alone.
+layer_bytes() {
+  curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
+  awk -v id="$1" 'index($0, "nodegauge_disk_usage_bytes{") == 1 && /part="layer"/ && match($0, "id=\"[^\"]*" id "[^\"]*\"") { print $(NF - 1); n++ } END { exit n != 1 }' "$work/metrics"
+}
+wait_for 60 layer_bytes "$disk"
+ours=$(layer_bytes "$disk")
+pid=$(docker inspect -f '{{.State.Pid}}' "$disk")
+upper=$(sed -n 's|^[^ ]* [^ ]* [^ ]* [^ ]* / .*,upperdir=\([^,]*\),workdir=.*|\1|p' "/proc/$pid/mountinfo")
+check "layer $ours is what du finds in $upper" [ "$ours" = "$(du -sx --block-size=1 "$upper" | cut -f 1)" ]
+size=$(docker inspect -s -f '{{.SizeRw}}' "$disk")
+check "layer $ours is docker's $size within 2 %" near "$ours" "$size" 2
+all=$(value container_fs_usage_bytes "$disk")
+check "container_fs_usage_bytes $all has the layer and the runtime's directory" [ "$all" -gt "$ours" ]
+check "the age of it is told" grep -q "^nodegauge_disk_usage_age_seconds{.*$disk.*part=\"logs\"" "$work/metrics"
+
 docker rm -f "$idle" >/dev/null
-containers=("$busy" "$memory")
+containers=("$busy" "$memory" "$disk")
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
 check "a removed container's rows go" [ "$(grep -c "$idle" "$work/metrics")" = 0 ]

@@ -18,6 +18,7 @@ pub(crate) fn sampler(root: &Path) -> Sampler {
         handle_memory: 16 << 20,
         descriptors: 1024,
         max_cgroups: 1000,
+        disk_usage: 0,
     };
     let describe = Box::new(|path: String, created| {
         Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
@@ -186,6 +187,7 @@ fn the_limit_of_cgroups_is_kept_and_counted() {
         handle_memory: 0,
         descriptors: 256,
         max_cgroups: 3,
+        disk_usage: 0,
     };
     let describe = Box::new(|path: String, created| {
         Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
@@ -211,6 +213,7 @@ fn a_look_finds_a_new_cgroup_and_the_next_tick_reads_all_of_it() {
         handle_memory: 16 << 20,
         descriptors: 1024,
         max_cgroups: 1000,
+        disk_usage: 0,
     };
     let mut sampler = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
     let first = tick(&mut sampler);

@@ -36,6 +36,8 @@ async fn containerds_answers() {
     assert_eq!((app.restart_count, app.state), (Some(2), Some(ContainerState::Running)));
     assert_eq!((app.pid, app.started_ns), (Some(2001), Some(1_700_000_002_000_000_000)));
     assert_eq!(app.labels.get("io.cri-containerd.kind"), Some("container"));
+    let logs = format!("/var/log/pods/shop_pod-1_{}/app/2.log", uid(1));
+    assert_eq!(app.log_path.as_deref(), Some(logs.as_str()));
     let pause = directory.container(&sandbox).unwrap();
     assert!(pause.is_sandbox && !pause.partial);
     assert_eq!((pause.container.as_deref(), pause.name.as_deref()), (None, Some(sandbox.as_str())));
@@ -53,6 +55,12 @@ async fn containerds_answers() {
     let status = until_status(&identities, "containerd", "up", |s| s.state == SourceState::Up).await;
     assert_eq!((status.events, status.version.as_deref()), (Some(false), Some("containerd 1.7.27")));
     assert_eq!(runtime.calls("GetContainerEvents"), 0);
+
+    let status = until_status(&identities, "containerd", "images", |s| s.images.len() == 2).await;
+    let images = &status.images[0];
+    assert!(images.path.ends_with("snapshotter.v1.overlayfs") && !images.layers && status.images[1].layers);
+    assert_eq!((images.used_bytes, images.inodes_used), (Some(123_456), None));
+    assert_eq!((images.measured_ns, runtime.calls("ImageFsInfo")), (Some(1_700_000_003_000_000_000), 1));
 }
 
 #[tokio::test]

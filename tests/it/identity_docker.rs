@@ -57,6 +57,8 @@ async fn lists_inspects_and_follows_events() {
     let status = identities.status().into_iter().find(|s| s.name == "docker").unwrap();
     assert_eq!((status.version.as_deref(), status.events), (Some("20.10.24 (API 1.41)"), Some(true)));
     assert_eq!((status.answers, status.failures), (1, 0));
+    let status = until_status(&identities, "docker", "images", |s| !s.images.is_empty()).await;
+    assert_eq!((status.images[0].path.as_str(), status.images[0].used_bytes), ("/var/lib/docker", None));
 }
 
 #[tokio::test]

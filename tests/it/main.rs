@@ -10,6 +10,7 @@ mod batch;
 mod cli;
 #[path = "../data/mod.rs"]
 mod data;
+mod disk_usage;
 mod expose;
 mod faults;
 mod golden;

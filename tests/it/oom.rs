@@ -98,7 +98,7 @@ async fn who_is_gone_has_a_name() {
     let identities = Arc::new(Identities::start(&host.options()));
     until(&identities, "named", |d| d.container(&container).is_some_and(|c| !c.partial)).await;
     let choice = LabelChoice { style: Some(LabelStyle::Kubernetes), ..LabelChoice::default() };
-    let mut naming = Naming::new(identities, choice);
+    let mut naming = Naming::new(identities, choice, "/var/lib/kubelet".as_ref());
     naming.update(&mut []);
     let path = format!("/kubepods/pod{}/{container}", uid(1));
     let gone = naming.describe_gone(&path, Duration::ZERO);

@@ -18,6 +18,14 @@ pub(super) struct Version {
     pub(super) api_version: String,
 }
 
+/// `GET /info`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Info {
+    #[serde(default)]
+    pub(super) docker_root_dir: String,
+}
+
 /// An element of `GET /containers/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -55,6 +63,8 @@ pub(super) struct Inspected {
     host_config: HostConfig,
     #[serde(default)]
     restart_count: u32,
+    #[serde(default)]
+    log_path: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +177,7 @@ impl Inspected {
             started_ns: time_ns(&self.state.started_at),
             health: self.state.health.as_ref().and_then(|check| health(&check.status)),
             pid: Some(self.state.pid).filter(|p| *p > 0),
+            log_path: Some(self.log_path.as_str()).filter(|p| !p.is_empty()).map(Arc::from),
             ..seen.info(runtime, names)?
         })
     }
@@ -256,6 +267,7 @@ mod tests {
 
         let inspected: Inspected = serde_json::from_str(
             r#"{"Id":"ab","Name":"/db","Created":"2024-01-01T00:00:00.5Z","RestartCount":2,
+                "LogPath":"/var/lib/docker/containers/ab/ab-json.log",
                 "State":{"Status":"running","Pid":7,"StartedAt":"2024-01-01T00:00:01Z","Health":{"Status":"starting"}},
                 "Config":{"Image":"postgres:16","Labels":null},"HostConfig":{"NetworkMode":"host"}}"#,
         )
@@ -264,6 +276,7 @@ mod tests {
         assert_eq!((info.image.as_deref(), info.pid), (Some("postgres:16"), Some(7)));
         assert_eq!(info.network, Some(NetworkMode::Host));
         assert_eq!(info.health, Some(Health::Starting));
+        assert_eq!(info.log_path.as_deref(), Some("/var/lib/docker/containers/ab/ab-json.log"));
         assert_eq!(info.labels.iter().collect::<Vec<_>>(), [("restartcount", "2")]);
         assert!(!info.partial && info.started_ns > info.created_ns);
     }

@@ -114,6 +114,9 @@ async fn answer(State(daemon): State<Daemon>, request: Request) -> Response {
     if path == "/version" {
         return json_of(&json!({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}));
     }
+    if path == "/info" {
+        return json_of(&json!({"Containers": 1, "DockerRootDir": "/var/lib/docker", "Driver": "overlay2"}));
+    }
     if path == "/events" {
         let mut events = daemon.events.subscribe();
         let (sender, body) = fed();
