@@ -40,7 +40,7 @@ fn kill_in(pods: &Pods, path: &str) {
 
 /// The value of the family on a cgroup, once it is what is expected.
 fn until(agent: &Agent, id: &str, expected: f64) -> Scrape {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let scrape = agent.scrape();
         let found = scrape.one(FAMILY, id);

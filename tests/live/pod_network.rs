@@ -37,7 +37,7 @@ fn rows(scrape: &Scrape, ids: &[&str]) -> Vec<bool> {
 
 #[track_caller]
 fn until(agent: &Agent, ids: &[&str], expected: &[bool]) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let scrape = agent.scrape();
         let found = rows(&scrape, ids);
