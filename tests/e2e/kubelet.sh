@@ -104,6 +104,8 @@ stop() {
     [ ! -d "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
   rm -rf /var/lib/kubelet /var/log/pods/e2e_* /var/log/containers/*_e2e_* /run/containerd/containerd.sock*
+  # Left by the kubelet; another's are not empty.
+  rmdir /var/log/pods /var/log/containers 2>/dev/null || true
   cleanup
 }
 trap stop EXIT
