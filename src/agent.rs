@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::{Guard, rules};
 use crate::collect::Report;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
@@ -81,7 +82,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let runtime = event_loop()?;
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
-    let left = descriptors.saturating_sub(limits.connections as u64);
+    let left = descriptors.saturating_sub(limits.descriptors());
     let sampler = sampler(config, left, Box::new(Naming::new(identities, config.labels.clone())))?;
     let hierarchy = sampler.layout().hierarchy;
 
@@ -96,6 +97,8 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         patience: PATIENCE,
     };
     let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
+    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
+    let guard = Arc::new(runtime.block_on(opened)?);
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {
@@ -124,7 +127,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
             };
             tracing::info!(signal, "stopping");
         };
-        let drained = http::serve(listener, app, limits, stop).await.context("cannot serve")?;
+        let drained = http::serve(listener, app, guard, limits, stop).await.context("cannot serve")?;
         if by_itself {
             bail!("the reader thread ended");
         }

@@ -5,6 +5,7 @@
 //! instrumented a second time: its [`Report`] is kept after each tick and put
 //! into families when somebody asks.
 
+mod access;
 mod limiter;
 pub mod logging;
 
@@ -20,6 +21,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use access::{Decision, HandshakeFailure, Means, Refused, Reload};
 pub use limiter::Limiter;
 
 use crate::collect::{CollectorReport, Report};
@@ -43,6 +45,7 @@ pub struct Telemetry {
     responses: Family<Response, Counter>,
     connections: Gauge,
     connections_lost: Family<Lost, Counter>,
+    access: access::Access,
 }
 
 /// What the ticks so far came to.
@@ -129,6 +132,7 @@ impl Telemetry {
             responses: Family::default(),
             connections: Gauge::default(),
             connections_lost: Family::default(),
+            access: access::Access::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -154,6 +158,7 @@ impl Telemetry {
             "Connections refused or cut",
             t.connections_lost.clone(),
         );
+        t.access.register(&mut registry);
         registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
         telemetry.registry = registry;

@@ -7,12 +7,14 @@
 )]
 
 mod batch;
+mod auth;
 mod cli;
 #[path = "../data/mod.rs"]
 mod data;
 mod expose;
 mod faults;
 mod golden;
+mod hostile;
 mod http;
 mod identity_cri;
 mod identity_docker;
@@ -21,7 +23,9 @@ mod identity_live;
 mod identity_path;
 mod kubelet_view;
 mod parsers;
+mod served;
 mod standin;
 mod step;
 mod tidy;
+mod tls;
 mod ttar;

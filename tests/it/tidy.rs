@@ -13,6 +13,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("expose", &["expose", "snapshot", "publish", "telemetry", "config"]),
     ("rate", &[]),
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
+    ("kubernetes", &[]),
+    ("auth", &["auth", "kubernetes", "telemetry"]),
+    ("expose", &["expose", "auth", "snapshot", "publish", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -87,6 +90,7 @@ fn libraries_are_named_where_they_belong() {
         let code = code(&path);
         let places = [
             ("prometheus_client", "src/telemetry"),
+            ("Client::try_from", "src/kubernetes.rs"),
             ("procfs_core", "src/collect/process.rs"),
             ("nix::sys::inotify", "src/kernel/"),
         ];
