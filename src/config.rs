@@ -335,7 +335,7 @@ mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
+    pub(super) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
         let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {
             panic!("{words:?} is no command line")
         };
@@ -344,7 +344,7 @@ mod tests {
         })
     }
 
-    fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
+    pub(super) fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
         format!("{:#}", load(words, environment).expect_err("must be refused"))
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use kube::{Client, Config};
 
 /// How long a connection to the API server may take to open.
@@ -19,7 +19,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// # Errors
 /// There is neither a service account nor a kubeconfig, or it cannot be used.
 pub async fn client() -> Result<Client> {
-    let mut config = Config::infer().await.context("cannot tell where the API server is")?;
+    // Its message holds those of its causes.
+    let mut config =
+        Config::infer().await.map_err(|error| anyhow!("cannot tell where the API server is: {error}"))?;
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(ANSWER);
     config.write_timeout = Some(ANSWER);

@@ -104,9 +104,9 @@ pub enum How {
     /// Not at all: everybody may read.
     Open,
     /// By a static token or a certificate, which allow everything.
-    Token(Option<Tokens>),
+    Token(Option<Box<Tokens>>),
     /// By the API server, which says what they may do.
-    Kubernetes(Reviews),
+    Kubernetes(Box<Reviews>),
 }
 
 /// A request, as far as it matters here.
@@ -158,12 +158,16 @@ impl Guard {
             .context("--tls-cert, --tls-key, --tls-client-ca")?;
         let how = match &access.auth {
             Choice::None => How::Open,
-            Choice::Token(file) => {
-                How::Token(file.clone().map(Tokens::open).transpose().context("--auth-token-file")?)
-            }
+            Choice::Token(file) => How::Token(
+                file.clone().map(Tokens::open).transpose().context("--auth-token-file")?.map(Box::new),
+            ),
             Choice::Kubernetes => {
                 let client = crate::kubernetes::client().await.context("--auth kubernetes")?;
-                How::Kubernetes(Reviews::new(client, node_name.to_owned(), reviews::Times::default())?)
+                How::Kubernetes(Box::new(Reviews::new(
+                    client,
+                    node_name.to_owned(),
+                    reviews::Times::default(),
+                )?))
             }
         };
         Ok(Guard::new(rules, how, tls, telemetry))
@@ -227,7 +231,7 @@ impl Guard {
     /// Reads files again that have changed. Blocks.
     pub fn refresh(&self) {
         let tokens = match &self.how {
-            How::Token(tokens) => tokens.as_ref().and_then(Tokens::refresh),
+            How::Token(tokens) => tokens.as_ref().and_then(|tokens| tokens.refresh()),
             How::Open | How::Kubernetes(_) => None,
         };
         self.reloaded("tokens", tokens);

@@ -83,3 +83,70 @@ fn address(text: &str, auth: Option<&Choice>, tls: bool) -> Result<SocketAddr> {
         Some(_) => Ok(address),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{error, load};
+
+    const TLS: [&str; 4] = ["--tls-cert", "c", "--tls-key", "k"];
+
+    fn with_tls<'a>(words: &[&'a str]) -> Vec<&'a str> {
+        TLS.iter().chain(words).copied().collect()
+    }
+
+    #[test]
+    fn who_may_read_and_how() {
+        let access = |words: &[&str]| load(words, &[]).unwrap().access;
+        assert_eq!(access(&[]), Access { auth: Choice::None, tls: None });
+        let files = |client_ca: Option<&str>| {
+            let client_ca = client_ca.map(PathBuf::from);
+            Some(TlsFiles { certificate: "c".into(), key: "k".into(), client_ca })
+        };
+        assert_eq!(access(&TLS), Access { auth: Choice::None, tls: files(None) });
+        // On loopback a token may travel without TLS.
+        let token = access(&["--auth", "token", "--auth-token-file", "t"]);
+        assert_eq!(token, Access { auth: Choice::Token(Some("t".into())), tls: None });
+        let certificates = with_tls(&["--auth", "token", "--tls-client-ca", "a", "--listen", "0.0.0.0:4194"]);
+        assert_eq!(access(&certificates), Access { auth: Choice::Token(None), tls: files(Some("a")) });
+        let kubernetes = with_tls(&["--auth", "kubernetes", "--listen", "[::]:4194"]);
+        assert_eq!(access(&kubernetes), Access { auth: Choice::Kubernetes, tls: files(None) });
+        let environment = [("NODEGAUGE_AUTH", "token"), ("NODEGAUGE_AUTH_TOKEN_FILE", "t")];
+        assert_eq!(load(&[], &environment).unwrap().access, token);
+    }
+
+    #[test]
+    fn contradictions() {
+        let check = |words: &[&str], expected: &str| assert_eq!(error(words, &[]), expected);
+        check(&["--tls-cert", "c"], "--tls-cert: given without --tls-key; accepted: both or none");
+        check(&["--tls-key", "k"], "--tls-key: given without --tls-cert; accepted: both or none");
+        check(
+            &["--tls-client-ca", "a"],
+            "--tls-client-ca: given without --tls-cert and --tls-key; accepted: all three",
+        );
+        check(
+            &with_tls(&["--tls-client-ca", "a"]),
+            "--tls-client-ca: nobody would be asked; accepted: with --auth token or --auth kubernetes",
+        );
+        check(
+            &["--auth", "token"],
+            "--auth \"token\": nothing to compare with; accepted: with --auth-token-file, --tls-client-ca or both",
+        );
+        check(
+            &["--auth-token-file", "t", "--auth", "none"],
+            "--auth-token-file: given without --auth token; accepted: both or none",
+        );
+        check(&["--tls-cert="], "--tls-cert \"\": no path; accepted: a readable file");
+        for auth in ["token", "kubernetes"] {
+            let mut words = vec!["--auth", auth, "--listen", "10.0.0.1:4194"];
+            if auth == "token" {
+                words.extend(["--auth-token-file", "t"]);
+            }
+            check(
+                &words,
+                "--listen \"10.0.0.1:4194\": reaches beyond loopback, where tokens are not sent over plain http; \
+                 accepted: a loopback address, or --tls-cert and --tls-key",
+            );
+        }
+    }
+}

@@ -19,7 +19,7 @@ const TOKEN: &str = "a-token-of-the-collectors";
 fn with_tokens(path: PathBuf) -> Server {
     let quick = Limits { tidy: Duration::from_millis(20), ..limits() };
     let server = Server::guarded(POLICY, quick, move |telemetry| {
-        Guard::new(rules::AGENT, How::Token(Some(Tokens::open(path).unwrap())), None, telemetry)
+        Guard::new(rules::AGENT, How::Token(Some(Box::new(Tokens::open(path).unwrap()))), None, telemetry)
     });
     server.publish(1, 2);
     server
@@ -29,7 +29,7 @@ fn with_reviews(api: &ApiServer, times: Times) -> Server {
     let api = api.clone();
     let server = Server::guarded(POLICY, limits(), move |telemetry| {
         let reviews = Reviews::new(api.client(), "node-1".to_owned(), times).unwrap();
-        Guard::new(rules::AGENT, How::Kubernetes(reviews), None, telemetry)
+        Guard::new(rules::AGENT, How::Kubernetes(Box::new(reviews)), None, telemetry)
     });
     server.publish(1, 2);
     server
@@ -217,7 +217,7 @@ fn an_api_server_that_is_gone() {
         let times = Times { answer: Duration::from_secs(2), ..Times::default() };
         let reviews = Reviews::new(client.client(), "node-1".to_owned(), times).unwrap();
         drop(client);
-        Guard::new(rules::AGENT, How::Kubernetes(reviews), None, telemetry)
+        Guard::new(rules::AGENT, How::Kubernetes(Box::new(reviews)), None, telemetry)
     });
     server.publish(1, 2);
     drop(api);

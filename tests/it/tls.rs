@@ -163,7 +163,7 @@ fn a_certificate_names_user_and_groups() {
     let (tls, client) = (files.tls(), api.clone());
     let server = Server::guarded(POLICY, limits(), move |telemetry| {
         let reviews = Reviews::new(client.client(), "node-1".to_owned(), Times::default()).unwrap();
-        Guard::new(rules::AGENT, How::Kubernetes(reviews), Some(tls), telemetry)
+        Guard::new(rules::AGENT, How::Kubernetes(Box::new(reviews)), Some(tls), telemetry)
     });
     server.publish(1, 2);
     let get = |client: &Pair, path| get(server.address, &authority, Some(client), path);
