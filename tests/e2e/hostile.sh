@@ -64,7 +64,7 @@ attack() {
     [ -z "$text" ] || printf '%s' "$text" >&"$fd" || true
   done
   : >"opened.$port"
-  sleep 60
+  exec sleep 60
 } 2>/dev/null
 
 under_attack() {
