@@ -80,13 +80,15 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     })?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
     let runtime = event_loop()?;
+    let telemetry = Telemetry::new();
+    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
+    let guard = Arc::new(runtime.block_on(opened)?);
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.descriptors());
     let sampler = sampler(config, left, Box::new(Naming::new(identities, config.labels.clone())))?;
     let hierarchy = sampler.layout().hierarchy;
 
-    let telemetry = Telemetry::new();
     let (publisher, snapshots) = publish::channel();
     let policy = Policy {
         kinds: config.kinds,
@@ -97,8 +99,6 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         patience: PATIENCE,
     };
     let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
-    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
-    let guard = Arc::new(runtime.block_on(opened)?);
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {
