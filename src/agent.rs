@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::{Guard, rules};
 use crate::collect::Report;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
@@ -79,14 +80,16 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     })?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
     let runtime = event_loop()?;
+    let telemetry = Telemetry::new();
+    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
+    let guard = Arc::new(runtime.block_on(opened)?);
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
-    let left = descriptors.saturating_sub(limits.connections as u64);
+    let left = descriptors.saturating_sub(limits.descriptors());
     let naming = Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root);
     let sampler = sampler(config, left, Box::new(naming))?;
     let hierarchy = sampler.layout().hierarchy;
 
-    let telemetry = Telemetry::new();
     telemetry.names_come_from(&identities);
     let (publisher, snapshots) = publish::channel();
     let policy = Policy {
@@ -126,7 +129,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
             };
             tracing::info!(signal, "stopping");
         };
-        let drained = http::serve(listener, app, limits, stop).await.context("cannot serve")?;
+        let drained = http::serve(listener, app, guard, limits, stop).await.context("cannot serve")?;
         if by_itself {
             bail!("the reader thread ended");
         }

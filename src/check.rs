@@ -6,10 +6,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::agent;
 use crate::agent::naming::Naming;
+use crate::auth::{Choice, Guard, rules};
 use crate::collect::sampler::Sampler;
 use crate::collect::usage::{self, Probe};
 use crate::collect::{LogState, Report};
@@ -21,6 +22,7 @@ use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
 use crate::kernel::{ReadError, Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
+use crate::telemetry::Telemetry;
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -119,7 +121,7 @@ fn look(config: &Config, f: &mut Findings) {
         ),
     }
     let descriptors = handles::raise_descriptor_limit();
-    let clients = http::Limits::new(descriptors).connections as u64;
+    let clients = http::Limits::new(descriptors).descriptors();
     let event_loop = match agent::event_loop() {
         Ok(event_loop) => event_loop,
         Err(error) => return f.fail("names", format_args!("{error:#}"), "nothing can be asked", "see above"),
@@ -147,7 +149,7 @@ fn look(config: &Config, f: &mut Findings) {
     filesystems(f, &snapshot);
     disk_usage(f, config, &usage::probe(&roots, sampler.layout(), &snapshot.cgroups));
     names(f, &identities, &snapshot);
-    listener(f, config);
+    listener(f, config, &event_loop);
 }
 
 /// The sources of names, and whether they name what is there.
@@ -565,7 +567,7 @@ fn disk_usage(f: &mut Findings, config: &Config, probe: &Probe) {
     );
 }
 
-fn listener(f: &mut Findings, config: &Config) {
+fn listener(f: &mut Findings, config: &Config, event_loop: &tokio::runtime::Runtime) {
     match http::bind(config.listen) {
         Ok(_) => f.ok("listener", format_args!("{} is free", config.listen)),
         Err(error) => f.warn(
@@ -574,5 +576,51 @@ fn listener(f: &mut Findings, config: &Config) {
             "an agent cannot start there unless this is one",
             "choose another with --listen",
         ),
+    }
+    let access = &config.access;
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
+    let opened = Guard::open(access, rules::AGENT, &config.node_name, Telemetry::new());
+    let guard = match event_loop.block_on(opened) {
+        Ok(guard) => guard,
+        Err(error) => {
+            return f.fail(
+                "access",
+                format_args!("{error:#}"),
+                "the agent cannot start",
+                "name a usable file, or none",
+            );
+        }
+    };
+    let who = match &access.auth {
+        Choice::None => "everybody may read (--auth none)".to_owned(),
+        Choice::Token(file) => {
+            let tokens = file.as_ref().map(|path| format!("a token of {}", path.display()));
+            let ca = access.tls.as_ref().and_then(|t| t.client_ca.as_ref());
+            let certificate = ca.map(|path| format!("a certificate of {}", path.display()));
+            let means: Vec<_> = tokens.into_iter().chain(certificate).collect();
+            format!("who has {} may read", means.join(" or "))
+        }
+        Choice::Kubernetes => "whom the Kubernetes API lets may read".to_owned(),
+    };
+    if access.auth == Choice::None && !config.listen.ip().to_canonical().is_loopback() {
+        f.warn(
+            "access",
+            format_args!("{scheme}, {who}"),
+            "whoever reaches this address sees every container's name and load",
+            "say --auth token or --auth kubernetes unless the network keeps others away",
+        );
+    } else {
+        f.ok("access", format_args!("{scheme}, {who}"));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    match guard.tls().and_then(|tls| tls.not_after()) {
+        None => {}
+        Some(end) if end <= now => f.warn(
+            "certificate",
+            format_args!("ended {} days ago", (now - end) / 86_400),
+            "clients refuse it",
+            "replace the files of --tls-cert and --tls-key; they are read again by themselves",
+        ),
+        Some(end) => f.ok("certificate", format_args!("good for {} days", (end - now) / 86_400)),
     }
 }

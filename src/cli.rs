@@ -85,10 +85,32 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub listen: Option<String>,
 
-    /// Who may read beyond loopback: `none` lets everybody [no default]
+    /// Who may read: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
+    /// or kubernetes (whom the API server lets); /healthz and /readyz are always open
+    /// [default: none on loopback; beyond it must be said]
     #[arg(long, global = true, value_name = "HOW")]
     #[serde(deserialize_with = "text")]
     pub auth: Option<String>,
+
+    /// File with bearer tokens, one a line, for --auth token; read again when it changes
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub auth_token_file: Option<String>,
+
+    /// Certificate to serve https with, PEM, then those between it and its root; read again when it changes
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_cert: Option<String>,
+
+    /// Key of --tls-cert, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_key: Option<String>,
+
+    /// Certificates that sign those of clients, PEM; a client may then show one instead of a token
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_client_ca: Option<String>,
 
     /// Time between two collections, at least 100ms [default: 10s]
     #[arg(long, global = true, value_name = "DURATION")]

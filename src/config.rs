@@ -5,6 +5,7 @@
 //! default; lists replace each other. An error is one line that names the flag,
 //! the environment name or the file's key, the value, and what is accepted.
 
+mod access;
 mod names;
 mod values;
 
@@ -17,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
+use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
@@ -55,6 +57,8 @@ pub struct Config {
     pub host_root: PathBuf,
     /// Where to serve.
     pub listen: SocketAddr,
+    /// Who may read there, and by which certificates.
+    pub access: Access,
     /// Time between two ticks.
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
@@ -129,6 +133,7 @@ impl Config {
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
         let layers = Layers::read(flags, environment)?;
+        let (listen, access) = layers.listener()?;
         let interval = layers.parse(
             "interval",
             |s| &s.interval,
@@ -145,7 +150,8 @@ impl Config {
             host_root: layers
                 .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
                 .unwrap_or_else(|| PathBuf::from("/")),
-            listen: layers.listen()?,
+            listen,
+            access,
             interval: interval.unwrap_or(Duration::from_secs(10)),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
@@ -222,36 +228,6 @@ impl Layers {
         let given = self.0.iter().find_map(|(origin, s)| get(s).as_deref().map(|text| (origin, text)));
         let Some((origin, text)) = given else { return Ok(None) };
         parse(text).map(Some).with_context(|| format!("{} {text:?}", origin.name(setting)))
-    }
-
-    /// The address to serve on, and whether that is allowed.
-    fn listen(&self) -> Result<SocketAddr> {
-        let auth = self.parse(
-            "auth",
-            |s| &s.auth,
-            |text| match text {
-                "none" => Ok(()),
-                _ => bail!("not accepted; accepted by this version: none"),
-            },
-        )?;
-        let default = SocketAddr::from(([127, 0, 0, 1], 4194));
-        self.parse(
-            "listen",
-            |s| &s.listen,
-            |text| {
-                let address: SocketAddr = text.parse().map_err(|_| {
-                    anyhow!("not an address; accepted: IP:PORT, such as 127.0.0.1:4194 or [::1]:4194")
-                })?;
-                if !address.ip().to_canonical().is_loopback() && auth.is_none() {
-                    bail!(
-                        "reaches beyond loopback, where it must be said who may read; \
-                     accepted: a loopback address, or --auth none to let everybody read"
-                    );
-                }
-                Ok(address)
-            },
-        )
-        .map(|address| address.unwrap_or(default))
     }
 
     fn kubelet(&self) -> Result<KubeletSettings> {
@@ -367,7 +343,7 @@ mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
+    pub(super) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
         let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {
             panic!("{words:?} is no command line")
         };
@@ -376,7 +352,7 @@ mod tests {
         })
     }
 
-    fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
+    pub(super) fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
         format!("{:#}", load(words, environment).expect_err("must be refused"))
     }
 
@@ -480,7 +456,7 @@ mod tests {
             "--log-level \"loud\": not accepted; accepted: off, error, warn, info, debug, trace",
         );
         check(&["--log-format", "xml"], "--log-format \"xml\": not accepted; accepted: text, json");
-        check(&["--auth", "token"], "--auth \"token\": not accepted; accepted by this version: none");
+        check(&["--auth", "all"], "--auth \"all\": not accepted; accepted: none, token, kubernetes");
         check(
             &["--metrics", "cpu,tcp"],
             "--metrics: \"tcp\": a kind of cAdvisor's that this version does not collect; accepted: cpu, percpu, \

@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod agent;
+pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod collect;
@@ -8,6 +9,7 @@ pub mod config;
 pub mod expose;
 pub mod identity;
 pub mod kernel;
+pub mod kubernetes;
 pub mod once;
 pub mod publish;
 pub mod push;

@@ -5,6 +5,7 @@
 //! instrumented a second time: its [`Report`] is kept after each tick and put
 //! into families when somebody asks.
 
+mod access;
 mod limiter;
 pub mod logging;
 mod sources;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use access::{Decision, HandshakeFailure, Means, Refused, Reload};
 pub use limiter::Limiter;
 use sources::Sources;
 
@@ -47,6 +49,7 @@ pub struct Telemetry {
     connections: Gauge,
     connections_lost: Family<Lost, Counter>,
     sources: Sources,
+    access: access::Access,
 }
 
 /// What the ticks so far came to.
@@ -134,6 +137,7 @@ impl Telemetry {
             connections: Gauge::default(),
             connections_lost: Family::default(),
             sources: Sources::default(),
+            access: access::Access::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -160,6 +164,7 @@ impl Telemetry {
             t.connections_lost.clone(),
         );
         registry.register_collector(Box::new(t.sources.clone()));
+        t.access.register(&mut registry);
         registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
         telemetry.registry = registry;

@@ -55,7 +55,9 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     usage(&["--interval", "a\nb"], &["--interval \"a\\nb\""]);
     usage(&["--listen", "localhost"], &["--listen \"localhost\"", "IP:PORT"]);
     usage(&["--listen", "0.0.0.0:0"], &["--listen \"0.0.0.0:0\"", "loopback", "--auth none"]);
-    usage(&["--auth", "kubernetes"], &["--auth \"kubernetes\"", "none"]);
+    usage(&["--auth", "all"], &["--auth \"all\"", "none, token, kubernetes"]);
+    usage(&["--auth", "token"], &["--auth \"token\"", "--auth-token-file"]);
+    usage(&["--tls-cert", "a"], &["--tls-cert", "--tls-key"]);
     usage(&["--metrics", "cpu,tcp"], &["--metrics", "\"tcp\"", "cpu, percpu"]);
     usage(&["--metrics", "cpu", "--disable-metrics", "tcp"], &["--metrics", "--disable-metrics", "one of"]);
     usage(&["once", "--format", "xml"], &["--format \"xml\"", "prometheus, json"]);
@@ -102,6 +104,12 @@ fn what_cannot_start_exits_1_and_says_why() {
         &[],
         1,
         &["--host-root \"/nowhere\"", "no such file"],
+    );
+    refused(
+        &["--listen", "127.0.0.1:0", "--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"],
+        &[],
+        1,
+        &["--tls-cert", "/nowhere/tls.crt", "No such file"],
     );
     refused(
         &["once", "--host-root", "/etc/hostname"],

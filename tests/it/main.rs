@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod auth;
 mod batch;
 mod cli;
 #[path = "../data/mod.rs"]
@@ -14,6 +15,7 @@ mod disk_usage;
 mod expose;
 mod faults;
 mod golden;
+mod hostile;
 mod http;
 mod identity_cri;
 mod identity_docker;
@@ -23,7 +25,9 @@ mod identity_path;
 mod kubelet_view;
 mod oom;
 mod parsers;
+mod served;
 mod standin;
 mod step;
 mod tidy;
+mod tls;
 mod ttar;

@@ -10,9 +10,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("publish", &["snapshot"]),
     ("collect", &["collect", "kernel", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
-    ("expose", &["expose", "snapshot", "publish", "telemetry", "config"]),
     ("rate", &[]),
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
+    ("kubernetes", &[]),
+    ("auth", &["auth", "kubernetes", "telemetry"]),
+    ("expose", &["expose", "auth", "snapshot", "publish", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -89,6 +91,7 @@ fn libraries_are_named_where_they_belong() {
         let code = code(&path);
         let places = [
             ("prometheus_client", "src/telemetry"),
+            ("Client::try_from", "src/kubernetes.rs"),
             ("procfs_core", "src/collect/process.rs"),
             ("nix::sys::inotify", "src/kernel/"),
         ];

@@ -1,6 +1,7 @@
 //! Stand-ins for the daemons the agent talks to: they say what a test tells
 //! them to, and misbehave on request.
 
+pub(crate) mod apiserver;
 pub(crate) mod connections;
 pub(crate) mod cri;
 pub(crate) mod docker;
