@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 const SOURCES: &str = "src/identity/proto";
 const PROTOS: [&str; 3] = ["cri.proto", "pods.proto", "pod.proto"];
+/// What agents and aggregators speak; published, so it does not lie with the sources.
+const BATCH_SOURCES: &str = "proto";
+const BATCH_PROTO: &str = "nodegauge/v1/batch.proto";
 const TEST_SOURCES: &str = "tests/it/proto";
 const TEST_PROTO: &str = "runtime_admin.proto";
 
@@ -27,6 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .field_attribute(".core.v1.EphemeralContainer.common", "#[serde(flatten)]")
         .out_dir(&out)
         .compile_fds(descriptors.clone())?;
+
+    tonic_prost_build::configure().out_dir(&out).compile_fds(compile(BATCH_SOURCES, &[BATCH_PROTO])?)?;
 
     let tests = out.join("tests");
     let admin = tests.join("admin");

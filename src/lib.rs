@@ -11,5 +11,6 @@ pub mod kernel;
 pub mod once;
 pub mod publish;
 pub mod push;
+pub mod rate;
 pub mod snapshot;
 pub mod telemetry;

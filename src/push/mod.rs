@@ -1,4 +1,5 @@
 //! What the agent sends: every step is written once, as one batch, and each
 //! sink encodes it when it sends.
 
+pub mod batch;
 pub mod target;
