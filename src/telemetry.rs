@@ -7,6 +7,7 @@
 
 mod limiter;
 pub mod logging;
+pub mod push;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use limiter::Limiter;
+use push::{Push, PushMetrics};
 
 use crate::collect::{CollectorReport, Report};
 use crate::kernel::own;
@@ -43,6 +45,7 @@ pub struct Telemetry {
     responses: Family<Response, Counter>,
     connections: Gauge,
     connections_lost: Family<Lost, Counter>,
+    push: Arc<PushMetrics>,
 }
 
 /// What the ticks so far came to.
@@ -129,6 +132,7 @@ impl Telemetry {
             responses: Family::default(),
             connections: Gauge::default(),
             connections_lost: Family::default(),
+            push: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -154,6 +158,12 @@ impl Telemetry {
             "Connections refused or cut",
             t.connections_lost.clone(),
         );
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            t.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
         registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
         telemetry.registry = registry;
@@ -197,6 +207,11 @@ impl Telemetry {
     /// An answer was begun.
     pub fn responded(&self, code: u16) {
         self.responses.get_or_create(&Response { code }).inc();
+    }
+
+    /// The figures of what is sent.
+    pub fn push(&self) -> &Arc<PushMetrics> {
+        &self.push
     }
 
     /// A connection was accepted; it is open until the guard is dropped.
@@ -261,10 +276,10 @@ fn classic(text: &str) -> String {
 struct Families<'a>(DescriptorEncoder<'a>);
 
 type Written = Result<(), std::fmt::Error>;
-type Rows<'a, V> = &'a mut dyn Iterator<Item = (Vec<(&'static str, &'static str)>, V)>;
+type Rows<'r, 'l, V> = &'r mut dyn Iterator<Item = (Vec<(&'static str, &'l str)>, V)>;
 
 impl Families<'_> {
-    fn counters(&mut self, name: &str, help: &str, rows: Rows<'_, f64>) -> Written {
+    fn counters(&mut self, name: &str, help: &str, rows: Rows<'_, '_, f64>) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in rows {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
@@ -272,7 +287,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn gauges(&mut self, name: &str, help: &str, rows: Rows<'_, f64>) -> Written {
+    fn gauges(&mut self, name: &str, help: &str, rows: Rows<'_, '_, f64>) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;

@@ -2,4 +2,5 @@
 //! sink encodes it when it sends.
 
 pub mod batch;
+pub mod delivery;
 pub mod target;
