@@ -3,4 +3,6 @@
 
 pub mod batch;
 pub mod delivery;
+pub mod influxdb;
+pub mod remote_write;
 pub mod target;

@@ -66,7 +66,7 @@ impl Fault {
 }
 
 /// The verdict by status alone.
-pub(super) fn by_status(answer: &Answer) -> Verdict {
+pub fn by_status(answer: &Answer) -> Verdict {
     match answer.status {
         200..=299 => Verdict::Taken,
         413 => Verdict::Split,
@@ -81,7 +81,7 @@ pub(super) fn by_status(answer: &Answer) -> Verdict {
 /// Whether a receiver of remote write says that a sample is too old, out of
 /// order, or there with another value: Prometheus, Thanos, Cortex and Mimir,
 /// VictoriaMetrics, InfluxDB.
-pub(super) fn says_too_old(text: &str) -> bool {
+pub fn says_too_old(text: &str) -> bool {
     const WORDS: [&str; 14] = [
         // Prometheus 2.x and 3.x
         "out of order sample",
