@@ -1,6 +1,7 @@
 //! What the agent sends: every step is written once, as one batch, and each
 //! sink encodes it when it sends.
 
+pub mod aggregator;
 pub mod batch;
 pub mod delivery;
 pub mod influxdb;
