@@ -14,6 +14,7 @@
 mod backoff;
 pub mod client;
 mod dead_letters;
+mod pieces;
 mod retry_after;
 pub mod verdict;
 

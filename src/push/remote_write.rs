@@ -6,19 +6,21 @@
 //! Each has `job`, `instance`, `node` and the labels of the URI. Labels are
 //! sorted by name, as the specification demands.
 //!
-//! A container that is gone has its last sample on the grid, and one millisecond
-//! later the staleness marker, so that queries do not see it for another five
-//! minutes. Both are in the same step and the same series, and so are the same
-//! whenever they are sent.
+//! When something goes, its series end with a staleness marker, so that queries
+//! do not see them for another five minutes: what the step says is gone has its
+//! last sample on the grid and the marker one millisecond later; what was in the
+//! step sent before and is not in this one has the marker at this one's time.
+//! The second needs the step before, which is not known after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use crate::push::batch::{Batch, DecodeError, Entity, EntityKind, Prometheus, Value};
+use crate::push::batch::{self, Batch, DecodeError, Entity, EntityKind, Prometheus, Value};
 use crate::push::delivery::client::{Answer, Http, Outgoing};
 use crate::push::delivery::verdict::{self, Verdict};
 use crate::push::delivery::{Sink, Step};
@@ -52,6 +54,19 @@ pub struct RemoteWrite {
     extra: BTreeMap<String, String>,
     series: Series,
     compressed: snap::raw::Encoder,
+    /// The step before the one in `this`.
+    before: Option<Seen>,
+    this: Option<Seen>,
+}
+
+/// A step that was encoded: who was in it.
+#[derive(Debug)]
+struct Seen {
+    sequence: u64,
+    time_ms: u64,
+    payload: Bytes,
+    /// A hash of the labels of each entity whose series go on.
+    entities: HashSet<u64>,
 }
 
 /// What the series of one entity share, and room for one series.
@@ -62,9 +77,18 @@ struct Series {
     /// Those that sort before [`NAME`] and after it, encoded.
     head: Vec<u8>,
     tail: Vec<u8>,
-    time_ms: u64,
-    departed: bool,
+    samples: Samples,
     one: Vec<u8>,
+}
+
+/// What samples a series has.
+#[derive(Debug, Default, Clone, Copy)]
+struct Samples {
+    time_ms: u64,
+    /// Its value at that time.
+    last: bool,
+    /// When it ended.
+    marker: Option<u64>,
 }
 
 impl RemoteWrite {
@@ -78,14 +102,58 @@ impl RemoteWrite {
             extra: target.labels.clone(),
             series: Series::default(),
             compressed: snap::raw::Encoder::new(),
+            before: None,
+            this: None,
         })
+    }
+
+    /// Notes which step is encoded, so that the one before it is known.
+    fn begin(&mut self, step: &Step, time_ms: u64) {
+        if self.this.as_ref().is_none_or(|seen| seen.sequence != step.sequence) {
+            let (sequence, payload) = (step.sequence, step.payload.clone());
+            self.before = self.this.replace(Seen { sequence, time_ms, payload, entities: HashSet::new() });
+        }
+    }
+
+    /// Ends the series of those who were in the step before and are not in this
+    /// one; numbered on from `count`, the entities of this one.
+    fn ended(&mut self, from: usize, count: usize, limit: usize, body: &mut Vec<u8>) -> Option<usize> {
+        let (Some(before), Some(this)) = (self.before.take(), &self.this) else { return None };
+        let gone: HashSet<u64> = before.entities.difference(&this.entities).copied().collect();
+        let now = this.time_ms;
+        let mut left = None;
+        if !gone.is_empty()
+            && before.time_ms < now
+            && let Ok(batch) = batch::decode(&before.payload, batch::MAX_DECOMPRESSED)
+        {
+            for (at, entity) in batch.entities().enumerate().skip(from.saturating_sub(count)) {
+                self.labels(&batch, &entity);
+                if !gone.contains(&self.series.hash()) {
+                    continue;
+                }
+                let start = body.len();
+                self.samples(&entity, Samples { time_ms: now, last: false, marker: Some(now) }, body);
+                if body.len() > limit && start > 0 {
+                    body.truncate(start);
+                    left = Some(count + at);
+                    break;
+                }
+            }
+        }
+        self.before = Some(before);
+        left
     }
 
     /// Appends the series of an entity to `out`.
     fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
         self.labels(batch, entity);
-        self.series.time_ms = batch.time_ms();
-        self.series.departed = entity.is_departed();
+        let time_ms = batch.time_ms();
+        let marker = entity.is_departed().then_some(time_ms + 1);
+        self.samples(entity, Samples { time_ms, last: true, marker }, out);
+    }
+
+    fn samples(&mut self, entity: &Entity<'_>, samples: Samples, out: &mut Vec<u8>) {
+        self.series.samples = samples;
         if let Some(start) = entity.start_ms() {
             self.series.write(&START, None, float(start), out);
         }
@@ -141,6 +209,12 @@ impl RemoteWrite {
 }
 
 impl Series {
+    fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.labels.hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn write(&mut self, named: &Prometheus, device: Option<&str>, value: f64, out: &mut Vec<u8>) {
         self.one.clear();
         let device = named.label.zip(device).filter(|(_, device)| !device.is_empty());
@@ -159,9 +233,11 @@ impl Series {
                 label(name, value, &mut self.one);
             }
         }
-        sample(value / named.divisor, self.time_ms, &mut self.one);
-        if self.departed {
-            sample(f64::from_bits(STALE), self.time_ms + 1, &mut self.one);
+        if self.samples.last {
+            sample(value / named.divisor, self.samples.time_ms, &mut self.one);
+        }
+        if let Some(time_ms) = self.samples.marker {
+            sample(f64::from_bits(STALE), time_ms, &mut self.one);
         }
         out.push(FIELD_1);
         length(self.one.len(), out);
@@ -208,15 +284,25 @@ impl Sink for RemoteWrite {
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
         let batch = step.batch()?;
-        for (at, entity) in batch.entities().enumerate().skip(from) {
+        self.begin(step, batch.time_ms());
+        let mut count = 0;
+        for (at, entity) in batch.entities().enumerate() {
+            count = at + 1;
+            if at < from {
+                continue;
+            }
             let before = body.len();
             self.entity(batch, &entity, body);
             if body.len() > limit && before > 0 {
                 body.truncate(before);
                 return Ok(Some(at));
             }
+            let hash = self.series.hash();
+            if let Some(this) = self.this.as_mut().filter(|_| !entity.is_departed()) {
+                this.entities.insert(hash);
+            }
         }
-        Ok(None)
+        Ok(self.ended(from, count, limit, body))
     }
 
     fn item(&self, body: &[u8]) -> usize {
