@@ -6,6 +6,7 @@
 //! the environment name or the file's key, the value, and what is accepted.
 
 mod names;
+mod push;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelStyle;
+use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
 pub use names::KubeletChoice;
@@ -72,6 +74,12 @@ pub struct Config {
     pub handle_memory: u64,
     /// Most cgroups to follow.
     pub max_cgroups: usize,
+    /// Where steps are sent.
+    pub push: Vec<Target>,
+    /// Where they wait; in memory if nowhere.
+    pub queue_dir: Option<PathBuf>,
+    /// Size of the queue's file beyond which the oldest steps go, bytes.
+    pub queue_max_bytes: u64,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -145,6 +153,11 @@ impl Config {
             label_style: layers.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
+            push: layers.push()?,
+            queue_dir: layers.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?,
+            queue_max_bytes: layers
+                .parse("queue-max-bytes", |s| &s.queue_max_bytes, push::queue_bytes)?
+                .unwrap_or(256 << 20),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
@@ -399,7 +412,7 @@ mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
+    pub(super) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
         let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {
             panic!("{words:?} is no command line")
         };
@@ -408,11 +421,11 @@ mod tests {
         })
     }
 
-    fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
+    pub(super) fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
         format!("{:#}", load(words, environment).expect_err("must be refused"))
     }
 
-    fn with_file(text: &str, test: impl Fn(&str)) {
+    pub(super) fn with_file(text: &str, test: impl Fn(&str)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         test(file.path().to_str().unwrap());

@@ -41,7 +41,8 @@ pub struct Influxdb {
 impl Influxdb {
     /// A sink for a target of this kind; `None` for others.
     pub fn new(target: &Target) -> Option<Influxdb> {
-        let (Protocol::Influxdb { schema, .. } | Protocol::Influxdb2 { schema, .. }) = &target.protocol else {
+        let (Protocol::Influxdb { schema, .. } | Protocol::Influxdb2 { schema, .. }) = &target.protocol
+        else {
             return None;
         };
         let lines = Lines::new(schema.clone(), target.labels.clone());

@@ -250,7 +250,8 @@ fn length(length: usize, out: &mut Vec<u8>) {
 }
 
 fn label(name: &str, value: &str, out: &mut Vec<u8>) {
-    let size = |text: &str| 1 + encoded_len_varint(u64::try_from(text.len()).unwrap_or(u64::MAX)) + text.len();
+    let size =
+        |text: &str| 1 + encoded_len_varint(u64::try_from(text.len()).unwrap_or(u64::MAX)) + text.len();
     out.push(FIELD_1);
     length(size(name) + size(value), out);
     for (tag, text) in [(FIELD_1, name), (FIELD_2, value)] {
@@ -316,10 +317,7 @@ impl Sink for RemoteWrite {
         let mut headers = vec![
             (CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf")),
             (CONTENT_ENCODING, HeaderValue::from_static("snappy")),
-            (
-                HeaderName::from_static("x-prometheus-remote-write-version"),
-                HeaderValue::from_static("0.1.0"),
-            ),
+            (HeaderName::from_static("x-prometheus-remote-write-version"), HeaderValue::from_static("0.1.0")),
         ];
         if let Some(tenant) = &self.tenant {
             headers.push((HeaderName::from_static("x-scope-orgid"), tenant.clone()));

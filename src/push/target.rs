@@ -161,8 +161,9 @@ impl Target {
         if !KINDS.contains(&kind) {
             return Err(TargetError::new(format_args!("unknown kind of sink; {EXAMPLES}")));
         }
-        let mut url: Url =
-            rest.parse().map_err(|error| TargetError::new(format_args!("not a URL ({error}); {EXAMPLES}")))?;
+        let mut url: Url = rest
+            .parse()
+            .map_err(|error| TargetError::new(format_args!("not a URL ({error}); {EXAMPLES}")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(TargetError::new(format_args!("not a URL of http or https; {EXAMPLES}")));
         }
@@ -178,7 +179,8 @@ impl Target {
         let mut options = Options::read(&url)?;
         url.set_query(None);
         let protocol = protocol(kind, &mut options)?;
-        let labels = if matches!(protocol, Protocol::Aggregator) { BTreeMap::new() } else { labels(&mut options)? };
+        let labels =
+            if matches!(protocol, Protocol::Aggregator) { BTreeMap::new() } else { labels(&mut options)? };
         let target = Target {
             name: match options.take("name")? {
                 Some(name) => checked_name(name)?,
@@ -466,10 +468,7 @@ mod tests {
         assert_eq!(t.access.token, Some(Secret::Environment("INFLUX_TOKEN".to_owned())));
         let t = Target::parse("remote-write:http://h/w?job=j&instance=i&tenant=t1").unwrap();
         let Protocol::RemoteWrite { job, instance, tenant } = t.protocol else { panic!() };
-        assert_eq!(
-            (job.as_str(), instance.as_deref(), tenant.as_deref()),
-            ("j", Some("i"), Some("t1"))
-        );
+        assert_eq!((job.as_str(), instance.as_deref(), tenant.as_deref()), ("j", Some("i"), Some("t1")));
     }
 
     #[test]
@@ -479,7 +478,10 @@ mod tests {
         refused("influxdb:", "not a URL");
         refused("influxdb:ftp://h", "not a URL of http or https");
         refused("influxdb:http://root:hunter2@h", "process listings; accepted: user=NAME");
-        refused("influxdb:http://h?password=hunter2", "accepted: password-file=FILE or password-env=VARIABLE");
+        refused(
+            "influxdb:http://h?password=hunter2",
+            "accepted: password-file=FILE or password-env=VARIABLE",
+        );
         refused("influxdb:http://h?pw=hunter2", "accepted: password-file=FILE");
         refused("influxdb2:https://h?bucket=b&token=hunter2", "accepted: token-file=FILE or token-env=");
         refused("influxdb2:http://h", "accepted: bucket=NAME");

@@ -285,10 +285,15 @@ impl Collector for Push {
         all.gauge(&mut f, "nodegauge_push_queue_bytes", "Bytes of the steps that wait for a sink.", |s| {
             Some(float(s.queued.bytes))
         })?;
-        all.gauge(&mut f, "nodegauge_push_queue_oldest_age_seconds", "Age of the oldest step that waits.", |s| {
-            let oldest = UNIX_EPOCH + Duration::from_millis(s.queued.oldest_ms?);
-            Some(wall.duration_since(oldest).unwrap_or_default().as_secs_f64())
-        })?;
+        all.gauge(
+            &mut f,
+            "nodegauge_push_queue_oldest_age_seconds",
+            "Age of the oldest step that waits.",
+            |s| {
+                let oldest = UNIX_EPOCH + Duration::from_millis(s.queued.oldest_ms?);
+                Some(wall.duration_since(oldest).unwrap_or_default().as_secs_f64())
+            },
+        )?;
         all.counter(&mut f, "nodegauge_push_sent_steps", "Steps a sink is done with.", |s| s.steps)?;
         all.counter(&mut f, "nodegauge_push_sent_values", "Values a sink took.", |s| s.values)?;
         all.counter(&mut f, "nodegauge_push_sent_bytes", "Bytes on the wire that a sink took.", |s| s.bytes)?;
@@ -304,12 +309,18 @@ impl Collector for Push {
         all.labelled(&mut f, "nodegauge_push_dropped_values", "Values a sink refused for good.", |s| {
             Rejected::ALL.iter().zip(s.rejected).map(|(r, n)| (r.name(), n)).collect()
         })?;
-        all.labelled(&mut f, "nodegauge_push_dropped_steps", "Steps that left the queue without having been sent.", |s| {
-            s.queued.dropped.clone()
-        })?;
-        all.gauge(&mut f, "nodegauge_push_last_success_timestamp_seconds", "When a sink last took something.", |s| {
-            Some(s.last_success?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
-        })?;
+        all.labelled(
+            &mut f,
+            "nodegauge_push_dropped_steps",
+            "Steps that left the queue without having been sent.",
+            |s| s.queued.dropped.clone(),
+        )?;
+        all.gauge(
+            &mut f,
+            "nodegauge_push_last_success_timestamp_seconds",
+            "When a sink last took something.",
+            |s| Some(s.last_success?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()),
+        )?;
         let errors = sinks.iter().filter_map(|sink| {
             let (trouble, at) = lock(&sink.figures).last_error?;
             let at = at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
@@ -326,12 +337,29 @@ impl Collector for Push {
 struct Sinks<'a>(&'a [Arc<SinkMetrics>]);
 
 impl Sinks<'_> {
-    fn gauge(&self, f: &mut Families<'_>, name: &str, help: &str, get: impl Fn(&Figures) -> Option<f64>) -> Written {
-        f.gauges(name, help, &mut self.0.iter().filter_map(|s| Some((vec![("sink", s.name.as_str())], get(&lock(&s.figures))?))))
+    fn gauge(
+        &self,
+        f: &mut Families<'_>,
+        name: &str,
+        help: &str,
+        get: impl Fn(&Figures) -> Option<f64>,
+    ) -> Written {
+        f.gauges(
+            name,
+            help,
+            &mut self
+                .0
+                .iter()
+                .filter_map(|s| Some((vec![("sink", s.name.as_str())], get(&lock(&s.figures))?))),
+        )
     }
 
     fn counter(&self, f: &mut Families<'_>, name: &str, help: &str, get: fn(&Figures) -> u64) -> Written {
-        f.counters(name, help, &mut self.0.iter().map(|s| (vec![("sink", s.name.as_str())], float(get(&lock(&s.figures))))))
+        f.counters(
+            name,
+            help,
+            &mut self.0.iter().map(|s| (vec![("sink", s.name.as_str())], float(get(&lock(&s.figures))))),
+        )
     }
 
     fn labelled(
@@ -343,7 +371,9 @@ impl Sinks<'_> {
     ) -> Written {
         let rows = self.0.iter().flat_map(|s| {
             let figures = get(&lock(&s.figures));
-            figures.into_iter().map(|(reason, n)| (vec![("sink", s.name.as_str()), ("reason", reason)], float(n)))
+            figures
+                .into_iter()
+                .map(|(reason, n)| (vec![("sink", s.name.as_str()), ("reason", reason)], float(n)))
         });
         f.counters(name, help, &mut { rows })
     }

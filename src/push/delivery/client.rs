@@ -75,7 +75,8 @@ impl Answer {
     /// The beginning of the body, for people: one line, without control characters.
     pub fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
-        let shown: String = text.trim().chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let shown: String =
+            text.trim().chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
         shown
     }
 }
@@ -163,8 +164,9 @@ impl Http {
         let mut response = request.send().await.map_err(broken)?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
-        let retry_after =
-            retry_after.and_then(|text| retry_after::parse(text, SystemTime::now())).map(|t| t.min(MAX_RETRY_AFTER));
+        let retry_after = retry_after
+            .and_then(|text| retry_after::parse(text, SystemTime::now()))
+            .map(|t| t.min(MAX_RETRY_AFTER));
         let mut body = BytesMut::new();
         // An answer that breaks off after its status is still an answer, unless
         // it is one of success: then it may come from a proxy that gave up.
@@ -204,7 +206,8 @@ impl Http {
 
     /// The client in use, or a new one where it is too old or certificates changed.
     fn client(&mut self) -> Result<reqwest::Client, SendError> {
-        let files: Vec<_> = self.files().map(|f| std::fs::metadata(f).and_then(|m| m.modified()).ok()).collect();
+        let files: Vec<_> =
+            self.files().map(|f| std::fs::metadata(f).and_then(|m| m.modified()).ok()).collect();
         if let Some(current) = &self.current
             && current.made.elapsed() < self.timing.client_age
             && current.files == files
@@ -300,7 +303,8 @@ mod tests {
 
     #[test]
     fn answers_are_shown_as_one_short_line() {
-        let answer = Answer { status: 400, retry_after: None, body: Bytes::from(format!("a\nb{}", "x".repeat(9999))) };
+        let answer =
+            Answer { status: 400, retry_after: None, body: Bytes::from(format!("a\nb{}", "x".repeat(9999))) };
         let text = answer.text();
         assert!(text.starts_with("a bxx") && text.len() == 300, "{text}");
     }

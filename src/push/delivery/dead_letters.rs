@@ -55,7 +55,12 @@ impl DeadLetters {
         static LIMITER: Limiter = Limiter::every(Duration::from_secs(1));
         if let Some(suppressed) = LIMITER.pass() {
             tracing::warn!(
-                sink = self.sink, reason = why.name(), said, items = count, first = item, suppressed,
+                sink = self.sink,
+                reason = why.name(),
+                said,
+                items = count,
+                first = item,
+                suppressed,
                 "the receiver refused this for good"
             );
         }

@@ -58,8 +58,12 @@ impl Fault {
     /// What to do about it.
     pub(super) fn cure(self) -> &'static str {
         match self {
-            Fault::Credentials => "credentials are missing, wrong or not enough: see user=, password-file= and token-file=",
-            Fault::Redirect => "redirects are not followed, since credentials would go with them: name the final address",
+            Fault::Credentials => {
+                "credentials are missing, wrong or not enough: see user=, password-file= and token-file="
+            }
+            Fault::Redirect => {
+                "redirects are not followed, since credentials would go with them: name the final address"
+            }
             Fault::Address => "nothing there takes this: see the address and its path",
         }
     }

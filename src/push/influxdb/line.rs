@@ -150,7 +150,9 @@ fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
         match byte {
             b',' | b'=' | b' ' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' | b'\r' => out.extend_from_slice(b"\\ "),
-            b'\\' if matches!(bytes.peek(), None | Some(b',' | b'=' | b' ' | b'\n' | b'\r')) => out.push(b'/'),
+            b'\\' if matches!(bytes.peek(), None | Some(b',' | b'=' | b' ' | b'\n' | b'\r')) => {
+                out.push(b'/')
+            }
             _ => out.push(byte),
         }
     }
@@ -235,7 +237,8 @@ mod tests {
             a.labelled(MetricId::FilesystemUsage, device, 7);
         };
         let extra = [("Zone", "a,b"), ("nodename", "other"), ("rack", "r\\"), ("zone", "z\\ z\n")];
-        let (head, tail) = ("Zone=a\\,b,cluster_name=default,nodename=n1,rack=r/", "type=node,zone=z/\\ z\\ ");
+        let (head, tail) =
+            ("Zone=a\\,b,cluster_name=default,nodename=n1,rack=r/", "type=node,zone=z/\\ z\\ ");
         let expected = format!(
             "uptime,{head},{tail} value=5i 1893456060000000000\n\
              cpu/node_capacity,{head},{tail} value=4000 1893456060000000000\n\
@@ -248,7 +251,11 @@ mod tests {
     #[test]
     fn names_need_no_escapes_and_there_is_one_label() {
         for metric in METRICS {
-            assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b"/_".contains(&b)), "{}", metric.name);
+            assert!(
+                metric.name.bytes().all(|b| b.is_ascii_lowercase() || b"/_".contains(&b)),
+                "{}",
+                metric.name
+            );
             assert!(metric.label.is_none_or(|l| l == LABEL), "{}", metric.name);
         }
     }

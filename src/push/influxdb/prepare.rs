@@ -50,7 +50,12 @@ enum Done {
 impl Wanted<'_> {
     pub(super) async fn ensure(&self, http: &mut Http) -> Result<(), Unprepared> {
         // Any answer shows that it is up; what it cannot do, it says below.
-        let ping = Outgoing { method: Method::GET, url: super::at(&http.url, "ping"), headers: Vec::new(), body: Bytes::new() };
+        let ping = Outgoing {
+            method: Method::GET,
+            url: super::at(&http.url, "ping"),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        };
         let pong = http.send(ping).await.map_err(Unprepared::Send)?;
         if pong.status >= 500 {
             return Err(Unprepared::Answer(pong));
@@ -68,7 +73,11 @@ impl Wanted<'_> {
         match made {
             Done::Yes => return Ok(()),
             Done::Denied(said) => {
-                tracing::info!(said, database = self.database, "may not create the database; going on to write");
+                tracing::info!(
+                    said,
+                    database = self.database,
+                    "may not create the database; going on to write"
+                );
                 return Ok(());
             }
             Done::Conflict => {}
@@ -76,12 +85,17 @@ impl Wanted<'_> {
         // There with other policies: those of somebody else stay as they are.
         let made = statement(
             http,
-            &format!("CREATE RETENTION POLICY {policy} ON {database} DURATION {duration} REPLICATION 1 DEFAULT"),
+            &format!(
+                "CREATE RETENTION POLICY {policy} ON {database} DURATION {duration} REPLICATION 1 DEFAULT"
+            ),
         )
         .await?;
         if matches!(made, Done::Conflict) && self.retention.is_some() {
-            let altered =
-                statement(http, &format!("ALTER RETENTION POLICY {policy} ON {database} DURATION {duration}")).await?;
+            let altered = statement(
+                http,
+                &format!("ALTER RETENTION POLICY {policy} ON {database} DURATION {duration}"),
+            )
+            .await?;
             if matches!(altered, Done::Yes) {
                 tracing::info!(database = self.database, policy = self.policy, duration, "retention changed");
             }
@@ -109,7 +123,9 @@ fn judge(answer: Answer) -> Result<Done, Unprepared> {
     let error = results.error.or_else(|| results.results.into_iter().find_map(|r| r.error));
     match (answer.status, error) {
         (200..=299, None) => Ok(Done::Yes),
-        (200..=299, Some(said)) if said.contains("conflict") || said.contains("already exists") => Ok(Done::Conflict),
+        (200..=299, Some(said)) if said.contains("conflict") || said.contains("already exists") => {
+            Ok(Done::Conflict)
+        }
         // Told by InfluxDB with status 403, and with 200 for single statements.
         (200..=299 | 403, Some(said)) => Ok(Done::Denied(said)),
         _ => Err(Unprepared::Answer(answer)),
@@ -142,7 +158,11 @@ mod tests {
             r#"{"results":[{"statement_id":0,"error":"retention policy conflicts with an existing policy"}]}"#,
             "conflict",
         );
-        check(200, r#"{"results":[{"statement_id":0,"error":"retention policy already exists"}]}"#, "conflict");
+        check(
+            200,
+            r#"{"results":[{"statement_id":0,"error":"retention policy already exists"}]}"#,
+            "conflict",
+        );
         check(403, r#"{"error":"error authorizing query: u not authorized to execute statement"}"#, "denied");
         check(401, r#"{"error":"authorization failed"}"#, "again");
         check(503, "", "again");

@@ -63,11 +63,9 @@ impl Options {
     pub(super) fn identifier(&mut self, name: &str) -> Result<Option<String>> {
         let value = self.take(name)?;
         match value {
-            Some(v) if v.len() > MAX_IDENTIFIER || v.chars().any(char::is_control) => {
-                Err(TargetError::new(format_args!(
-                    "{name}=: accepted: 1 to {MAX_IDENTIFIER} bytes without control characters"
-                )))
-            }
+            Some(v) if v.len() > MAX_IDENTIFIER || v.chars().any(char::is_control) => Err(TargetError::new(
+                format_args!("{name}=: accepted: 1 to {MAX_IDENTIFIER} bytes without control characters"),
+            )),
             value => Ok(value),
         }
     }
