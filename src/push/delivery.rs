@@ -17,6 +17,7 @@ mod dead_letters;
 mod pieces;
 mod retry_after;
 pub mod verdict;
+pub mod worker;
 
 use std::future::Future;
 use std::pin::Pin;

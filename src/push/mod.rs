@@ -5,5 +5,6 @@ pub mod aggregator;
 pub mod batch;
 pub mod delivery;
 pub mod influxdb;
+pub mod log;
 pub mod remote_write;
 pub mod target;
