@@ -30,6 +30,7 @@ use crate::telemetry::Telemetry;
 use naming::Naming;
 
 pub mod naming;
+pub mod push;
 
 /// Where Kubernetes mounts a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -73,11 +74,15 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler = sampler(config, left, Box::new(Naming::new(identities, config.label_style)))?;
+    let sampler = sampler(config, left, Box::new(Naming::new(Arc::clone(&identities), config.label_style)))?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
-    let (publisher, snapshots) = publish::channel();
+    let (mut publisher, snapshots) = publish::channel();
+    let pushing = push::start(config, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
+        publisher.tap(tap);
+        pushing
+    });
     let policy = Policy {
         kinds: config.kinds,
         timestamps: config.timestamps,
@@ -125,6 +130,9 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         Ok(())
     });
     runtime.shutdown_timeout(LAST_WAIT);
+    if let Some(pushing) = pushing {
+        pushing.finish();
+    }
     if reader.is_finished() && reader.join().is_err() {
         return Err(anyhow!("the reader thread panicked"));
     }

@@ -77,3 +77,107 @@ impl Window {
 pub fn increase(earlier: Option<u64>, later: Option<u64>) -> Option<u64> {
     later?.checked_sub(earlier?)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(earlier: (&str, Option<u64>, u64), later: (&str, Option<u64>, u64), expected: Option<u64>) {
+        let moment = |(id, start, taken_ns)| Moment { id, start, taken_ns };
+        let window = Window::between(&moment(earlier), &moment(later));
+        assert_eq!(window.map(Window::ns), expected, "{earlier:?} {later:?}");
+    }
+
+    #[test]
+    fn windows_need_the_same_life_and_a_later_sample() {
+        check(("a", Some(1), 10), ("a", Some(1), 25), Some(15));
+        check(("a", None, 10), ("a", None, 25), Some(15));
+        check(("a", Some(1), 10), ("b", Some(1), 25), None);
+        check(("a", Some(1), 10), ("a", Some(2), 25), None);
+        check(("a", None, 10), ("a", Some(2), 25), None);
+        check(("a", Some(1), 10), ("a", Some(1), 10), None);
+        check(("a", Some(1), 10), ("a", Some(1), 9), None);
+        let most = u64::try_from(MAX_WINDOW.as_nanos()).unwrap();
+        check(("a", Some(1), 10), ("a", Some(1), most + 10), Some(most));
+        check(("a", Some(1), 10), ("a", Some(1), most + 11), None);
+    }
+
+    #[test]
+    fn rates_are_what_heapster_makes_of_them() {
+        let window = Window::from_ns(15_000_000_000).unwrap();
+        assert_eq!(window.millicores(149_999_999), 9);
+        assert_eq!(window.millicores(150_000_000), 10);
+        assert!((window.per_second(30) - 2.0).abs() < f64::EPSILON);
+        assert_eq!(window.per_second(0), 0.0);
+        assert_eq!(Window::from_ns(1).unwrap().millicores(u64::MAX), u64::MAX);
+        assert_eq!(Window::from_ns(0), None);
+    }
+
+    /// What happens to a container between two samples.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Use(u64),
+        Restart,
+        Reset,
+        Pass(u64),
+        SetBack(u64),
+        Sample,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0_u64..1 << 40).prop_map(Event::Use),
+            Just(Event::Restart),
+            Just(Event::Reset),
+            (0_u64..2_000_000_000_000).prop_map(Event::Pass),
+            (0_u64..2_000_000_000).prop_map(Event::SetBack),
+            Just(Event::Sample),
+            Just(Event::Sample),
+        ]
+    }
+
+    proptest! {
+        /// Against a container whose use is known: a rate is what was used over
+        /// what passed, unless something began again, in which case there is
+        /// none or one that is not negative.
+        #[test]
+        fn rates_hold_through_everything(events in prop::collection::vec(event(), 1..60)) {
+            let (mut counter, mut now, mut start) = (0_u64, 1_u64 << 50, 0_u64);
+            let mut last: Option<(u64, u64, u64)> = None;
+            let (mut used, mut whole) = (0_u64, true);
+            for event in events {
+                match event {
+                    Event::Use(ns) => {
+                        counter += ns;
+                        used += ns;
+                    }
+                    Event::Restart => (counter, start) = (0, start + 1),
+                    Event::Reset => (counter, whole) = (0, false),
+                    Event::Pass(ns) => now += ns,
+                    Event::SetBack(ns) => now -= ns,
+                    Event::Sample => {
+                        let later = Moment { id: "a", start: Some(start), taken_ns: now };
+                        if let Some((before, then, began)) = last {
+                            let earlier = Moment { id: "a", start: Some(began), taken_ns: then };
+                            let window = Window::between(&earlier, &later);
+                            let possible = began == start && now > then && now - then <= 900_000_000_000;
+                            prop_assert_eq!(window.is_some(), possible);
+                            let rise = increase(Some(before), Some(counter));
+                            prop_assert_eq!(rise.is_some(), counter >= before);
+                            if let (Some(window), Some(rise)) = (window, rise) {
+                                prop_assert!(window.per_second(rise) >= 0.0);
+                                if whole {
+                                    prop_assert_eq!(rise, used);
+                                }
+                            }
+                        }
+                        last = Some((counter, now, start));
+                        (used, whole) = (0, true);
+                    }
+                }
+            }
+        }
+    }
+}

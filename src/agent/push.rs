@@ -15,7 +15,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ use crate::push::log::{self, Log, SinkName};
 use crate::push::remote_write::RemoteWrite;
 use crate::push::step::{self, StepBuilder};
 use crate::push::target::{Protocol, Target};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Origin, Snapshot};
 use crate::telemetry::Limiter;
 use crate::telemetry::push::PushMetrics;
 use departed::Departures;
@@ -89,7 +89,7 @@ pub fn start(
             timing: timing.clone(),
         };
         let sink = sink(target, config.queue_dir.as_deref())?;
-        workers.push(Worker::new(sink, name(target)?, parts));
+        workers.push(Worker::new(sink, name(target), parts));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,7 +114,7 @@ pub fn start(
         limits: step::Limits::default(),
     };
     let mut builder = StepBuilder::new(options);
-    if let Some(time_ms) = log.last_time_ms() {
+    if let Some(time_ms) = log.last_time_ms()? {
         builder.resume_after(time_ms);
     }
     let (sender, ticks) = sync_channel::<Arc<Snapshot>>(WAITING_TICKS);
@@ -130,13 +130,21 @@ pub fn start(
         .name("steps".to_owned())
         .spawn(move || maker.run(&ticks))
         .context("cannot start the thread that makes steps")?;
-    let tap: Tap = Box::new(move |snapshot| match sender.try_send(Arc::clone(snapshot)) {
+    let tap: Tap = Box::new(move |snapshot| {
+        if snapshot.origin == Origin::Grid {
+            hand_over(&sender, snapshot, &metrics);
+        }
+    });
+    Ok(Some((Pushing { steps, workers, stop, drain }, tap)))
+}
+
+fn hand_over(sender: &SyncSender<Arc<Snapshot>>, snapshot: &Arc<Snapshot>, metrics: &PushMetrics) {
+    match sender.try_send(Arc::clone(snapshot)) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => metrics.step_skipped(),
         // It ended, which it does not do by itself: the stop says so.
         Err(TrySendError::Disconnected(_)) => {}
-    });
-    Ok(Some((Pushing { steps, workers, stop, drain }, tap)))
+    }
 }
 
 impl Pushing {
@@ -158,8 +166,12 @@ fn wait(thread: &JoinHandle<()>, at_most: Duration) {
 }
 
 fn open(config: &Config) -> Result<Log> {
-    let names = config.push.iter().map(name).collect::<Result<Vec<_>>>()?;
-    let options = log::Options { max_bytes: config.queue_max_bytes, keep_acknowledged: KEEP_ACKNOWLEDGED, ..log::Options::default() };
+    let names = config.push.iter().map(name).collect::<Vec<_>>();
+    let options = log::Options {
+        max_bytes: config.queue_max_bytes,
+        keep_acknowledged: KEEP_ACKNOWLEDGED,
+        ..log::Options::default()
+    };
     let directory = config.queue_dir.as_deref();
     let (log, opened) = Log::open(directory, options, &names).with_context(|| match directory {
         Some(directory) => format!("--queue-dir {directory:?}"),
@@ -169,8 +181,8 @@ fn open(config: &Config) -> Result<Log> {
     Ok(log)
 }
 
-fn name(target: &Target) -> Result<SinkName> {
-    SinkName::new(&target.name).map_err(|error| anyhow!("--push: name={}: {error}", target.name))
+fn name(target: &Target) -> SinkName {
+    SinkName::new(&target.name)
 }
 
 /// What speaks the protocol of a target.
@@ -219,7 +231,11 @@ impl Maker {
                 self.metrics.step_failed();
                 static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
                 if let Some(suppressed) = LIMITER.pass() {
-                    tracing::warn!(error = format!("{error:#}"), suppressed, "a step did not get into the queue");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        suppressed,
+                        "a step did not get into the queue"
+                    );
                 }
             }
         }

@@ -21,6 +21,17 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// A directory of just these.
+    pub fn of(
+        containers: impl IntoIterator<Item = ContainerInfo>,
+        pods: impl IntoIterator<Item = PodInfo>,
+    ) -> Directory {
+        let mut directory = Directory::default();
+        directory.containers.extend(containers.into_iter().map(|c| (Arc::clone(&c.id), Arc::new(c))));
+        directory.pods.extend(pods.into_iter().map(|p| (p.uid, Arc::new(p))));
+        directory
+    }
+
     /// Counts up whenever anything in the directory changed.
     pub fn generation(&self) -> u64 {
         self.generation

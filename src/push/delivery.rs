@@ -123,7 +123,7 @@ pub enum Unprepared {
 ///
 /// A body is a row of items, which can be sent apart from each other: lines or
 /// series.
-pub trait Sink: Send {
+pub trait Sink: Send + Sync {
     /// Which steps it gets first.
     fn first(&self) -> First {
         First::Oldest

@@ -385,9 +385,7 @@ impl Log {
     }
 }
 
-fn oldest(
-    steps: &redb::Table<'_, u64, (u64, &'static [u8])>,
-) -> Result<Option<(u64, u64, u64)>, LogError> {
+fn oldest(steps: &redb::Table<'_, u64, (u64, &'static [u8])>) -> Result<Option<(u64, u64, u64)>, LogError> {
     Ok(steps.first()?.map(|(sequence, step)| {
         let (time_ms, payload) = step.value();
         (sequence.value(), time_ms, length(payload))

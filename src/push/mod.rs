@@ -7,4 +7,5 @@ pub mod delivery;
 pub mod influxdb;
 pub mod log;
 pub mod remote_write;
+pub mod step;
 pub mod target;

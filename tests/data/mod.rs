@@ -25,6 +25,11 @@ pub(crate) fn all_kinds() -> Kinds {
 pub(crate) struct Numbers(u64);
 
 impl Numbers {
+    /// From this number on.
+    pub(crate) fn from(first: u64) -> Numbers {
+        Numbers(first)
+    }
+
     /// The next one; never 0.
     pub(crate) fn number(&mut self) -> u64 {
         self.0 += 7_919;

@@ -22,5 +22,6 @@ mod identity_path;
 mod parsers;
 mod push_encode;
 mod standin;
+mod step;
 mod tidy;
 mod ttar;

@@ -22,14 +22,14 @@ pub(super) struct Departures {
 #[derive(Debug)]
 struct Gone {
     sample: CgroupSample,
-    wall_ms: u64,
-    monotonic: Instant,
+    seen_ms: u64,
+    at: Instant,
 }
 
 impl Departures {
     /// Notes who was in the last tick and is not in this one.
     pub(super) fn tick(&mut self, snapshot: &Arc<Snapshot>) {
-        self.gone.retain(|gone| snapshot.monotonic.saturating_duration_since(gone.monotonic) <= KEPT);
+        self.gone.retain(|gone| snapshot.monotonic.saturating_duration_since(gone.at) <= KEPT);
         let Some(last) = self.last.replace(Arc::clone(snapshot)) else { return };
         // Both are sorted by path. The same path made again is another cgroup.
         let mut now = snapshot.cgroups.iter().peekable();
@@ -39,7 +39,7 @@ impl Departures {
                 .peek()
                 .is_some_and(|n| n.cgroup.path == row.cgroup.path && n.cgroup.created == row.cgroup.created);
             if !there {
-                self.gone.push(Gone { sample: row.clone(), wall_ms: last.wall_ms, monotonic: last.monotonic });
+                self.gone.push(Gone { sample: row.clone(), seen_ms: last.wall_ms, at: snapshot.monotonic });
             }
         }
         let surplus = self.gone.len().saturating_sub(MOST);
@@ -47,18 +47,14 @@ impl Departures {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Departed<'_>> {
-        self.gone.iter().map(|gone| Departed {
-            sample: &gone.sample,
-            wall_ms: gone.wall_ms,
-            monotonic: gone.monotonic,
-        })
+        self.gone.iter().map(|gone| Departed { sample: &gone.sample, seen_ms: gone.seen_ms, gone: gone.at })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Cgroup, Identity};
+    use crate::snapshot::{Cgroup, Hierarchy, Identity, Origin};
 
     fn snapshot(start: &Arc<Snapshot>, second: u64, rows: &[(&str, u64)]) -> Arc<Snapshot> {
         let mut snapshot = (**start).clone();
@@ -77,10 +73,21 @@ mod tests {
 
     #[test]
     fn who_left_is_kept_for_a_minute() {
-        let start = Arc::new(Snapshot::blank());
+        let start = Arc::new(Snapshot {
+            sequence: 1,
+            origin: Origin::Grid,
+            wall_ms: 0,
+            monotonic: Instant::now(),
+            duration: Duration::ZERO,
+            hierarchy: Hierarchy::V2,
+            machine: Arc::default(),
+            filesystems: Arc::default(),
+            disks: Vec::new(),
+            cgroups: Vec::new(),
+        });
         let mut departures = Departures::default();
         let gone = |d: &Departures| -> Vec<(String, u64)> {
-            d.iter().map(|gone| (gone.sample.cgroup.path.clone(), gone.wall_ms)).collect()
+            d.iter().map(|gone| (gone.sample.cgroup.path.clone(), gone.seen_ms)).collect()
         };
         departures.tick(&snapshot(&start, 1, &[("/", 0), ("/a", 1), ("/b", 1), ("/c", 1)]));
         assert_eq!(gone(&departures), []);
@@ -89,7 +96,7 @@ mod tests {
         departures.tick(&snapshot(&start, 3, &[("/", 0), ("/aa", 1), ("/b", 2)]));
         let all = [("/a".to_owned(), 1000), ("/b".to_owned(), 1000), ("/c".to_owned(), 2000)];
         assert_eq!(gone(&departures), all);
-        departures.tick(&snapshot(&start, 62, &[("/", 0), ("/aa", 1), ("/b", 2)]));
+        departures.tick(&snapshot(&start, 63, &[("/", 0), ("/aa", 1), ("/b", 2)]));
         assert_eq!(gone(&departures), [("/c".to_owned(), 2000)]);
     }
 }

@@ -15,6 +15,7 @@ pub struct Assembler {
     /// One for each of [`METRICS`].
     columns: Vec<Building>,
     values: usize,
+    text: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Assembler {
             windows: HashMap::new(),
             columns: METRICS.iter().map(|_| Building::default()).collect(),
             values: 0,
+            text: 0,
         };
         assembler.string("");
         assembler
@@ -49,6 +51,7 @@ impl Assembler {
         }
         let number = u32::try_from(self.message.strings.len()).unwrap_or(u32::MAX);
         self.message.strings.push(text.to_owned());
+        self.text += text.len();
         self.strings.insert(text.into(), number);
         number
     }
@@ -87,6 +90,11 @@ impl Assembler {
     /// How many values were put in.
     pub fn values(&self) -> usize {
         self.values
+    }
+
+    /// Bytes of all strings.
+    pub fn text(&self) -> usize {
+        self.text
     }
 
     /// Says that the agent's limits kept something out.

@@ -15,6 +15,11 @@ pub const MAX_COLUMNS: usize = 4_096;
 /// Row sets of one batch at most.
 pub const MAX_ROW_SETS: usize = 4_096;
 
+/// Strings of one batch at most.
+pub const MAX_STRINGS: usize = 1 << 21;
+/// Reasons of one batch at most.
+pub(super) const MAX_REASONS: usize = 64;
+
 /// How a message breaks the rules of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformed {
@@ -58,7 +63,7 @@ pub enum Malformed {
     #[error("a metric has two columns")]
     Twice,
     /// More than the format allows.
-    #[error("it has more entities, columns or row sets than the format allows")]
+    #[error("it has more entities, strings, columns, row sets or reasons than the format allows")]
     TooMany,
 }
 
@@ -70,6 +75,7 @@ pub(super) fn check(batch: &proto::Batch) -> Result<(), Malformed> {
     let rule = |kept: bool, broken: Malformed| if kept { Ok(()) } else { Err(broken) };
     rule(batch.entities.len() <= MAX_ENTITIES, Malformed::TooMany)?;
     rule(batch.columns.len() <= MAX_COLUMNS && batch.rows.len() <= MAX_ROW_SETS, Malformed::TooMany)?;
+    rule(batch.strings.len() <= MAX_STRINGS && batch.dropped.len() <= MAX_REASONS, Malformed::TooMany)?;
     rule(batch.boot_id.len() == 16, Malformed::BootId)?;
     rule(matches!(batch.host_boot_id.len(), 0 | 16), Malformed::BootId)?;
     rule(batch.time_ms.checked_rem(batch.resolution_ms) == Some(0), Malformed::Time)?;

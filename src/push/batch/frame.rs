@@ -7,15 +7,15 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 use thiserror::Error;
 
-use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_ROW_SETS, Malformed};
+use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_REASONS, MAX_ROW_SETS, MAX_STRINGS, Malformed};
 use super::{Batch, proto};
 
 /// The version of the format written here, and the only one read.
 pub const VERSION: u8 = 1;
 
-/// What a batch may decompress to, unless a caller grants less: a step of 10,000
-/// entities with 60 values each takes about 4 MiB.
-pub const MAX_DECOMPRESSED: usize = 64 << 20;
+/// What a batch may decompress to, unless a caller grants less: no step within
+/// the builder's own limits reaches it; one of 500 containers takes 200 KiB.
+pub const MAX_DECOMPRESSED: usize = 16 << 20;
 
 /// A skippable frame of zstd: magic, length of what follows, and the word.
 const HEAD: [u8; 15] = *b"\x5e\x2a\x4d\x18\x08\0\0\0NGBATCH";
@@ -47,7 +47,7 @@ pub enum DecodeError {
     /// There is more of something than the format allows.
     #[error("batch has more than {limit} {what}")]
     TooMany {
-        /// Entities, columns or row sets.
+        /// Of what.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
@@ -131,8 +131,8 @@ pub fn stamp(payload: &[u8], sequence: u64, sent_ms: u64) -> Vec<u8> {
 }
 
 /// Reads a batch that may decompress to at most `max_bytes`, for instance
-/// [`MAX_DECOMPRESSED`]. Memory used is a small multiple of what it decompresses
-/// to, and 20 MiB.
+/// [`MAX_DECOMPRESSED`]. Memory used is at most 24 times what it decompresses
+/// to, and 32 MiB.
 ///
 /// # Errors
 /// It is no batch, of another version, too large, damaged, or contradicts itself.
@@ -165,8 +165,13 @@ fn decompress(frames: &[u8], max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
 /// Counts what becomes much larger in memory than it is on the wire, before any
 /// of it is made: an empty entity is two bytes there and two hundred here.
 fn count(mut plain: &[u8]) -> Result<(), DecodeError> {
-    const LIMITS: [(u32, &str, usize); 3] =
-        [(17, "entities", MAX_ENTITIES), (19, "row sets", MAX_ROW_SETS), (20, "columns", MAX_COLUMNS)];
+    const LIMITS: [(u32, &str, usize); 5] = [
+        (16, "strings", MAX_STRINGS),
+        (17, "entities", MAX_ENTITIES),
+        (19, "row sets", MAX_ROW_SETS),
+        (20, "columns", MAX_COLUMNS),
+        (21, "reasons", MAX_REASONS),
+    ];
     let mut counts = [0_usize; LIMITS.len()];
     while !plain.is_empty() {
         let (field, wire_type) = decode_key(&mut plain)?;

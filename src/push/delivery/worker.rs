@@ -226,7 +226,8 @@ impl Worker {
         };
         self.metrics.answered(begun.elapsed());
         let verdict = self.sink.judge(&answer);
-        let values = |progress: &Progress, sink: &dyn Sink| progress.piece().map_or(0, |p| pieces::values(sink, p));
+        let values =
+            |progress: &Progress, sink: &dyn Sink| progress.piece().map_or(0, |p| pieces::values(sink, p));
         match verdict {
             Verdict::Taken => {
                 self.metrics.taken(values(&self.progress, self.sink.as_ref()), bytes);
@@ -356,7 +357,11 @@ impl Worker {
     async fn refill(&mut self) -> Result<(), Failed> {
         let (log, name) = (Arc::clone(&self.log), self.name.clone());
         let steps = blocking(move || log.refill(&name).map_err(|e| e.to_string())).await;
-        let steps = steps.map_err(|message| Failed { trouble: Trouble::Queue, message, wait: self.backoff.wait() })?;
+        let steps = steps.map_err(|message| Failed {
+            trouble: Trouble::Queue,
+            message,
+            wait: self.backoff.wait(),
+        })?;
         if steps > 0 {
             self.metrics.resent(Resent::Refill, steps);
             tracing::info!(sink = %self.name, steps, "the aggregator has started again; sending once more what is kept");

@@ -159,8 +159,7 @@ impl Receiver {
                 lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             let mut seen = Seen { line, headers, body: Vec::new(), at: Instant::now() };
             let length: usize = seen.header("content-length").map_or(0, |l| l.parse().unwrap());
-            let scripted =
-                if seen.is_write() { self.0.lock().unwrap().script.pop_front() } else { None };
+            let scripted = if seen.is_write() { self.0.lock().unwrap().script.pop_front() } else { None };
             if matches!(scripted, Some(Reply::CutMidBody)) {
                 return None;
             }
@@ -186,7 +185,8 @@ impl Receiver {
                 Reply::Hang => std::future::pending().await,
             };
             // RFC 9110: no Content-Length with 204.
-            let length = if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+            let length =
+                if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
             let answer = format!("HTTP/1.1 {status} X\r\n{header}{length}\r\n");
             stream.write_all(answer.as_bytes()).await.ok()?;
             stream.write_all(&body).await.ok()?;
