@@ -29,7 +29,7 @@ pub struct Snapshots {
 
 /// Is given every snapshot, on the reader thread, and never waits: for what must
 /// see all of them, where outputs see the last.
-pub type Tap = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
+pub type Tap = Box<dyn Fn(&Arc<Snapshot>) + Send>;
 
 /// The writing end, for the reader thread.
 pub struct Publisher {
@@ -59,8 +59,8 @@ impl Publisher {
     }
 
     /// Makes `snapshot` the last one and returns the one it replaces.
-    pub fn publish(&mut self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        if let Some(tap) = &mut self.tap {
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        if let Some(tap) = &self.tap {
             tap(&snapshot);
         }
         self.latest.send_replace(Some(snapshot))

@@ -13,7 +13,6 @@
 //! queue; then the workers send what is queued, until it is sent, fails or takes
 //! too long. What is on disk by then stays there for the next run.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -25,15 +24,13 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
-use crate::push::aggregator::Aggregator;
 use crate::push::batch::{self, Encoder};
+use crate::push::delivery::Timing;
 use crate::push::delivery::worker::{Parts, Worker};
-use crate::push::delivery::{Sink, Timing};
-use crate::push::influxdb::Influxdb;
 use crate::push::log::{self, Log, SinkName};
-use crate::push::remote_write::RemoteWrite;
+use crate::push::sinks;
 use crate::push::step::{self, StepBuilder};
-use crate::push::target::{Protocol, Target};
+use crate::push::target::Target;
 use crate::snapshot::{Origin, Snapshot};
 use crate::telemetry::Limiter;
 use crate::telemetry::push::PushMetrics;
@@ -88,7 +85,8 @@ pub fn start(
             metrics: metrics.sink(&target.name),
             timing: timing.clone(),
         };
-        let sink = sink(target, config.queue_dir.as_deref())?;
+        let sink = sinks::sink(target, config.queue_dir.as_deref());
+        let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
         workers.push(Worker::new(sink, name(target), parts));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
@@ -183,21 +181,6 @@ fn open(config: &Config) -> Result<Log> {
 
 fn name(target: &Target) -> SinkName {
     SinkName::new(&target.name)
-}
-
-/// What speaks the protocol of a target.
-fn sink(target: &Target, directory: Option<&Path>) -> Result<Box<dyn Sink>> {
-    let sink: Option<Box<dyn Sink>> = match &target.protocol {
-        Protocol::Aggregator => {
-            let state = directory.map(|d| d.join(format!("{}.boot", target.name)));
-            Some(Box::new(Aggregator::new(state)))
-        }
-        Protocol::Influxdb { .. } | Protocol::Influxdb2 { .. } => {
-            Influxdb::new(target).map(|sink| Box::new(sink) as Box<dyn Sink>)
-        }
-        Protocol::RemoteWrite { .. } => RemoteWrite::new(target).map(|sink| Box::new(sink) as Box<dyn Sink>),
-    };
-    sink.ok_or_else(|| anyhow!("BUG: no sink for {target}"))
 }
 
 async fn send(workers: Vec<Worker>, stop: watch::Receiver<bool>, drain: Duration) {

@@ -7,5 +7,6 @@ pub mod delivery;
 pub mod influxdb;
 pub mod log;
 pub mod remote_write;
+pub mod sinks;
 pub mod step;
 pub mod target;

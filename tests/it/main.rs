@@ -20,6 +20,7 @@ mod identity_kubelet;
 mod identity_live;
 mod identity_path;
 mod parsers;
+mod push;
 mod push_encode;
 mod standin;
 mod step;

@@ -322,7 +322,7 @@ impl Worker {
         if told.since == now || told.last.elapsed() >= TELL {
             told.last = now;
             let since = told.since.elapsed();
-            tracing::warn!(sink = %self.name, reason = trouble.name(), message, retry_in = ?wait, ?since, "cannot send");
+            tracing::warn!(sink = %self.name, reason = trouble.name(), error = message, retry_in = ?wait, ?since, "cannot send");
         }
         wait
     }
