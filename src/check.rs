@@ -19,10 +19,15 @@ use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
 use crate::kernel::{ReadError, Roots, own, parse};
+use crate::push::delivery::{self, Timing};
+use crate::push::sinks;
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// How long a sink may take to answer.
+const SINK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Processes whose descriptors are tried.
 const PROCESSES_TRIED: usize = 200;
@@ -145,6 +150,7 @@ fn look(config: &Config, f: &mut Findings) {
     filesystems(f, &snapshot);
     names(f, &identities, &snapshot);
     listener(f, config);
+    event_loop.block_on(sinks(f, config));
 }
 
 /// The sources of names, and whether they name what is there.
@@ -493,6 +499,44 @@ fn filesystems(f: &mut Findings, snapshot: &Snapshot) {
         "container_fs_limit_bytes, container_fs_usage_bytes and inode counts are missing for them",
         "make them visible below --host-root, or see why they do not answer",
     );
+}
+
+/// Whether each sink answers, asked for something that changes nothing there.
+async fn sinks(f: &mut Findings, config: &Config) {
+    for target in &config.push {
+        let subject = format!("sink {target}");
+        let Some(sink) = sinks::sink(target, None) else { continue };
+        let timing = Timing { request: SINK_PATIENCE, connect: SINK_PATIENCE, ..Timing::default() };
+        let consequence = "steps wait in the queue until it does";
+        match delivery::probe(sink, target, timing).await {
+            Ok(answer) if answer.status < 300 => f.ok(&subject, format_args!("answers, {}", answer.status)),
+            Ok(answer) => f.warn(
+                &subject,
+                format_args!("answers {} {}", answer.status, answer.text()),
+                "it may refuse what is sent",
+                "see its address, credentials and log",
+            ),
+            Err(error) => f.warn(&subject, error, consequence, "see its address and whether it runs"),
+        }
+    }
+    if let Some(directory) = config.queue_dir.as_deref().filter(|_| !config.push.is_empty()) {
+        match std::fs::create_dir_all(directory).and_then(|()| tempfile_in(directory)) {
+            Ok(()) => f.ok("queue", format_args!("{} can be written", directory.display())),
+            Err(error) => f.fail(
+                "queue",
+                format_args!("{}: {}", directory.display(), config::lower(&error)),
+                "the agent does not start",
+                "name a directory it may write with --queue-dir",
+            ),
+        }
+    }
+}
+
+/// Whether a file can be made there.
+fn tempfile_in(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".check-{}", std::process::id()));
+    std::fs::write(&path, b"")?;
+    std::fs::remove_file(&path)
 }
 
 fn listener(f: &mut Findings, config: &Config) {

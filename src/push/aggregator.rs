@@ -15,7 +15,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::push::batch::{self, DecodeError, proto};
-use crate::push::delivery::client::{Answer, Http, Outgoing};
+use crate::push::delivery::client::{Answer, Http, Outgoing, below};
 use crate::push::delivery::verdict::{self, Fault, Verdict};
 use crate::push::delivery::{First, Sink, Step};
 
@@ -90,10 +90,13 @@ impl Sink for Aggregator {
     }
 
     fn request(&mut self, http: &Http, items: &[u8]) -> Outgoing {
-        let mut url = http.url.clone();
-        url.set_path(&format!("{}/{PATH}", http.url.path().trim_end_matches('/')));
+        let url = below(&http.url, PATH);
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(batch::MEDIA_TYPE))];
         Outgoing { method: Method::POST, url, headers, body: Bytes::copy_from_slice(items) }
+    }
+
+    fn probe(&mut self, http: &Http) -> Outgoing {
+        Outgoing::get(below(&http.url, "healthz"))
     }
 
     fn judge(&mut self, answer: &Answer) -> Verdict {

@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::push::batch::{self, Batch, DecodeError};
+use crate::push::target::Target;
 use client::{Answer, Http, Outgoing, SendError, TokenScheme};
 use verdict::Verdict;
 
@@ -107,6 +108,16 @@ impl Step {
     }
 }
 
+/// Whether a target answers, and with which status: for `check`.
+///
+/// # Errors
+/// It does not answer.
+pub async fn probe(mut sink: Box<dyn Sink>, target: &Target, timing: Timing) -> Result<Answer, SendError> {
+    let mut http = Http::new(target, sink.token_scheme(), timing);
+    let outgoing = sink.probe(&http);
+    http.send(outgoing).await
+}
+
 /// What comes of preparing a receiver.
 pub type Prepared<'a> = Pin<Box<dyn Future<Output = Result<(), Unprepared>> + Send + 'a>>;
 
@@ -166,6 +177,10 @@ pub trait Sink: Send + Sync {
 
     /// A body, or some items of one, as a request.
     fn request(&mut self, http: &Http, items: &[u8]) -> Outgoing;
+
+    /// A request that shows whether the receiver is there and lets us in, and
+    /// changes nothing there.
+    fn probe(&mut self, http: &Http) -> Outgoing;
 
     /// What the answer to a request means.
     fn judge(&mut self, answer: &Answer) -> Verdict {

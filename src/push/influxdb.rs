@@ -17,11 +17,11 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, Url};
 
 use crate::push::batch::{Batch, DecodeError, Entity};
-use crate::push::delivery::client::{Answer, Http, Outgoing, TokenScheme};
+use crate::push::delivery::client::{Answer, Http, Outgoing, TokenScheme, below};
 use crate::push::delivery::verdict::{self, Verdict};
 use crate::push::delivery::{Prepared, Sink, Step};
 use crate::push::target::{Protocol, Target};
@@ -48,14 +48,6 @@ impl Influxdb {
         let lines = Lines::new(schema.clone(), target.labels.clone());
         Some(Influxdb { protocol: target.protocol.clone(), lines, shadowed: None })
     }
-}
-
-/// An address below the one in the URI.
-fn at(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    let path = format!("{}/{path}", url.path().trim_end_matches('/'));
-    url.set_path(&path);
-    url
 }
 
 impl Sink for Influxdb {
@@ -108,8 +100,8 @@ impl Sink for Influxdb {
 
     fn request(&mut self, http: &Http, items: &[u8]) -> Outgoing {
         let mut url = match &self.protocol {
-            Protocol::Influxdb2 { .. } => at(&http.url, "api/v2/write"),
-            _ => at(&http.url, "write"),
+            Protocol::Influxdb2 { .. } => below(&http.url, "api/v2/write"),
+            _ => below(&http.url, "write"),
         };
         match &self.protocol {
             Protocol::Influxdb { database, policy, .. } => {
@@ -134,6 +126,13 @@ impl Sink for Influxdb {
             Err(_) => (vec![text], items.to_vec()),
         };
         Outgoing { method: Method::POST, url, headers, body: Bytes::from(body) }
+    }
+
+    fn probe(&mut self, http: &Http) -> Outgoing {
+        Outgoing::get(match self.protocol {
+            Protocol::Influxdb2 { .. } => below(&http.url, "health"),
+            _ => below(&http.url, "ping"),
+        })
     }
 
     fn judge(&mut self, answer: &Answer) -> Verdict {

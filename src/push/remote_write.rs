@@ -154,7 +154,8 @@ impl RemoteWrite {
 
     fn samples(&mut self, entity: &Entity<'_>, samples: Samples, out: &mut Vec<u8>) {
         self.series.samples = samples;
-        if let Some(start) = entity.start_ms() {
+        // The machine's is when it booted, which has another name there.
+        if let Some(start) = entity.start_ms().filter(|_| entity.kind() != EntityKind::Node) {
             self.series.write(&START, None, float(start), out);
         }
         for point in entity.metrics() {
@@ -325,6 +326,11 @@ impl Sink for RemoteWrite {
         // Fails beyond 4 GiB only; bodies have at most a few MiB.
         let body = self.compressed.compress_vec(items).unwrap_or_default();
         Outgoing { method: Method::POST, url: http.url.clone(), headers, body: Bytes::from(body) }
+    }
+
+    /// A request with no series.
+    fn probe(&mut self, http: &Http) -> Outgoing {
+        self.request(http, &[])
     }
 
     fn judge(&mut self, answer: &Answer) -> Verdict {

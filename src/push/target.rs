@@ -233,7 +233,7 @@ pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Tar
         targets.push(target);
     }
     let finest = targets.iter().map(|t| t.resolution).min().unwrap_or(DEFAULT_RESOLUTION);
-    let fits = |t: &&Target| t.resolution.as_millis() % finest.as_millis().max(1) != 0;
+    let fits = |t: &&Target| !t.resolution.as_millis().is_multiple_of(finest.as_millis().max(1));
     if let Some(odd) = targets.iter().find(fits) {
         return Err(TargetError(format!(
             "resolution={} of {:?} is no multiple of {}, the finest of all sinks; accepted: a multiple",
@@ -410,8 +410,7 @@ fn default_name(kind: &str, url: &Url) -> String {
     if name.len() > MAX_NAME {
         // The port tells neighbours apart; what is cut is the domain's end.
         let tail = format!("-{port}");
-        name.truncate(name.floor_char_boundary(MAX_NAME - tail.len()));
-        name.push_str(&tail);
+        name = name.chars().take(MAX_NAME - tail.len()).chain(tail.chars()).collect();
     }
     name
 }

@@ -60,6 +60,20 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
+impl Outgoing {
+    /// A GET without anything.
+    pub fn get(url: Url) -> Outgoing {
+        Outgoing { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() }
+    }
+}
+
+/// An address below another.
+pub fn below(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
+
 /// An answer, whatever its status.
 #[derive(Debug, Clone)]
 pub struct Answer {

@@ -108,7 +108,7 @@ fn halve(sink: &dyn Sink, body: &[u8], piece: &Range<usize>) -> Option<(Range<us
         let next = at + item.len();
         if next >= piece.end {
             // The last item alone is larger than the half.
-            return (at > piece.start).then(|| (piece.start..at, at..piece.end));
+            return (at > piece.start).then_some((piece.start..at, at..piece.end));
         }
         if next - piece.start >= piece.len() / 2 {
             return Some((piece.start..next, next..piece.end));

@@ -318,7 +318,7 @@ impl Worker {
         let Failed { trouble, message, wait } = failed;
         self.metrics.retried(trouble);
         let now = Instant::now();
-        let told = self.trouble.get_or_insert_with(|| Told { since: now, last: now });
+        let told = self.trouble.get_or_insert(Told { since: now, last: now });
         if told.since == now || told.last.elapsed() >= TELL {
             told.last = now;
             let since = told.since.elapsed();

@@ -15,7 +15,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use crate::push::delivery::Unprepared;
-use crate::push::delivery::client::{Answer, Http, Outgoing};
+use crate::push::delivery::client::{Answer, Http, Outgoing, below};
 
 /// What writes need.
 #[derive(Debug)]
@@ -50,12 +50,7 @@ enum Done {
 impl Wanted<'_> {
     pub(super) async fn ensure(&self, http: &mut Http) -> Result<(), Unprepared> {
         // Any answer shows that it is up; what it cannot do, it says below.
-        let ping = Outgoing {
-            method: Method::GET,
-            url: super::at(&http.url, "ping"),
-            headers: Vec::new(),
-            body: Bytes::new(),
-        };
+        let ping = Outgoing::get(below(&http.url, "ping"));
         let pong = http.send(ping).await.map_err(Unprepared::Send)?;
         if pong.status >= 500 {
             return Err(Unprepared::Answer(pong));
@@ -110,7 +105,7 @@ async fn statement(http: &mut Http, text: &str) -> Result<Done, Unprepared> {
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
     let outgoing = Outgoing {
         method: Method::POST,
-        url: super::at(&http.url, "query"),
+        url: below(&http.url, "query"),
         headers: vec![(CONTENT_TYPE, form)],
         body: Bytes::from(body),
     };
