@@ -25,7 +25,7 @@ use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
 use crate::publish::{self, Publisher, Request};
-use crate::snapshot::{Origin, Snapshot};
+use crate::snapshot::{Kinds, Origin, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
 
@@ -40,6 +40,10 @@ const FIRST_NAMES: Duration = Duration::from_millis(500);
 
 /// Shortest time between two fresh ticks.
 const FRESH_APART: Duration = Duration::from_secs(1);
+
+/// How long kinds that are read only on request are read after they were last
+/// asked for: scrapers come back within minutes.
+const REQUEST_LASTS: Duration = Duration::from_secs(300);
 
 /// Snapshots kept for use again: the last one, one being read and one to fill.
 const MAX_SPARES: usize = 4;
@@ -74,7 +78,8 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
     let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler = sampler(config, left, Box::new(Naming::new(Arc::clone(&identities), config.label_style)))?;
+    let naming = Naming::new(Arc::clone(&identities), config.labels.clone());
+    let sampler = sampler(config, left, Box::new(naming))?;
     let hierarchy = sampler.layout().hierarchy;
 
     let telemetry = Telemetry::new();
@@ -85,6 +90,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     });
     let policy = Policy {
         kinds: config.kinds,
+        on_request: config.on_request,
         timestamps: config.timestamps,
         max_age: config.max_age,
         interval: config.interval,
@@ -155,14 +161,24 @@ pub fn event_loop() -> Result<tokio::runtime::Runtime> {
 pub async fn identities(config: &Config) -> Arc<Identities> {
     let mut options = identity::Options::new(&config.host_root);
     options.runtime = config.runtime;
-    let url = match &config.kubelet {
+    let url = match &config.kubelet.choice {
         KubeletChoice::At(url) => Some(url.clone()),
         KubeletChoice::Auto if std::path::Path::new(SERVICE_ACCOUNT_TOKEN).exists() => {
             "https://127.0.0.1:10250".parse().ok()
         }
         KubeletChoice::Auto | KubeletChoice::None => None,
     };
-    options.kubelet = url.map(|url| Access::new(url, Some(config.node_name.clone()), &config.host_root));
+    options.kubelet = url.map(|url| {
+        let mut access = Access::new(url, Some(config.node_name.clone()), &config.host_root);
+        if let Some(ca) = &config.kubelet.ca_file {
+            access.trust.ca_file = Some(ca.clone());
+        }
+        if let Some(token) = &config.kubelet.token_file {
+            access.token_file = Some(token.clone());
+        }
+        access.trust.insecure = config.kubelet.insecure;
+        access
+    });
     let identities = Arc::new(Identities::start(&options));
     identities.settled(FIRST_NAMES).await;
     identities
@@ -175,6 +191,7 @@ pub async fn identities(config: &Config) -> Arc<Identities> {
 pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Result<Sampler> {
     let options = sampler::Options {
         kinds: config.kinds,
+        on_request: config.on_request,
         handle_memory: config.handle_memory,
         descriptors,
         max_cgroups: config.max_cgroups,
@@ -209,8 +226,15 @@ pub fn start(
     observer: Observer,
 ) -> std::io::Result<JoinHandle<()>> {
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
-    let reader =
-        ReaderThread { sampler, interval_ms, publisher, observer, spares: Vec::new(), last_grid: None };
+    let reader = ReaderThread {
+        sampler,
+        interval_ms,
+        publisher,
+        observer,
+        spares: Vec::new(),
+        last_grid: None,
+        asked: None,
+    };
     thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run())
 }
 
@@ -222,6 +246,8 @@ struct ReaderThread {
     spares: Vec<Arc<Snapshot>>,
     /// Number of the last grid moment that had its tick.
     last_grid: Option<u64>,
+    /// Kinds asked for, and when last.
+    asked: Option<(Kinds, Instant)>,
 }
 
 impl ReaderThread {
@@ -237,7 +263,10 @@ impl ReaderThread {
             }
             match self.publisher.requests.recv_timeout(wait) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Request::Fresh) => wanted = true,
+                Ok(Request::Fresh(kinds)) => {
+                    wanted = true;
+                    self.want(kinds);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if let Some((late, missed)) = self.grid_due() {
@@ -272,7 +301,22 @@ impl ReaderThread {
         (steps > 0).then(|| (Duration::from_millis(now % self.interval_ms), steps - 1))
     }
 
+    /// Reads what was asked for until nobody has asked for long.
+    fn want(&mut self, kinds: Kinds) {
+        if kinds == Kinds::NONE {
+            return;
+        }
+        let before = self.asked.filter(|(_, at)| at.elapsed() < REQUEST_LASTS).map(|(kinds, _)| kinds);
+        let kinds = before.map_or(kinds, |before| before.or(kinds));
+        self.asked = Some((kinds, Instant::now()));
+        self.sampler.want(kinds);
+    }
+
     fn tick(&mut self, origin: Origin, late: Duration, missed: u64) {
+        if self.asked.is_some_and(|(_, at)| at.elapsed() >= REQUEST_LASTS) {
+            self.asked = None;
+            self.sampler.want(Kinds::NONE);
+        }
         let free = self.spares.iter_mut().position(|s| Arc::get_mut(s).is_some());
         let mut snapshot = match free {
             Some(index) => self.spares.swap_remove(index),

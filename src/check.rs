@@ -129,7 +129,7 @@ fn look(config: &Config, f: &mut Findings) {
         Err(error) => return f.fail("names", format_args!("{error:#}"), "nothing can be asked", "see above"),
     };
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(Arc::clone(&identities), config.label_style));
+    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone()));
     let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients), namer) {
         Ok(sampler) => sampler,
         Err(error) => {

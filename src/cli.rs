@@ -134,6 +134,39 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub label_style: Option<String>,
 
+    /// CA certificates of the kubelet, PEM [default: the service account's]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet_ca: Option<String>,
+
+    /// Token shown to the kubelet [default: the service account's]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet_token_file: Option<String>,
+
+    /// Whether any certificate of the kubelet is believed: on or off; whoever answers then gets the token
+    /// [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet_insecure: Option<String>,
+
+    /// Whether all labels the runtime has of a container become container_label_*, in the style cadvisor:
+    /// on or off [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF", alias = "store_container_labels")]
+    #[serde(deserialize_with = "text")]
+    pub store_container_labels: Option<String>,
+
+    /// Labels that become container_label_* in any case
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY,...",
+        value_delimiter = ',',
+        alias = "whitelisted_container_labels"
+    )]
+    #[serde(deserialize_with = "list")]
+    pub whitelisted_container_labels: Option<Vec<String>>,
+
     /// Whether samples carry the time of their collection: on or off [default: off]
     #[arg(long, global = true, value_name = "ON|OFF")]
     #[serde(deserialize_with = "text")]

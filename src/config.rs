@@ -7,6 +7,7 @@
 
 mod names;
 mod push;
+mod values;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -19,11 +20,13 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
-use crate::identity::enrich::LabelStyle;
+use crate::identity::enrich::LabelChoice;
 use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
-pub use names::KubeletChoice;
+use values::{bytes, count, duration, host_name, log_format, log_level, node_name, on_off};
+
+pub use names::{KubeletChoice, KubeletSettings};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.
@@ -62,12 +65,15 @@ pub struct Config {
     pub node_name: String,
     /// What is collected and shown.
     pub kinds: Kinds,
+    /// What else is collected while somebody asks for it: what a kubelet has and
+    /// the default has not, unless kinds were named.
+    pub on_request: Kinds,
     /// Container runtimes to ask for names.
     pub runtime: RuntimeChoice,
     /// The kubelet to ask for pods.
-    pub kubelet: KubeletChoice,
-    /// Labels of containers; `None` decides by what is there at the start.
-    pub label_style: Option<LabelStyle>,
+    pub kubelet: KubeletSettings,
+    /// Labels of containers.
+    pub labels: LabelChoice,
     /// Whether samples carry the time of their tick.
     pub timestamps: bool,
     /// Kernel memory that held file handles may pin, bytes.
@@ -138,6 +144,7 @@ impl Config {
                 Ok(value)
             },
         )?;
+        let kinds = layers.kinds()?;
         Ok(Config {
             host_root: layers
                 .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
@@ -146,11 +153,12 @@ impl Config {
             interval: interval.unwrap_or(Duration::from_secs(10)),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
-            kinds: layers.kinds()?,
+            kinds: kinds.unwrap_or(Kinds::DEFAULT),
+            on_request: if kinds.is_none() { Kinds::KUBELET } else { Kinds::NONE },
             timestamps: layers.parse("timestamps", |s| &s.timestamps, on_off)?.unwrap_or(false),
             runtime: layers.parse("runtime", |s| &s.runtime, names::runtime)?.unwrap_or_default(),
-            kubelet: layers.parse("kubelet", |s| &s.kubelet, names::kubelet)?.unwrap_or(KubeletChoice::Auto),
-            label_style: layers.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
+            kubelet: layers.kubelet()?,
+            labels: layers.labels()?,
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
             push: layers.push()?,
@@ -251,8 +259,30 @@ impl Layers {
         .map(|address| address.unwrap_or(default))
     }
 
-    /// `metrics` or `disable-metrics`, whichever the winning place names.
-    fn kinds(&self) -> Result<Kinds> {
+    fn kubelet(&self) -> Result<KubeletSettings> {
+        let file = |text: &str| Ok(PathBuf::from(text));
+        Ok(KubeletSettings {
+            choice: self.parse("kubelet", |s| &s.kubelet, names::kubelet)?.unwrap_or(KubeletChoice::Auto),
+            ca_file: self.parse("kubelet-ca", |s| &s.kubelet_ca, file)?,
+            token_file: self.parse("kubelet-token-file", |s| &s.kubelet_token_file, file)?,
+            insecure: self.parse("kubelet-insecure", |s| &s.kubelet_insecure, on_off)?.unwrap_or(false),
+        })
+    }
+
+    fn labels(&self) -> Result<LabelChoice> {
+        let listed = self.0.iter().find_map(|(_, s)| s.whitelisted_container_labels.as_ref());
+        Ok(LabelChoice {
+            style: self.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
+            store_container_labels: self
+                .parse("store-container-labels", |s| &s.store_container_labels, names::switch)?
+                .unwrap_or(true),
+            whitelisted: listed.map(|list| words(list).map(str::to_owned).collect()).unwrap_or_default(),
+        })
+    }
+
+    /// `metrics` or `disable-metrics`, whichever the winning place names; `None`
+    /// where none does.
+    fn kinds(&self) -> Result<Option<Kinds>> {
         for (origin, settings) in &self.0 {
             match (&settings.metrics, &settings.disable_metrics) {
                 (Some(_), Some(_)) => bail!(
@@ -260,14 +290,14 @@ impl Layers {
                     origin.name("metrics"),
                     origin.name("disable-metrics")
                 ),
-                (Some(on), None) => return enabled(on).with_context(|| origin.name("metrics")),
+                (Some(on), None) => return enabled(on).map(Some).with_context(|| origin.name("metrics")),
                 (None, Some(off)) => {
-                    return not_disabled(off).with_context(|| origin.name("disable-metrics"));
+                    return not_disabled(off).map(Some).with_context(|| origin.name("disable-metrics"));
                 }
                 (None, None) => {}
             }
         }
-        Ok(Kinds::DEFAULT)
+        Ok(None)
     }
 }
 
@@ -327,76 +357,6 @@ fn not_disabled(list: &[String]) -> Result<Kinds> {
         }
     }
     Ok(kinds)
-}
-
-fn duration(text: &str) -> Result<Duration> {
-    humantime::parse_duration(text)
-        .map_err(|_| anyhow!("not a duration; accepted: such as 500ms, 10s or 1m30s"))
-}
-
-fn on_off(text: &str) -> Result<bool> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => bail!("not accepted; accepted: on, off"),
-    }
-}
-
-fn log_level(text: &str) -> Result<LevelFilter> {
-    const NAMES: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let accepted = || anyhow!("not accepted; accepted: {}", NAMES.join(", "));
-    // The type's own reader also takes numbers and any case.
-    if !NAMES.contains(&text) {
-        return Err(accepted());
-    }
-    text.parse().map_err(|_| accepted())
-}
-
-fn log_format(text: &str) -> Result<LogFormat> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => bail!("not accepted; accepted: text, json"),
-    }
-}
-
-fn count(text: &str) -> Result<usize> {
-    match text.parse() {
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => bail!("not accepted; accepted: 1 to 1000000"),
-    }
-}
-
-fn node_name(text: &str) -> Result<String> {
-    if text.len() > 253 || text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.is_empty() {
-        bail!("not a node name; accepted: 1 to 253 characters without blanks");
-    }
-    Ok(text.to_owned())
-}
-
-fn host_name() -> String {
-    match nix::sys::utsname::uname() {
-        Ok(names) => names.nodename().to_string_lossy().into_owned(),
-        Err(_) => "localhost".to_owned(),
-    }
-}
-
-/// Bytes, with a binary (`KiB`, `Ki`) or decimal (`kB`) suffix.
-fn bytes(text: &str) -> Result<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(end);
-    let unit: Option<u64> = match suffix.trim_start() {
-        "" | "B" => Some(1),
-        "kB" | "KB" => Some(1000),
-        "MB" => Some(1000 * 1000),
-        "GB" => Some(1000 * 1000 * 1000),
-        "KiB" | "Ki" => Some(1 << 10),
-        "MiB" | "Mi" => Some(1 << 20),
-        "GiB" | "Gi" => Some(1 << 30),
-        _ => None,
-    };
-    let value = digits.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
-    value.ok_or_else(|| anyhow!("not a size; accepted: such as 0, 4194304, 512KiB or 16MiB"))
 }
 
 /// The cause without the number of the error.
@@ -466,6 +426,30 @@ mod tests {
             let config = load(&["--config", path, "--disable-metrics", "cpu"], &[]).unwrap();
             assert!(config.kinds.has(Kind::Process) && !config.kinds.has(Kind::Cpu));
         });
+    }
+
+    #[test]
+    fn names_and_labels() {
+        let config = load(&[], &[]).unwrap();
+        assert_eq!(config.labels, LabelChoice::default());
+        let kubelet =
+            KubeletSettings { choice: KubeletChoice::Auto, ca_file: None, token_file: None, insecure: false };
+        assert_eq!(config.kubelet, kubelet);
+        let words = ["--store_container_labels=false", "--whitelisted_container_labels=app,team"];
+        let labels = load(&words, &[]).unwrap().labels;
+        assert_eq!(
+            (labels.store_container_labels, labels.whitelisted),
+            (false, vec!["app".into(), "team".into()])
+        );
+        let words =
+            ["--kubelet-insecure=on", "--kubelet-ca=/ca", "--kubelet-token-file=/token", "--kubelet=none"];
+        let kubelet = load(&words, &[]).unwrap().kubelet;
+        assert_eq!((kubelet.choice, kubelet.insecure), (KubeletChoice::None, true));
+        assert_eq!((kubelet.ca_file, kubelet.token_file), (Some("/ca".into()), Some("/token".into())));
+        assert_eq!(
+            error(&["--store-container-labels=maybe"], &[]),
+            "--store-container-labels \"maybe\": not accepted; accepted: on, off, true, false"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::agent;
 use crate::agent::naming::Naming;
 use crate::cli::OnceFormat;
 use crate::config::Config;
-use crate::expose::{Format, Options, Renderer};
+use crate::expose::{Format, Options, Renderer, View};
 use crate::kernel::handles;
 use crate::snapshot::Origin;
 
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<()> {
     let event_loop = agent::event_loop()?;
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(identities, config.label_style));
+    let namer = Box::new(Naming::new(identities, config.labels.clone()));
     let mut sampler = agent::sampler(config, handles::raise_descriptor_limit(), namer)?;
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Fresh, &mut snapshot);
@@ -34,8 +34,12 @@ pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<
     sampler.tick(Origin::Fresh, &mut snapshot);
     match format {
         OnceFormat::Prometheus => {
-            let options =
-                Options { format: Format::Prometheus, kinds: config.kinds, timestamps: config.timestamps };
+            let options = Options {
+                format: Format::Prometheus,
+                view: View::All,
+                kinds: config.kinds,
+                timestamps: config.timestamps,
+            };
             Renderer::new(options).render(&snapshot, |text| out.write_all(text))
         }
         OnceFormat::Json => serde_json::to_writer(&mut *out, &snapshot)

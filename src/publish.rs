@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Kinds, Snapshot};
 
 /// What the reader thread is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// Read now, unless a tick ran within the last second.
-    Fresh,
+    /// Read now, unless a tick ran within the last second; these kinds too,
+    /// which are read only on request.
+    Fresh(Kinds),
     /// Stop.
     Stop,
 }
@@ -73,11 +74,13 @@ impl Snapshots {
         self.latest.borrow().clone()
     }
 
-    /// A snapshot at most `max_age` old, for which the reader thread may be
+    /// A snapshot at most `max_age` old with these kinds read, for which the reader thread may be
     /// asked. When the thread does not answer within `patience`, the last one
     /// there is; `None` if there has never been one.
-    pub async fn fresh(&self, max_age: Duration, patience: Duration) -> Option<Arc<Snapshot>> {
-        let young = |s: &Option<Arc<Snapshot>>| s.as_ref().is_some_and(|s| s.monotonic.elapsed() <= max_age);
+    pub async fn fresh(&self, max_age: Duration, patience: Duration, kinds: Kinds) -> Option<Arc<Snapshot>> {
+        let young = |s: &Option<Arc<Snapshot>>| {
+            s.as_ref().is_some_and(|s| s.monotonic.elapsed() <= max_age && s.kinds.has_all(kinds))
+        };
         let mut latest = self.latest.clone();
         {
             let now = latest.borrow_and_update();
@@ -85,7 +88,7 @@ impl Snapshots {
                 return now.clone();
             }
         }
-        if self.requests.send(Request::Fresh).is_ok() {
+        if self.requests.send(Request::Fresh(kinds)).is_ok() {
             // A closed channel or a passed deadline leaves what there is.
             let _ = tokio::time::timeout(patience, latest.wait_for(young)).await;
         }

@@ -85,6 +85,9 @@ pub struct Snapshot {
     pub duration: Duration,
     /// The layout the figures come from.
     pub hierarchy: Hierarchy,
+    /// What was read; more than usual while somebody asks for it.
+    #[serde(skip)]
+    pub kinds: Kinds,
     /// What the machine is; shared between ticks until it changes.
     pub machine: Arc<Machine>,
     /// Mounted filesystems and their space; refreshed off the tick.
@@ -163,7 +166,7 @@ impl CgroupSample {
 }
 
 /// The unchanging part of a cgroup's row.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Cgroup {
     /// Path below the cgroup mount; `/` is the root. The `id` label.
     #[serde(rename = "id")]
@@ -179,6 +182,22 @@ pub struct Cgroup {
     /// The base labels, escaped once, as they stand between `{` and `}`.
     #[serde(skip)]
     pub labels: String,
+    /// Whether a kubelet would show it, and with which labels.
+    #[serde(skip)]
+    pub kubelet: KubeletLabels,
+}
+
+/// What a kubelet makes of a cgroup in its `/metrics/cadvisor`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum KubeletLabels {
+    /// It has no row: it is neither the root, a pod's, above or below one, nor a
+    /// service of Kubernetes.
+    #[default]
+    NotShown,
+    /// The base labels are the kubelet's.
+    Base,
+    /// These, escaped once; the base labels are of another style.
+    Own(Box<str>),
 }
 
 /// The names a container or a pod goes by.
@@ -491,7 +510,8 @@ pub struct Spec {
 pub struct Machine {
     /// `/etc/machine-id`, else the boot loader's D-Bus id.
     pub machine_id: String,
-    /// `/sys/class/dmi/id/product_uuid`, lower case as the kernel gives it.
+    /// `/sys/class/dmi/id/product_uuid`, lower case as the kernel gives it; the
+    /// machine id where the firmware tells none.
     pub system_uuid: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
@@ -682,6 +702,26 @@ impl Kinds {
         .with(Kind::Network)
         .with(Kind::OomEvent)
         .with(Kind::Pressure);
+
+    /// What a kubelet's `/metrics/cadvisor` has.
+    pub const KUBELET: Kinds = Kinds::DEFAULT.with(Kind::Process);
+
+    /// Those in both.
+    #[must_use]
+    pub const fn and(self, other: Kinds) -> Kinds {
+        Kinds(self.0 & other.0)
+    }
+
+    /// Those in either.
+    #[must_use]
+    pub const fn or(self, other: Kinds) -> Kinds {
+        Kinds(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are on.
+    pub const fn has_all(self, other: Kinds) -> bool {
+        self.0 & other.0 == other.0
+    }
 
     /// These and `kind`.
     #[must_use]

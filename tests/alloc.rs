@@ -1,4 +1,4 @@
-//! What allocates nothing once it is warm.
+//! What allocates nothing once it is warm, and what hostile input may make us allocate.
 //!
 //! allocation-counter replaces the allocator of this binary and counts by thread.
 #![allow(
@@ -17,8 +17,9 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
 use nodegauge::collect::sampler::{self, Sampler};
-use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::kernel::Roots;
+use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
 use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
@@ -62,7 +63,8 @@ fn a_steady_render() {
         }
         for format in [Format::Prometheus, Format::OpenMetrics] {
             for timestamps in [false, true] {
-                let mut renderer = Renderer::new(Options { format, kinds: all_kinds(), timestamps });
+                let mut renderer =
+                    Renderer::new(Options { format, view: View::All, kinds: all_kinds(), timestamps });
                 let warm = render(&mut renderer, &first);
                 assert!(warm > 64 * 1024);
                 let mut bytes = 0;
@@ -80,8 +82,12 @@ fn a_render_after_a_mount_was_refreshed() {
     let first = snapshot(Hierarchy::V2, 3);
     let mut second = first.clone();
     second.filesystems = Arc::new((*first.filesystems).clone());
-    let mut renderer =
-        Renderer::new(Options { format: Format::Prometheus, kinds: all_kinds(), timestamps: false });
+    let mut renderer = Renderer::new(Options {
+        format: Format::Prometheus,
+        view: View::All,
+        kinds: all_kinds(),
+        timestamps: false,
+    });
     render(&mut renderer, &first);
     let counted = measure(|| {
         render(&mut renderer, &second);
@@ -99,9 +105,10 @@ fn a_steady_tick() {
         handle_memory: 1 << 20,
         descriptors: 256,
         max_cgroups: 10_000,
+        on_request: Kinds::NONE,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
     });
     let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
@@ -116,4 +123,57 @@ fn a_steady_tick() {
         quiet += u32::from(counted.count_total == 0);
     }
     assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
+}
+
+fn batch_head() -> proto::Batch {
+    proto::Batch { boot_id: vec![1; 16], time_ms: 60, resolution_ms: 60, ..proto::Batch::default() }
+}
+
+#[test]
+fn a_steady_encoding() {
+    let mut batch = Assembler::new(batch_head());
+    for value in 0..500 {
+        batch.entity(proto::Entity { kind: 4, container_id: vec![2; 32], ..proto::Entity::default() });
+        batch.integer(MetricId::MemoryUsage, value << 30);
+        batch.integer(MetricId::CpuUsage, value);
+    }
+    let batch = batch.finish().unwrap();
+    let mut encoder = Encoder::new().unwrap();
+    let warm = encoder.plain(&batch).len();
+    let counted = measure(|| assert_eq!(encoder.plain(black_box(&batch)).len(), warm));
+    assert_eq!(counted.count_total, 0);
+}
+
+/// What is small on the wire and large in memory is bounded by what was granted.
+#[test]
+fn reading_a_hostile_batch() {
+    use prost::Message;
+
+    let head = encode(&Assembler::new(batch_head()).finish().unwrap()).unwrap();
+    let empty = |field: u8, count: usize| [0x80 | field << 3 | 2, field >> 4, 0].repeat(count);
+    let column =
+        |column: proto::Column| proto::Batch { columns: vec![column], ..batch_head() }.encode_to_vec();
+    let rows = |rows: proto::Rows| proto::Batch { rows: vec![rows], ..batch_head() }.encode_to_vec();
+    let (metric, many) = (MetricId::CpuUsage.into(), 1 << 22);
+    for (what, plain) in [
+        ("entities", empty(17, 65_536)),
+        ("strings", empty(16, 1 << 21)),
+        ("integers", column(proto::Column { metric, integers: vec![0; many], ..Default::default() })),
+        ("doubles", column(proto::Column { metric, doubles: vec![0.0; many / 8], ..Default::default() })),
+        ("rows", rows(proto::Rows { entities: vec![0; many], labels: Vec::new() })),
+        ("labels", rows(proto::Rows { entities: Vec::new(), labels: vec![0; many] })),
+        ("anything", vec![0x0a; many]),
+        ("zeros", vec![0; MAX_DECOMPRESSED * 2]),
+    ] {
+        let mut payload = head.get(..16).unwrap().to_vec();
+        payload.extend(zstd::encode_all(plain.as_slice(), 1).unwrap());
+        let counted = measure(|| {
+            let read = decode(black_box(&payload), MAX_DECOMPRESSED);
+            if let Ok(batch) = read {
+                black_box(batch.entities().count());
+            }
+        });
+        let most = plain.len().min(MAX_DECOMPRESSED) as u64 * 16 + (16 << 20);
+        assert!(counted.bytes_max < most, "{what}: {} of {most} bytes", counted.bytes_max);
+    }
 }

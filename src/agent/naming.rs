@@ -11,17 +11,18 @@ use std::time::Instant;
 use crate::collect::sampler::Namer;
 use crate::expose::labels::append;
 use crate::identity::Identities;
-use crate::identity::enrich::{LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve};
+use crate::identity::enrich::{
+    LabelChoice, LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve,
+};
 use crate::identity::path::{self, PathIdentity};
 use crate::kernel::tree::{NetworkRow, Node};
-use crate::snapshot::{Cgroup, Identity};
+use crate::snapshot::{Cgroup, Identity, KubeletLabels};
 
 /// Names rows from a running [`Identities`].
 #[derive(Debug)]
 pub struct Naming {
     identities: Arc<Identities>,
-    /// `None`: the kubelet's if there is a pod's cgroup at the first look.
-    style: Option<LabelStyle>,
+    choice: LabelChoice,
     rules: Option<LabelRules>,
     generation: Option<u64>,
     rows: HashMap<u64, Known>,
@@ -35,10 +36,9 @@ struct Known {
 }
 
 impl Naming {
-    /// Names from `identities`, with labels in the style given, or the one that
-    /// suits the host.
-    pub fn new(identities: Arc<Identities>, style: Option<LabelStyle>) -> Self {
-        Naming { identities, style, rules: None, generation: None, rows: HashMap::new(), count: 0 }
+    /// Names from `identities`, with labels as chosen.
+    pub fn new(identities: Arc<Identities>, choice: LabelChoice) -> Self {
+        Naming { identities, choice, rules: None, generation: None, rows: HashMap::new(), count: 0 }
     }
 }
 
@@ -46,7 +46,7 @@ impl Namer for Naming {
     /// A row has no labels before [`Namer::update`] has seen it, which is before
     /// it is read.
     fn describe(&mut self, path: String, created: Option<u64>) -> Arc<Cgroup> {
-        Arc::new(Cgroup { path, created, identity: Identity::default(), labels: String::new() })
+        Arc::new(Cgroup { path, created, ..Cgroup::default() })
     }
 
     fn update(&mut self, nodes: &mut [Node]) {
@@ -61,7 +61,7 @@ impl Namer for Naming {
         self.count = nodes.len();
         let rules = self.rules.get_or_insert_with(|| {
             let paths = nodes.iter().map(|n| n.cgroup.path.as_str());
-            LabelRules::new(self.style.unwrap_or_else(|| LabelStyle::for_host(paths)))
+            self.choice.for_host(paths)
         });
         let now = Instant::now();
         for node in nodes.iter_mut() {
@@ -126,16 +126,71 @@ impl Naming {
 fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
     let mut labels = String::new();
     row.labels(&cgroup.path, rules, |name, value| append(&mut labels, name, value));
+    let mut kubelet = String::new();
     let told = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (mut identity, mut facts) = (Identity::default(), LabelRules::new(LabelStyle::Kubernetes));
     facts.store_container_labels = false;
-    row.labels(&cgroup.path, &facts, |name, value| match name {
-        "namespace" => identity.namespace = told(value),
-        "pod" => identity.pod = told(value),
-        "container" => identity.container = told(value),
-        "image" => identity.image = told(value),
-        "name" => identity.name = told(value),
-        _ => {}
+    row.labels(&cgroup.path, &facts, |name, value| {
+        append(&mut kubelet, name, value);
+        match name {
+            "namespace" => identity.namespace = told(value),
+            "pod" => identity.pod = told(value),
+            "container" => identity.container = told(value),
+            "image" => identity.image = told(value),
+            "name" => identity.name = told(value),
+            _ => {}
+        }
     });
-    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels }
+    let kubelet = match rules.style {
+        _ if !path::parse(&cgroup.path).shown_by_kubelet(&cgroup.path) => KubeletLabels::NotShown,
+        LabelStyle::Kubernetes => KubeletLabels::Base,
+        LabelStyle::Cadvisor => KubeletLabels::Own(kubelet.into()),
+    };
+    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::model::{ContainerInfo, PodRef};
+    use crate::identity::path::PodUid;
+
+    const UID: &str = "0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
+    const ID: &str = "4f2e9a0c1b3d5f7e9a0c1b3d5f7e9a0c1b3d5f7e9a0c1b3d5f7e9a0c1b3d5f7e";
+
+    fn row(path: &str) -> Row {
+        let pod = PodRef { uid: PodUid::parse(UID), namespace: "shop".into(), name: "web-1".into() };
+        let container = ContainerInfo {
+            name: Some(ID.into()),
+            image: Some("nginx:1".into()),
+            pod: Some(pod),
+            container: Some("web".into()),
+            ..ContainerInfo::new(ID.into())
+        };
+        let mut row = Row::default();
+        row.level = path::parse(path).level;
+        row.container = Some(Arc::new(container));
+        row
+    }
+
+    #[test]
+    fn a_kubelets_labels_are_there_in_either_style() {
+        let path = format!("/kubepods/besteffort/pod{UID}/{ID}");
+        let cgroup = Cgroup { path: path.clone(), ..Cgroup::default() };
+        let six = format!(
+            "container=\"web\",id=\"{path}\",image=\"nginx:1\",name=\"{ID}\",namespace=\"shop\",pod=\"web-1\""
+        );
+        let kubernetes = named(&cgroup, &row(&path), &LabelRules::new(LabelStyle::Kubernetes));
+        assert_eq!((kubernetes.labels.as_str(), kubernetes.kubelet), (six.as_str(), KubeletLabels::Base));
+        let cadvisor = named(&cgroup, &row(&path), &LabelRules::new(LabelStyle::Cadvisor));
+        assert!(!cadvisor.labels.contains("pod="), "{}", cadvisor.labels);
+        assert_eq!(cadvisor.kubelet, KubeletLabels::Own(six.into()));
+    }
+
+    #[test]
+    fn a_service_that_is_not_kubernetes_is_not_the_kubelets() {
+        let cgroup = Cgroup { path: "/system.slice/ssh.service".into(), ..Cgroup::default() };
+        let cgroup = named(&cgroup, &Row::default(), &LabelRules::new(LabelStyle::Kubernetes));
+        assert_eq!(cgroup.kubelet, KubeletLabels::NotShown);
+    }
 }

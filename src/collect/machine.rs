@@ -18,7 +18,7 @@ pub(super) fn read(roots: &Roots, buffer: &mut Buffer) -> Machine {
     };
     let topology = Topology::read(&roots.sys.join("devices/system/cpu"));
     Machine {
-        machine_id: first_of(roots, &["/etc/machine-id", "/var/lib/dbus/machine-id"]),
+        machine_id: machine_id(roots),
         system_uuid: system_uuid(roots),
         boot_id: file("sys/kernel/random/boot_id"),
         kernel_version: kernel_version(roots),
@@ -40,7 +40,12 @@ fn first_of(roots: &Roots, paths: &[&str]) -> String {
     found.into_iter().find(|id| !id.is_empty()).unwrap_or_default()
 }
 
-/// DMI on PCs and servers, the device tree on POWER and s390.
+fn machine_id(roots: &Roots) -> String {
+    first_of(roots, &["/etc/machine-id", "/var/lib/dbus/machine-id"])
+}
+
+/// DMI on PCs and servers, the device tree on POWER and s390; elsewhere the
+/// machine's id, as the kubelet has it.
 fn system_uuid(roots: &Roots) -> String {
     const SOURCES: [&str; 4] = [
         "class/dmi/id/product_uuid",
@@ -49,7 +54,7 @@ fn system_uuid(roots: &Roots) -> String {
         "hypervisor/uuid",
     ];
     let found = SOURCES.iter().filter_map(|p| read_trimmed(&roots.sys.join(p)));
-    found.into_iter().find(|id| !id.is_empty()).unwrap_or_default()
+    found.into_iter().find(|id| !id.is_empty()).unwrap_or_else(|| machine_id(roots))
 }
 
 /// `/proc/sys/kernel/osrelease`, else the third word of `/proc/version`.

@@ -9,7 +9,7 @@ use crate::kernel::cgroup::{Layout, LayoutError};
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
 use crate::kernel::tree::{Node, Tree};
-use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kinds, Machine, Origin, Snapshot};
+use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kind, Kinds, Machine, Origin, Snapshot};
 
 /// How often the machine is looked at again.
 const MACHINE_LASTS: Duration = Duration::from_secs(300);
@@ -23,6 +23,8 @@ const SLOW_EVERY: u64 = 10;
 pub struct Options {
     /// Kinds that are on.
     pub kinds: Kinds,
+    /// Kinds that are read only in ticks for which [`Sampler::want`] named them.
+    pub on_request: Kinds,
     /// Kernel memory that held handles may pin, bytes.
     pub handle_memory: u64,
     /// Descriptors the process may have.
@@ -55,7 +57,11 @@ pub struct Sampler {
     reader: Reader,
     tree: Tree,
     namer: Box<dyn Namer>,
-    collectors: Vec<Box<dyn Collector>>,
+    collectors: Vec<(&'static [Kind], Box<dyn Collector>)>,
+    /// Kinds that are on, those read only on request, and those read next.
+    kinds: Kinds,
+    on_request: Kinds,
+    wanted: Kinds,
     machine: Arc<Machine>,
     machine_read: Instant,
     sequence: u64,
@@ -86,11 +92,11 @@ impl Sampler {
         let mut collectors = Vec::new();
         let mut report = Report::default();
         for entry in COLLECTORS {
-            let on = entry.kinds.is_empty() || entry.kinds.iter().any(|k| options.kinds.has(*k));
-            let mut setup =
-                Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds: options.kinds };
+            let kinds = options.kinds.or(options.on_request);
+            let on = reads(entry.kinds, kinds);
+            let mut setup = Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds };
             if let Some(collector) = on.then(|| (entry.make)(&mut setup)).flatten() {
-                collectors.push(collector);
+                collectors.push((entry.kinds, collector));
                 report.collectors.push(CollectorReport { name: entry.name, ..CollectorReport::default() });
             }
         }
@@ -101,6 +107,9 @@ impl Sampler {
             tree: Tree::new(options.max_cgroups),
             namer,
             collectors,
+            kinds: options.kinds,
+            on_request: options.on_request,
+            wanted: options.kinds,
             machine,
             machine_read: Instant::now(),
             sequence: 0,
@@ -119,6 +128,12 @@ impl Sampler {
         &self.report
     }
 
+    /// Has the next ticks read these kinds too, as far as they can be requested,
+    /// and no others that are read only on request.
+    pub fn want(&mut self, kinds: Kinds) {
+        self.wanted = self.kinds.or(self.on_request.and(kinds));
+    }
+
     /// A snapshot to fill; its buffers can be used again by a later tick.
     pub fn blank(&self) -> Snapshot {
         Snapshot {
@@ -128,6 +143,7 @@ impl Sampler {
             monotonic: Instant::now(),
             duration: Duration::ZERO,
             hierarchy: self.layout.hierarchy,
+            kinds: self.kinds,
             machine: Arc::clone(&self.machine),
             filesystems: Arc::new(Filesystems::default()),
             disks: Vec::new(),
@@ -152,10 +168,11 @@ impl Sampler {
         self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut describe);
         self.namer.update(&mut self.tree.nodes);
         for id in &self.tree.removed {
-            self.collectors.iter_mut().for_each(|c| c.forget(*id));
+            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
         }
         snapshot.sequence = self.sequence;
         snapshot.origin = origin;
+        snapshot.kinds = self.wanted;
         snapshot.monotonic = Instant::now();
         snapshot.wall_ms = wall_ms();
         if !Arc::ptr_eq(&snapshot.machine, &self.machine) {
@@ -188,7 +205,10 @@ impl Sampler {
 
     fn collect(&mut self, snapshot: &mut Snapshot) {
         self.left_out.clear();
-        for (collector, report) in self.collectors.iter_mut().zip(&mut self.report.collectors) {
+        for ((kinds, collector), report) in self.collectors.iter_mut().zip(&mut self.report.collectors) {
+            if !reads(kinds, self.wanted) {
+                continue;
+            }
             let started = Instant::now();
             let mut cx = Context {
                 reader: &mut self.reader,
@@ -238,6 +258,11 @@ impl Sampler {
             !gone
         });
     }
+}
+
+/// Whether a collector of these kinds has something to read.
+fn reads(kinds: &[Kind], on: Kinds) -> bool {
+    kinds.is_empty() || kinds.iter().any(|k| on.has(*k))
 }
 
 /// Milliseconds since the epoch.

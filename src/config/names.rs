@@ -1,5 +1,7 @@
 //! Settings of where names come from and how they are shown.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, anyhow, bail};
 use axum::http::Uri;
 
@@ -15,6 +17,28 @@ pub enum KubeletChoice {
     At(Uri),
     /// None.
     None,
+}
+
+/// How the kubelet is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeletSettings {
+    /// Which one.
+    pub choice: KubeletChoice,
+    /// CA certificates to believe instead of the service account's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// A token to show instead of the service account's.
+    pub token_file: Option<PathBuf>,
+    /// Whether any certificate is believed.
+    pub insecure: bool,
+}
+
+/// A switch as cAdvisor's flags and ours write it.
+pub(super) fn switch(text: &str) -> Result<bool> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => bail!("not accepted; accepted: on, off, true, false"),
+    }
 }
 
 pub(super) fn runtime(text: &str) -> Result<RuntimeChoice> {

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Layers, bytes};
+use super::Layers;
+use super::values::bytes;
 use crate::push::target::{self, Target};
 
 /// Least size of the queue's file, bytes.

@@ -37,6 +37,15 @@ pub fn all() -> impl Iterator<Item = &'static Family> {
     TABLE.into_iter().flatten()
 }
 
+/// Whether a kubelet's `/metrics/cadvisor` has it: cAdvisor's families but those
+/// of the kinds a kubelet leaves off.
+pub fn of_the_kubelet(family: &Family) -> bool {
+    family.kind.is_none_or(|kind| Kinds::KUBELET.has(kind)) && !OURS.contains(&family.name)
+}
+
+/// Families that cAdvisor does not have.
+const OURS: &[&str] = &[];
+
 /// One family of samples.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {

@@ -22,4 +22,4 @@ pub mod scrape;
 
 pub use labels::base_labels;
 pub use negotiate::{Format, accepts_gzip, negotiate};
-pub use prometheus::{Options, Renderer};
+pub use prometheus::{Options, Renderer, View};

@@ -9,16 +9,28 @@ use super::families::{self, Emit, Family, FirstMounts, MetricType, Row, Unit};
 use super::labels;
 use super::lines::{Heading, LineEnd, Lines};
 use super::negotiate::Format;
-use crate::snapshot::{Kinds, Machine, Snapshot};
+use crate::snapshot::{Cgroup, Kinds, KubeletLabels, Machine, Snapshot};
 
 /// Size of the chunks, which is also what the text of a scrape takes in memory.
 const CHUNK: usize = 64 * 1024;
+
+/// Which rows and labels a scrape wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Every cgroup, with the labels chosen at the start.
+    All,
+    /// What a kubelet's `/metrics/cadvisor` has: its families, the cgroups it
+    /// shows, its labels.
+    Kubelet,
+}
 
 /// What a scrape wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Which text.
     pub format: Format,
+    /// Which rows.
+    pub view: View,
     /// Which kinds of families; those without a kind are always there.
     pub kinds: Kinds,
     /// Whether samples carry the time of their tick. Prometheus then shows what
@@ -41,7 +53,10 @@ pub struct Renderer {
 impl Renderer {
     /// A renderer of all families that `options` switch on.
     pub fn new(options: Options) -> Self {
-        let wanted = |f: &&Family| f.kind.is_none_or(|k| options.kinds.has(k));
+        let wanted = |f: &&Family| {
+            let shown = f.kind.is_none_or(|k| options.kinds.has(k));
+            shown && (options.view == View::All || families::of_the_kubelet(f))
+        };
         Renderer {
             options,
             families: families::all().filter(wanted).map(|f| (f, heading(f, options.format))).collect(),
@@ -75,7 +90,7 @@ impl Renderer {
         snapshot: &Snapshot,
         mut sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Options { format, kinds, timestamps } = self.options;
+        let Options { format, view, kinds, timestamps } = self.options;
         if timestamps {
             self.stamped.stamp(snapshot.wall_ms, format.is_openmetrics());
         }
@@ -94,7 +109,8 @@ impl Renderer {
             match family.emit {
                 Emit::Cgroup(emit) => {
                     for sample in &snapshot.cgroups {
-                        lines.base(&sample.cgroup.labels);
+                        let Some(base) = base_labels(&sample.cgroup, view) else { continue };
+                        lines.base(base);
                         emit(&Row { sample, snapshot, kinds, mounts: &self.mounts }, &mut lines);
                     }
                 }
@@ -111,6 +127,15 @@ impl Renderer {
         }
         lines.finish(format.is_openmetrics());
         result
+    }
+}
+
+/// The base labels of a cgroup's rows, where it has rows.
+fn base_labels(cgroup: &Cgroup, view: View) -> Option<&str> {
+    match (view, &cgroup.kubelet) {
+        (View::All, _) | (View::Kubelet, KubeletLabels::Base) => Some(&cgroup.labels),
+        (View::Kubelet, KubeletLabels::Own(labels)) => Some(labels),
+        (View::Kubelet, KubeletLabels::NotShown) => None,
     }
 }
 

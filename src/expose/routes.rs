@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | containers and machine, Prometheus text or OpenMetrics, gzip on request |
+//! | `/metrics/cadvisor` | the same as a kubelet shows it there |
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
@@ -19,15 +20,16 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
-use super::scrape::{Bodies, NoBody, Sending, Streamed, format_label};
-use super::{Format, accepts_gzip, negotiate};
+use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
+use super::{View, accepts_gzip, negotiate};
 use crate::publish::Snapshots;
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
 
 /// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 4] = [
+const INDEX: [(&str, &str); 5] = [
     ("/metrics", "containers and machine, for Prometheus"),
+    ("/metrics/cadvisor", "the same as a kubelet shows it there"),
     ("/metrics/self", "the agent about itself"),
     ("/healthz", "whether collection goes on"),
     ("/readyz", "whether there is something to serve"),
@@ -36,8 +38,10 @@ const INDEX: [(&str, &str); 4] = [
 /// How the answers are made.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Kinds shown.
+    /// Kinds shown at `/metrics`.
     pub kinds: Kinds,
+    /// Kinds read only while somebody asks for them.
+    pub on_request: Kinds,
     /// Whether samples carry the time of their tick.
     pub timestamps: bool,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
@@ -62,7 +66,7 @@ pub struct App {
 impl App {
     /// Answers from `snapshots`.
     pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
-        let bodies = Bodies::new(policy.kinds, policy.timestamps, Arc::clone(&telemetry));
+        let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
         Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now() })
     }
 
@@ -82,7 +86,14 @@ impl App {
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/", get(index))
-            .route("/metrics", get(metrics))
+            .route(
+                "/metrics",
+                get(async |app, method, headers| metrics(app, method, headers, View::All).await),
+            )
+            .route(
+                "/metrics/cadvisor",
+                get(async |app, method, headers| metrics(app, method, headers, View::Kubelet).await),
+            )
             .route("/metrics/self", get(own_metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
@@ -102,8 +113,8 @@ impl App {
             .then(|| format!("{what} {:.1} s ago, more than {:.1} s", age.as_secs_f64(), limit.as_secs_f64()))
     }
 
-    async fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.snapshots.fresh(self.policy.max_age, self.policy.patience).await
+    async fn snapshot(&self, requested: Kinds) -> Option<Arc<Snapshot>> {
+        self.snapshots.fresh(self.policy.max_age, self.policy.patience, requested).await
     }
 }
 
@@ -112,17 +123,25 @@ pub fn line(status: StatusCode, text: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
 }
 
-async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap) -> Response {
+async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap, view: View) -> Response {
+    let Policy { kinds, on_request, .. } = app.policy;
+    let (path, kinds, requested) = match view {
+        View::All => ("/metrics", kinds, Kinds::NONE),
+        View::Kubelet => {
+            ("/metrics/cadvisor", kinds.or(on_request).and(Kinds::KUBELET), on_request.and(Kinds::KUBELET))
+        }
+    };
     let format = negotiate(&joined(&headers, ACCEPT));
     let gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
     let body = if method == Method::HEAD {
         Ok(Body::new(Streamed::nothing()))
     } else {
-        let Some(snapshot) = app.snapshot().await else {
+        let Some(snapshot) = app.snapshot(requested).await else {
             return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
         };
-        app.telemetry.scrape("/metrics", format_label(format), if gzip { "gzip" } else { "identity" });
-        app.body(snapshot, format, gzip).await
+        let text = Text { openmetrics: format.is_openmetrics(), view, kinds };
+        app.telemetry.scrape(path, text.format_label(), if gzip { "gzip" } else { "identity" });
+        app.body(snapshot, text, gzip).await
     };
     match body {
         Ok(body) => {
@@ -140,12 +159,12 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
 }
 
 impl App {
-    async fn body(&self, snapshot: Arc<Snapshot>, format: Format, gzip: bool) -> Result<Body, NoBody> {
+    async fn body(&self, snapshot: Arc<Snapshot>, text: Text, gzip: bool) -> Result<Body, NoBody> {
         if gzip {
-            let body = self.bodies.compressed(snapshot, format).await?;
+            let body = self.bodies.compressed(snapshot, text).await?;
             return Ok(Body::new(Sending::from(body)));
         }
-        Ok(Body::new(self.bodies.streamed(snapshot, format, self.policy.patience).await?))
+        Ok(Body::new(self.bodies.streamed(snapshot, text, self.policy.patience).await?))
     }
 }
 
@@ -155,7 +174,8 @@ async fn own_metrics(State(app): State<Arc<App>>, method: Method, headers: Heade
     if method == Method::HEAD {
         return (content_type, Body::new(Streamed::nothing())).into_response();
     }
-    app.telemetry.scrape("/metrics/self", format_label(format), "identity");
+    let name = if format.is_openmetrics() { "openmetrics" } else { "text" };
+    app.telemetry.scrape("/metrics/self", name, "identity");
     // It reads this process's figures from the kernel.
     let telemetry = Arc::clone(&app.telemetry);
     match tokio::task::spawn_blocking(move || telemetry.encode(format.is_openmetrics())).await {

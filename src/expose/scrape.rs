@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Format, Options, Renderer};
+use super::{Format, Options, Renderer, View};
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
 
@@ -52,7 +52,6 @@ pub enum NoBody {
 /// Makes bodies.
 #[derive(Debug)]
 pub struct Bodies {
-    kinds: Kinds,
     timestamps: bool,
     telemetry: Arc<Telemetry>,
     streams: Arc<Semaphore>,
@@ -65,7 +64,7 @@ pub struct Bodies {
 #[derive(Debug)]
 struct Cached {
     sequence: u64,
-    openmetrics: bool,
+    text: Text,
     body: watch::Receiver<Option<Arc<Compressed>>>,
 }
 
@@ -81,16 +80,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How a text is called in own metrics.
-pub fn format_label(format: Format) -> &'static str {
-    if format.is_openmetrics() { "openmetrics" } else { "text" }
+/// Which text of a snapshot: both OpenMetrics formats are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text {
+    /// OpenMetrics, or the older text.
+    pub openmetrics: bool,
+    /// Which rows.
+    pub view: View,
+    /// Which kinds of families.
+    pub kinds: Kinds,
+}
+
+impl Text {
+    /// How it is called in own metrics.
+    pub fn format_label(self) -> &'static str {
+        if self.openmetrics { "openmetrics" } else { "text" }
+    }
 }
 
 impl Bodies {
-    /// Bodies with these kinds of metrics.
-    pub fn new(kinds: Kinds, timestamps: bool, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    /// No bodies yet.
+    pub fn new(timestamps: bool, telemetry: Arc<Telemetry>) -> Arc<Self> {
         Arc::new(Bodies {
-            kinds,
             timestamps,
             telemetry,
             streams: Arc::new(Semaphore::new(STREAMS)),
@@ -112,9 +123,9 @@ impl Bodies {
     pub async fn compressed(
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
-        format: Format,
+        text: Text,
     ) -> Result<Arc<Compressed>, NoBody> {
-        let mut body = self.cached(snapshot, format);
+        let mut body = self.cached(snapshot, text);
         let done = body.wait_for(Option::is_some).await.ok().and_then(|body| body.clone());
         // The sender went without a body: the next one who asks tries again.
         done.ok_or_else(|| {
@@ -127,24 +138,23 @@ impl Bodies {
     fn cached(
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
-        format: Format,
+        text: Text,
     ) -> watch::Receiver<Option<Arc<Compressed>>> {
-        let openmetrics = format.is_openmetrics();
         let mut cache = lock(&self.cache);
-        let found = cache.iter().find(|c| c.openmetrics == openmetrics && c.sequence >= snapshot.sequence);
+        let found = cache.iter().find(|c| c.text == text && c.sequence >= snapshot.sequence);
         if let Some(found) = found {
             return found.body.clone();
         }
         let (sender, body) = watch::channel(None);
-        cache.retain(|c| c.openmetrics != openmetrics);
-        cache.push(Cached { sequence: snapshot.sequence, openmetrics, body: body.clone() });
+        cache.retain(|c| c.text != text);
+        cache.push(Cached { sequence: snapshot.sequence, text, body: body.clone() });
         drop(cache);
         // A task of its own, so that a client who leaves does not take the body
         // from those who wait for it too.
         let bodies = Arc::clone(self);
         tokio::spawn(async move {
             let Ok(_permit) = bodies.compressions.clone().acquire_owned().await else { return };
-            let made = tokio::task::spawn_blocking(move || bodies.compress(&snapshot, format)).await;
+            let made = tokio::task::spawn_blocking(move || bodies.compress(&snapshot, text)).await;
             match made {
                 Ok(Ok(compressed)) => drop(sender.send(Some(Arc::new(compressed)))),
                 Ok(Err(error)) => tracing::error!(%error, "compression failed"),
@@ -154,12 +164,12 @@ impl Bodies {
         body
     }
 
-    fn compress(&self, snapshot: &Snapshot, format: Format) -> io::Result<Compressed> {
+    fn compress(&self, snapshot: &Snapshot, text: Text) -> io::Result<Compressed> {
         let began = Instant::now();
         let mut encoder = GzEncoder::new(Pieces::default(), LEVEL);
-        self.render(snapshot, format, |text| encoder.write_all(text))?;
+        self.render(snapshot, text, |chunk| encoder.write_all(chunk))?;
         let compressed = encoder.finish()?.finish();
-        self.telemetry.rendered(format_label(format), "gzip", began.elapsed());
+        self.telemetry.rendered(text.format_label(), "gzip", began.elapsed());
         Ok(compressed)
     }
 
@@ -170,7 +180,7 @@ impl Bodies {
     pub async fn streamed(
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
-        format: Format,
+        text: Text,
         patience: Duration,
     ) -> Result<Streamed, NoBody> {
         let permit = tokio::time::timeout(patience, self.streams.clone().acquire_owned()).await;
@@ -188,11 +198,11 @@ impl Bodies {
                 sent
             };
             let rendered =
-                bodies.render(&snapshot, format, |text| send(Piece::Text(Bytes::copy_from_slice(text))));
+                bodies.render(&snapshot, text, |chunk| send(Piece::Text(Bytes::copy_from_slice(chunk))));
             // A client that left takes no more; that is its right.
             if rendered.is_ok() && send(Piece::End).is_ok() {
                 let took = began.elapsed().saturating_sub(waited);
-                bodies.telemetry.rendered(format_label(format), "identity", took);
+                bodies.telemetry.rendered(text.format_label(), "identity", took);
             }
         });
         Ok(Streamed { receiver, ended: false })
@@ -202,12 +212,12 @@ impl Bodies {
     fn render<E>(
         &self,
         snapshot: &Snapshot,
-        format: Format,
+        text: Text,
         sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        // Both OpenMetrics formats are one text.
-        let format = if format.is_openmetrics() { Format::OpenMetrics } else { Format::Prometheus };
-        let options = Options { format, kinds: self.kinds, timestamps: self.timestamps };
+        let Text { openmetrics, view, kinds } = text;
+        let format = if openmetrics { Format::OpenMetrics } else { Format::Prometheus };
+        let options = Options { format, view, kinds, timestamps: self.timestamps };
         let kept = {
             let mut renderers = lock(&self.renderers);
             let fitting = renderers.iter().position(|r| r.options() == options);

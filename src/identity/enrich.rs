@@ -50,6 +50,34 @@ impl LabelStyle {
     }
 }
 
+/// How labels are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelChoice {
+    /// Which set; `None` decides by what is there at the start.
+    pub style: Option<LabelStyle>,
+    /// See [`LabelRules::store_container_labels`].
+    pub store_container_labels: bool,
+    /// See [`LabelRules::whitelisted`].
+    pub whitelisted: Vec<String>,
+}
+
+impl Default for LabelChoice {
+    fn default() -> Self {
+        LabelChoice { style: None, store_container_labels: true, whitelisted: Vec::new() }
+    }
+}
+
+impl LabelChoice {
+    /// The rules for a host with these cgroups.
+    pub fn for_host<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> LabelRules {
+        LabelRules {
+            style: self.style.unwrap_or_else(|| LabelStyle::for_host(paths)),
+            store_container_labels: self.store_container_labels,
+            whitelisted: self.whitelisted.clone(),
+        }
+    }
+}
+
 /// How labels are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelRules {

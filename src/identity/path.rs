@@ -43,6 +43,34 @@ pub struct PathIdentity<'p> {
     pub driver: Option<Driver>,
 }
 
+/// Services of Kubernetes that a kubelet measures besides its pods: itself and
+/// the runtimes.
+const SERVICES: [&str; 8] = [
+    "kubelet.service",
+    "containerd.service",
+    "crio.service",
+    "docker.service",
+    "cri-docker.service",
+    "k3s.service",
+    "k3s-agent.service",
+    "k0sworker.service",
+];
+
+impl PathIdentity<'_> {
+    /// Whether the kubelet of this host has rows for the cgroup: the root, the
+    /// tree of its pods, itself and its runtime. Pods of a node that runs in a
+    /// container are another kubelet's.
+    pub fn shown_by_kubelet(&self, path: &str) -> bool {
+        let service = || SERVICES.iter().any(|s| path.rsplit('/').next() == Some(s));
+        match self.level {
+            _ if self.within.is_some() => false,
+            Level::PodsRoot | Level::Qos => true,
+            Level::None => path == "/" || service(),
+            _ => self.pod.is_some(),
+        }
+    }
+}
+
 /// What kind of cgroup a path is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

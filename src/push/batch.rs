@@ -21,6 +21,7 @@ mod check;
 mod entity;
 mod frame;
 mod metrics;
+mod wire;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;

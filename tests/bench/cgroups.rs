@@ -9,7 +9,7 @@ use nodegauge::collect::sampler::{Options, Sampler};
 use nodegauge::kernel::cgroup::Layout;
 use nodegauge::kernel::file::{self, Buffer};
 use nodegauge::kernel::{Roots, handles};
-use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kinds};
+use nodegauge::snapshot::{Cgroup, Hierarchy, Kinds};
 
 pub struct LiveCgroups {
     pub layout: Layout,
@@ -59,10 +59,15 @@ impl Drop for LiveCgroups {
 }
 
 pub fn sampler(descriptors: u64) -> Sampler {
-    let options =
-        Options { kinds: Kinds::DEFAULT, handle_memory: 16 << 20, descriptors, max_cgroups: 20_000 };
+    let options = Options {
+        kinds: Kinds::DEFAULT,
+        on_request: Kinds::NONE,
+        handle_memory: 16 << 20,
+        descriptors,
+        max_cgroups: 20_000,
+    };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: format!("id=\"{path}\""), path, created, identity: Identity::default() })
+        Arc::new(Cgroup { labels: format!("id=\"{path}\""), path, created, ..Cgroup::default() })
     });
     Sampler::new(Roots::new(Path::new("/")), options, describe).expect("a sampler of this host")
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use nix::time::{ClockId, clock_gettime};
-use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::snapshot::{Cgroup, Hierarchy, Kinds, Snapshot};
 
 /// Containers on cgroup v2 with a quota and one disk; every third has the pod's
@@ -37,7 +37,7 @@ fn node() -> Snapshot {
             i % 20,
             i % 20,
         );
-        row.cgroup = Arc::new(Cgroup { path, created, identity, labels });
+        row.cgroup = Arc::new(Cgroup { path, created, identity, labels, ..Cgroup::default() });
         let device = &mut row.io[0];
         device.cost_usage_usec = None;
         device.cost_wait_usec = None;
@@ -80,7 +80,8 @@ fn benches(criterion: &mut Criterion) {
         ("prometheus with time stamps", Format::Prometheus, true),
         ("openmetrics", Format::OpenMetrics, false),
     ] {
-        let mut renderer = Renderer::new(Options { format, kinds: Kinds::DEFAULT, timestamps });
+        let mut renderer =
+            Renderer::new(Options { format, view: View::All, kinds: Kinds::DEFAULT, timestamps });
         let mut text = Vec::new();
         render(&mut renderer, &snapshot, |chunk| text.extend_from_slice(chunk));
         let lines = text.split(|b| *b == b'\n').count() as u64;

@@ -22,7 +22,7 @@ pub(crate) fn all_kinds() -> Kinds {
 
 /// Numbers that differ from each other, so that mixed-up figures show.
 #[derive(Debug)]
-pub(crate) struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     /// From this number on.
@@ -45,7 +45,13 @@ impl Numbers {
 /// A cgroup called `path` with the labels that belong to it.
 pub(crate) fn cgroup(path: &str, identity: Identity) -> Arc<Cgroup> {
     let labels = base_labels(path, &identity);
-    Arc::new(Cgroup { path: path.to_owned(), created: Some(1_690_000_000), identity, labels })
+    Arc::new(Cgroup {
+        path: path.to_owned(),
+        created: Some(1_690_000_000),
+        identity,
+        labels,
+        ..Cgroup::default()
+    })
 }
 
 /// A snapshot of the root and `cgroups - 1` containers, in which everything is
@@ -69,6 +75,7 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
     let cgroups = rows.collect();
     let (filesystems, disks) = filesystems(&mut numbers);
     Snapshot {
+        kinds: Kinds::DEFAULT,
         sequence: 1,
         origin: Origin::Grid,
         wall_ms: 1_700_000_000_120,

@@ -45,10 +45,10 @@ wait_for 10 curl -fs "http://127.0.0.1:$port/readyz"
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
 
-# sample FAMILY ID: the value and the time, in ms, of the one sample of a family
-# whose id ends in a container id.
+# sample FAMILY ID: the value, and the time in ms where it has one, of the one
+# sample of a family whose id ends in a container id.
 sample() {
-  awk -v family="$1" -v id="$2" 'index($0, family "{") == 1 && match($0, "id=\"[^\"]*" id "[^\"]*\"") { print $(NF - 1), $NF; n++ } END { exit n != 1 }' "$work/metrics"
+  awk -v family="$1" -v id="$2" 'index($0, family "{") == 1 && match($0, "id=\"[^\"]*" id "[^\"]*\"") { sub(/^.*} /, ""); print; n++ } END { exit n != 1 }' "$work/metrics"
 }
 value() { sample "$@" | cut -d ' ' -f 1; }
 # kernel CONTROLLER FILE ID: a file of the container's cgroup, v1 or v2.

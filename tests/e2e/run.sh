@@ -18,4 +18,9 @@ for script in docker prometheus identity-docker identity-containerd; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
+# Building the kubelet takes minutes: only where it was built, or is asked for.
+if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
+  printf '== kubelet\n'
+  ./kubelet.sh || result=1
+fi
 exit $result

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use nodegauge::push::batch::proto::{self, MetricId};
 use nodegauge::push::batch::{
-    Assembler, Batch, DecodeError, EntityKind, MAX_DECOMPRESSED, MAX_ENTITIES, METRICS, Malformed, Value,
-    ValueType, decode, encode, stamp,
+    Assembler, Batch, DecodeError, EntityKind, MAX_DECOMPRESSED, MAX_ENTITIES, MAX_STRINGS, METRICS,
+    Malformed, Value, ValueType, decode, encode, stamp,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -330,15 +330,15 @@ fn bombs_are_refused() {
     let again = frames[16..].to_vec();
     (0..100).for_each(|_| frames.extend_from_slice(&again));
     assert!(matches!(refused(&frames, 1 << 20), DecodeError::TooLarge { .. }));
-    // Each of these is two bytes here and much more in memory.
-    let empty = |field: u8, count: usize| frame(&[field << 3 | 2, 1].repeat(count));
-    for (tag, count) in [(17, MAX_ENTITIES + 1), (19, 4_097), (20, 4_097), (21, 65), (16, (1 << 21) + 1)] {
-        let key = (u32::from(tag as u8) << 3) | 2;
-        let key = [(key & 0x7f) as u8 | 0x80, (key >> 7) as u8, 0];
-        let error = refused(&frame(&key.repeat(count)), MAX_DECOMPRESSED);
-        assert!(matches!(error, DecodeError::TooMany { .. }), "{tag}: {error}");
+    // Each of these is three bytes here and much more in memory.
+    let empty = |field: u8, count: usize| frame(&[0x80 | field << 3 | 2, field >> 4, 0].repeat(count));
+    for (field, count) in [(17, MAX_ENTITIES + 1), (19, 4_097), (20, 4_097), (21, 65), (16, MAX_STRINGS + 1)]
+    {
+        let error = refused(&empty(field, count), MAX_DECOMPRESSED);
+        assert!(matches!(error, DecodeError::TooMany { .. }), "{field}: {error}");
     }
-    assert!(matches!(refused(&empty(1, 9), MAX_DECOMPRESSED), DecodeError::Message(_)));
+    assert!(matches!(refused(&frame(&[0x0a, 9]), MAX_DECOMPRESSED), DecodeError::Malformed(Malformed::Cut)));
+    assert!(matches!(refused(&frame(&[0x0a, 1, 0xff]), MAX_DECOMPRESSED), DecodeError::Message(_)));
     // A window of 2 GiB.
     let mut window = encode(&small()).unwrap();
     window.truncate(16);

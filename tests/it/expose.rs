@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nodegauge::expose::families::{self, Emit, Family, MetricType, Source, Unit};
-use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::snapshot::{
     Cgroup, CgroupSample, Hierarchy, Identity, Interface, InterfaceName, IoDevice, Kind, Kinds, Limit,
     Machine, Snapshot, Traffic, reading,
@@ -28,7 +28,7 @@ fn text(renderer: &mut Renderer, snapshot: &Snapshot) -> String {
 }
 
 fn render(snapshot: &Snapshot, format: Format, kinds: Kinds, timestamps: bool) -> String {
-    text(&mut Renderer::new(Options { format, kinds, timestamps }), snapshot)
+    text(&mut Renderer::new(Options { format, view: View::All, kinds, timestamps }), snapshot)
 }
 
 /// The samples of a plain scrape of everything.
@@ -124,12 +124,8 @@ fn sources_and_samples_agree() {
 #[test]
 fn what_is_not_told_is_absent() {
     let mut empty = snapshot(Hierarchy::V2, 0);
-    let unknown = |path: &str| Cgroup {
-        path: path.into(),
-        created: None,
-        identity: Identity::default(),
-        labels: format!("id=\"{path}\""),
-    };
+    let unknown =
+        |path: &str| Cgroup { path: path.into(), labels: format!("id=\"{path}\""), ..Cgroup::default() };
     empty.cgroups = ["/", "/a"].map(|path| CgroupSample::new(Arc::new(unknown(path)))).into();
     empty.machine = Arc::new(Machine::default());
     empty.filesystems = Arc::default();
@@ -308,7 +304,8 @@ fn kinds_and_names_choose_families() {
             .collect();
         assert_eq!(families(&text), expected, "{}", kind.name());
     }
-    let options = Options { format: Format::Prometheus, kinds: Kinds::DEFAULT, timestamps: false };
+    let options =
+        Options { format: Format::Prometheus, view: View::All, kinds: Kinds::DEFAULT, timestamps: false };
     let names = ["machine_cpu_cores", "container_memory_rss", "container_sockets", "no_such_family"];
     let mut renderer = Renderer::new(options).only(&names);
     // Sockets are of a kind that is off.
@@ -381,7 +378,8 @@ fn time_stamps_are_where_cadvisor_has_them() {
 #[test]
 fn the_first_error_of_the_sink_ends_the_scrape() {
     let snapshot = snapshot(Hierarchy::V2, 500);
-    let options = Options { format: Format::OpenMetrics, kinds: all_kinds(), timestamps: false };
+    let options =
+        Options { format: Format::OpenMetrics, view: View::All, kinds: all_kinds(), timestamps: false };
     let mut renderer = Renderer::new(options);
     let mut calls = 0;
     let result = renderer.render(&snapshot, |chunk| {
@@ -566,7 +564,7 @@ proptest! {
         }
         let expected = Expected::of(&snapshot).0;
         for format in [Format::Prometheus, Format::OpenMetrics] {
-            let options = Options { format, kinds: all_kinds(), timestamps };
+            let options = Options { format, view: View::All, kinds: all_kinds(), timestamps };
             let everything = text(&mut Renderer::new(options), &snapshot);
             exposition::samples(&everything, format.is_openmetrics());
             let chosen = text(&mut Renderer::new(options).only(&Expected::NAMES), &snapshot);

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use nodegauge::collect::sampler::{Options, Sampler};
 use nodegauge::kernel::Roots;
-use nodegauge::snapshot::{Cgroup, CgroupSample, Identity, Kind, Kinds, Origin, Snapshot};
+use nodegauge::snapshot::{Cgroup, CgroupSample, Kind, Kinds, Origin, Snapshot};
 
 use crate::ttar;
 
-fn sampler(root: &Path) -> Sampler {
+pub(crate) fn sampler(root: &Path) -> Sampler {
     let options = Options {
+        on_request: Kinds::NONE,
         kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with),
         handle_memory: 16 << 20,
         descriptors: 1024,
         max_cgroups: 1000,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
     });
     Sampler::new(Roots::new(root), options, describe).unwrap()
 }
@@ -28,7 +29,7 @@ fn errors(sampler: &Sampler) -> u64 {
     sampler.report().collectors.iter().map(|c| c.errors.total()).sum()
 }
 
-fn tick(sampler: &mut Sampler) -> Snapshot {
+pub(crate) fn tick(sampler: &mut Sampler) -> Snapshot {
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Grid, &mut snapshot);
     snapshot
@@ -179,9 +180,15 @@ fn a_removed_directory_takes_its_row_and_no_other() {
 fn the_limit_of_cgroups_is_kept_and_counted() {
     let tree = ttar::unpack("v2-systemd-6.12");
     let all = tick(&mut sampler(tree.path())).cgroups.len();
-    let options = Options { kinds: Kinds::DEFAULT, handle_memory: 0, descriptors: 256, max_cgroups: 3 };
+    let options = Options {
+        kinds: Kinds::DEFAULT,
+        on_request: Kinds::NONE,
+        handle_memory: 0,
+        descriptors: 256,
+        max_cgroups: 3,
+    };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, identity: Identity::default() })
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
     });
     let mut few = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
     assert_eq!(tick(&mut few).cgroups.len(), 3);

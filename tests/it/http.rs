@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::http::{self, Limits};
 use nodegauge::expose::routes::{App, Policy};
-use nodegauge::expose::{Format, Options, Renderer};
+use nodegauge::expose::{Format, Options, Renderer, View};
 use nodegauge::publish::{self, Publisher, Request};
 use nodegauge::snapshot::{Hierarchy, Kinds, Snapshot};
 use nodegauge::telemetry::Telemetry;
@@ -19,6 +19,7 @@ use nodegauge::telemetry::Telemetry;
 use crate::data;
 
 const POLICY: Policy = Policy {
+    on_request: Kinds::NONE,
     kinds: Kinds::DEFAULT,
     timestamps: false,
     // Snapshots made by hand stay as they are unless a test says otherwise.
@@ -220,7 +221,7 @@ fn unzip(body: &[u8]) -> Vec<u8> {
 
 fn rendered(snapshot: &Snapshot, format: Format) -> Vec<u8> {
     let mut text = Vec::new();
-    let options = Options { format, kinds: POLICY.kinds, timestamps: POLICY.timestamps };
+    let options = Options { format, view: View::All, kinds: POLICY.kinds, timestamps: POLICY.timestamps };
     let mut sink = |chunk: &[u8]| {
         text.extend_from_slice(chunk);
         Ok::<(), std::convert::Infallible>(())
@@ -329,6 +330,24 @@ fn a_superseded_snapshot_is_let_go() {
 }
 
 #[test]
+fn kinds_only_a_kubelet_shows_are_read_when_somebody_asks() {
+    let policy = Policy { on_request: Kinds::KUBELET, ..POLICY };
+    let server = Server::with(2, policy, limits());
+    assert_eq!(server.get("/metrics", "").status, 200);
+    assert_eq!(server.publisher.requests.try_recv().ok(), None, "/metrics needs nothing more");
+    let address = server.address;
+    let scraper = thread::spawn(move || get(address, "/metrics/cadvisor", "").body);
+    let asked = server.publisher.requests.recv_timeout(Duration::from_secs(5));
+    assert_eq!(asked, Ok(Request::Fresh(Kinds::KUBELET)));
+    let mut snapshot = crate::data::snapshot(Hierarchy::V2, 2);
+    snapshot.kinds = Kinds::KUBELET;
+    server.publisher.publish(Arc::new(snapshot));
+    assert!(!scraper.join().unwrap().is_empty());
+    assert_eq!(server.get("/metrics/cadvisor", GZIP).status, 200);
+    assert_eq!(server.publisher.requests.try_recv().ok(), None, "they were read already");
+}
+
+#[test]
 fn a_fresh_tick_is_asked_for_only_when_the_last_is_too_old() {
     let policy = Policy { max_age: Duration::from_millis(500), ..POLICY };
     let server = Server::with(2, policy, limits());
@@ -338,7 +357,7 @@ fn a_fresh_tick_is_asked_for_only_when_the_last_is_too_old() {
     let address = server.address;
     let scraper = thread::spawn(move || get(address, "/metrics", "").body);
     let asked = server.publisher.requests.recv_timeout(Duration::from_secs(5));
-    assert_eq!(asked, Ok(Request::Fresh));
+    assert_eq!(asked, Ok(Request::Fresh(Kinds::NONE)));
     let expected = rendered(&server.publish(2, 7), Format::Prometheus);
     assert!(scraper.join().unwrap() == expected, "not the fresh one");
     // A reader thread that does not answer costs the patience, not the scrape.

@@ -19,6 +19,7 @@ mod identity_docker;
 mod identity_kubelet;
 mod identity_live;
 mod identity_path;
+mod kubelet_view;
 mod parsers;
 mod push;
 mod push_encode;

@@ -11,6 +11,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("collect", &["collect", "kernel", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
     ("expose", &["expose", "snapshot", "publish", "telemetry", "config"]),
+    ("rate", &[]),
+    ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {

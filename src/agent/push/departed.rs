@@ -54,7 +54,7 @@ impl Departures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Cgroup, Hierarchy, Identity, Origin};
+    use crate::snapshot::{Cgroup, Hierarchy, Identity, Kinds, Origin};
 
     fn snapshot(start: &Arc<Snapshot>, second: u64, rows: &[(&str, u64)]) -> Arc<Snapshot> {
         let mut snapshot = (**start).clone();
@@ -65,7 +65,13 @@ mod tests {
             .map(|(path, created)| {
                 let (path, created) = ((*path).to_owned(), Some(*created));
                 let identity = Identity::default();
-                CgroupSample::new(Arc::new(Cgroup { path, created, identity, labels: String::new() }))
+                CgroupSample::new(Arc::new(Cgroup {
+                    path,
+                    created,
+                    identity,
+                    labels: String::new(),
+                    kubelet: Default::default(),
+                }))
             })
             .collect();
         Arc::new(snapshot)
@@ -76,6 +82,7 @@ mod tests {
         let start = Arc::new(Snapshot {
             sequence: 1,
             origin: Origin::Grid,
+            kinds: Kinds::NONE,
             wall_ms: 0,
             monotonic: Instant::now(),
             duration: Duration::ZERO,

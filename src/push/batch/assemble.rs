@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::metrics::{METRICS, ValueType};
+use super::metrics::{METRICS, ValueType, row};
 use super::proto::{self, MetricId};
 use super::{Batch, Malformed};
 
@@ -105,8 +105,7 @@ impl Assembler {
     }
 
     fn put(&mut self, id: MetricId, label: u32, push: impl FnOnce(&mut Building), sent_as: ValueType) {
-        let at = METRICS.binary_search_by_key(&id, |metric| metric.id);
-        let Ok(at) = at else { return };
+        let Some(at) = row(id.into()) else { return };
         let (Some(metric), Some(column)) = (METRICS.get(at), self.columns.get_mut(at)) else { return };
         debug_assert!(metric.sent_as() == sent_as, "BUG: {} is not sent as {sent_as:?}", metric.name);
         let Some(entity) = self.message.entities.len().checked_sub(1) else { return };

@@ -188,7 +188,7 @@ impl<'a> Entity<'a> {
 
     /// Keys and values sorted by key: a pod's labels, or those of a container
     /// outside pods. A pod's containers are labelled as their pod is.
-    pub fn labels(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pub fn labels(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let entity = *self;
         let text = move |string: u32| entity.string(string).unwrap_or("");
         self.message.labels.chunks_exact(2).filter_map(move |pair| match pair {
@@ -213,7 +213,7 @@ impl<'a> Entity<'a> {
     }
 
     /// Its values, in the order of the batch's columns.
-    pub fn metrics(&self) -> impl Iterator<Item = Point<'a>> {
+    pub fn metrics(&self) -> impl Iterator<Item = Point<'a>> + use<'a> {
         let entity = *self;
         self.places.iter().filter_map(move |place| entity.point(*place))
     }

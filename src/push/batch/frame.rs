@@ -8,6 +8,7 @@ use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 use thiserror::Error;
 
 use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_REASONS, MAX_ROW_SETS, MAX_STRINGS, Malformed};
+use super::wire::Writer;
 use super::{Batch, proto};
 
 /// The version of the format written here, and the only one read.
@@ -63,12 +64,12 @@ pub enum DecodeError {
 /// Encodes batches one after the other with the same buffers.
 pub struct Encoder {
     compressor: zstd::bulk::Compressor<'static>,
-    plain: Vec<u8>,
+    writer: Writer,
 }
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder").field("buffer", &self.plain.capacity()).finish_non_exhaustive()
+        f.debug_struct("Encoder").field("buffer", &self.writer.out.capacity()).finish_non_exhaustive()
     }
 }
 
@@ -80,15 +81,13 @@ impl Encoder {
     pub fn new() -> io::Result<Encoder> {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
-        Ok(Encoder { compressor, plain: Vec::new() })
+        Ok(Encoder { compressor, writer: Writer::default() })
     }
 
     /// The batch as protobuf, not compressed: what [`Encoder::encode`] compresses.
     pub fn plain(&mut self, batch: &Batch) -> &[u8] {
-        self.plain.clear();
-        self.plain.reserve(batch.message.encoded_len());
-        batch.message.encode_raw(&mut self.plain);
-        &self.plain
+        self.writer.write(&batch.message);
+        &self.writer.out
     }
 
     /// The batch as it lies in the log and travels.
@@ -96,8 +95,8 @@ impl Encoder {
     /// # Errors
     /// The compressor has no memory.
     pub fn encode(&mut self, batch: &Batch) -> io::Result<Vec<u8>> {
-        self.plain(batch);
-        let compressed = self.compressor.compress(&self.plain)?;
+        self.writer.write(&batch.message);
+        let compressed = self.compressor.compress(&self.writer.out)?;
         let mut out = Vec::with_capacity(HEAD.len() + 1 + compressed.len());
         out.extend_from_slice(&HEAD);
         out.push(VERSION);
@@ -131,8 +130,8 @@ pub fn stamp(payload: &[u8], sequence: u64, sent_ms: u64) -> Vec<u8> {
 }
 
 /// Reads a batch that may decompress to at most `max_bytes`, for instance
-/// [`MAX_DECOMPRESSED`]. Memory used is at most 24 times what it decompresses
-/// to, and 32 MiB.
+/// [`MAX_DECOMPRESSED`]. Memory used is at most 16 times what it decompresses
+/// to, and 16 MiB.
 ///
 /// # Errors
 /// It is no batch, of another version, too large, damaged, or contradicts itself.

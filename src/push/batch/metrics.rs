@@ -132,10 +132,36 @@ impl Metric {
     }
 }
 
+/// Numbers of metrics are below this.
+const NUMBERS: usize = 256;
+
+/// For each number where its row is in [`METRICS`], and one more.
+#[allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "the compiler works it out, and stops where something does not fit"
+)]
+const ROWS: [u8; NUMBERS] = {
+    let mut rows = [0; NUMBERS];
+    let mut at = 0;
+    while at < METRICS.len() {
+        rows[METRICS[at].id as usize] = at as u8 + 1;
+        at += 1;
+    }
+    rows
+};
+
 /// The metric of that number, if it is known here.
+#[inline]
 pub fn metric(id: i32) -> Option<&'static Metric> {
-    let at = METRICS.binary_search_by_key(&id, |metric| metric.id as i32).ok()?;
-    METRICS.get(at)
+    METRICS.get(row(id)?)
+}
+
+/// Its row in [`METRICS`].
+#[inline]
+pub(super) fn row(id: i32) -> Option<usize> {
+    let row = ROWS.get(usize::try_from(id).ok()?)?;
+    usize::from(*row).checked_sub(1)
 }
 
 const fn counter(id: MetricId, name: &'static str, unit: Unit, on: Kinds, source: &'static str) -> Metric {
