@@ -433,3 +433,110 @@ fn version(database: &Database) -> Result<u64, LogError> {
     write.abort()?;
     Ok(version)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sinks() -> [SinkName; 2] {
+        [SinkName::new("a"), SinkName::new("b")]
+    }
+
+    fn open(directory: Option<&Path>, options: Options) -> (Log, Opened) {
+        Log::open(directory, options, &sinks()).unwrap()
+    }
+
+    fn keep() -> Options {
+        Options { keep_acknowledged: Duration::MAX, ..Options::default() }
+    }
+
+    fn sequences(log: &Log, sink: &SinkName, order: Order) -> Vec<u64> {
+        log.next(sink, order, 100).unwrap().iter().map(|r| r.sequence).collect()
+    }
+
+    #[test]
+    fn each_sink_gets_each_step_until_it_has_it() {
+        let (log, opened) = open(None, keep());
+        assert_eq!(opened, Opened::Fresh);
+        let [a, b] = sinks();
+        for time in 1..=4 {
+            assert_eq!(log.append(time * 1000, b"step").unwrap(), time);
+        }
+        assert_eq!(sequences(&log, &a, Order::OldestFirst), [1, 2, 3, 4]);
+        log.acknowledge(&a, &[1, 3]).unwrap();
+        assert_eq!(sequences(&log, &a, Order::NewestFirst), [4, 2]);
+        assert_eq!(sequences(&log, &b, Order::OldestFirst), [1, 2, 3, 4]);
+        let status = log.status(&a).unwrap();
+        assert_eq!((status.steps, status.bytes, status.oldest_ms), (2, 8, Some(2000)));
+        assert_eq!(log.refill(&a).unwrap(), 2);
+        assert_eq!(sequences(&log, &a, Order::OldestFirst), [1, 2, 3, 4]);
+        assert_eq!(log.last_time_ms().unwrap(), Some(4000));
+    }
+
+    #[test]
+    fn a_directory_outlives_the_process_and_numbers_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Some(directory.path());
+        let [a, b] = sinks();
+        {
+            let (log, _) = open(path, keep());
+            log.append(1000, b"one").unwrap();
+            log.append(2000, b"two").unwrap();
+            log.acknowledge(&a, &[1]).unwrap();
+            let busy = Log::open(path, keep(), &sinks()).expect_err("somebody has it");
+            assert!(matches!(busy, OpenError::Busy), "{busy}");
+        }
+        let (log, opened) = open(path, keep());
+        assert_eq!(opened, Opened::Continued(2));
+        assert_eq!(sequences(&log, &a, Order::OldestFirst), [2]);
+        assert_eq!(sequences(&log, &b, Order::OldestFirst), [1, 2]);
+        assert_eq!(log.append(3000, b"three").unwrap(), 3);
+        let record = log.next(&b, Order::NewestFirst, 1).unwrap().remove(0);
+        assert_eq!((record.time_ms, record.payload), (3000, Bytes::from_static(b"three")));
+    }
+
+    #[test]
+    fn past_the_cap_the_oldest_go_and_are_counted_for_who_had_not_got_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { max_bytes: 4 << 20, ..keep() };
+        let (log, _) = open(Some(directory.path()), options);
+        let [a, b] = sinks();
+        let payload = vec![7; 50_000];
+        for time in 1..=200_u64 {
+            let sequence = log.append(time * 1000, &payload).unwrap();
+            log.acknowledge(&a, &[sequence]).unwrap();
+        }
+        let waiting = log.status(&b).unwrap();
+        assert_eq!(log.status(&a).unwrap().dropped, [("size", 0), ("age", 0)]);
+        assert_eq!(waiting.dropped, [("size", 200 - waiting.steps), ("age", 0)]);
+        assert!(waiting.steps > 50, "{waiting:?}");
+        assert_eq!(sequences(&log, &b, Order::OldestFirst)[0], 201 - waiting.steps);
+    }
+
+    #[test]
+    fn acknowledged_steps_go_with_age_and_waiting_ones_stay() {
+        let (log, _) = open(None, Options { keep_acknowledged: Duration::from_secs(900), ..Options::default() });
+        let [a, b] = sinks();
+        let old = now_ms() - 3_600_000;
+        log.append(old, b"had by both").unwrap();
+        log.append(old + 1, b"had by one").unwrap();
+        log.acknowledge(&a, &[1, 2]).unwrap();
+        log.acknowledge(&b, &[1]).unwrap();
+        log.append(now_ms(), b"new").unwrap();
+        assert_eq!(log.refill(&a).unwrap(), 1, "of the second; the first is gone");
+        assert_eq!(sequences(&log, &b, Order::OldestFirst), [2, 3]);
+        assert_eq!(log.status(&b).unwrap().dropped, [("size", 0), ("age", 0)]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_set_aside() {
+        for damage in [&b"garbage"[..], &[0; 8192]] {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("queue.redb"), damage).unwrap();
+            let (log, opened) = open(Some(directory.path()), keep());
+            let Opened::SetAside { path, .. } = opened else { panic!("{opened:?}") };
+            assert_eq!(std::fs::read(path).unwrap(), damage);
+            assert_eq!(log.append(1000, b"step").unwrap(), 1);
+        }
+    }
+}

@@ -14,7 +14,7 @@ need jq jq
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus identity-docker identity-containerd; do
+for script in docker prometheus identity-docker identity-containerd push crash; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
