@@ -515,7 +515,8 @@ mod tests {
 
     #[test]
     fn acknowledged_steps_go_with_age_and_waiting_ones_stay() {
-        let (log, _) = open(None, Options { keep_acknowledged: Duration::from_secs(900), ..Options::default() });
+        let (log, _) =
+            open(None, Options { keep_acknowledged: Duration::from_secs(900), ..Options::default() });
         let [a, b] = sinks();
         let old = now_ms() - 3_600_000;
         log.append(old, b"had by both").unwrap();

@@ -25,10 +25,12 @@ fn node(containers: u32) -> Batch {
     let window = a.window(15_000_000_000);
     for number in 0..containers {
         let mut string = |text: String| a.string(&text);
-        let (namespace, container) = (string(format!("team-{}", number % 20)), string(format!("app-{number}")));
+        let (namespace, container) =
+            (string(format!("team-{}", number % 20)), string(format!("app-{number}")));
         let pod = string(format!("service-{number}-7d4b9c6f5d-x{number:04}"));
         let image = string(format!("registry.example.com/team-{}/service:v1.{number}.0", number % 20));
-        let labels = ["app", "service", "pod-template-hash", "7d4b9c6f5d"].map(|t| string(t.to_owned())).to_vec();
+        let labels =
+            ["app", "service", "pod-template-hash", "7d4b9c6f5d"].map(|t| string(t.to_owned())).to_vec();
         let disks = [string("/dev/nvme0n1".to_owned()), string("/dev/nvme1n1".to_owned())];
         let mut container_id = vec![9; 28];
         container_id.extend(number.to_be_bytes());
@@ -80,7 +82,9 @@ fn benches(c: &mut Criterion) {
     let step = Step::new(1, batch.time_ms(), payload.into());
     step.batch().unwrap();
     let mut body = Vec::with_capacity(2 * MAX_BODY);
-    for (name, uri) in [("line protocol", "influxdb:http://h"), ("with fields", "influxdb:http://h?withfields=true")] {
+    for (name, uri) in
+        [("line protocol", "influxdb:http://h"), ("with fields", "influxdb:http://h?withfields=true")]
+    {
         let mut sink = Influxdb::new(&Target::parse(uri).unwrap()).unwrap();
         group.bench_function(name, |b| b.iter(|| encode(&mut sink, &step, &mut body)));
     }
