@@ -195,7 +195,7 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub queue_dir: Option<String>,
 
-    /// Size of the queue's file, beyond which the oldest steps are dropped [default: 256MiB]
+    /// Size of the queue, beyond which the oldest steps are dropped [default: 256MiB on disk, 16MiB in memory]
     #[arg(long, global = true, value_name = "BYTES")]
     #[serde(deserialize_with = "text")]
     pub queue_max_bytes: Option<String>,

@@ -84,7 +84,7 @@ pub struct Config {
     pub push: Vec<Target>,
     /// Where they wait; in memory if nowhere.
     pub queue_dir: Option<PathBuf>,
-    /// Size of the queue's file beyond which the oldest steps go, bytes.
+    /// Size of the queue beyond which the oldest steps go, bytes.
     pub queue_max_bytes: u64,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
@@ -145,6 +145,7 @@ impl Config {
             },
         )?;
         let kinds = layers.kinds()?;
+        let queue_dir = layers.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?;
         Ok(Config {
             host_root: layers
                 .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
@@ -162,10 +163,10 @@ impl Config {
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
             push: layers.push()?,
-            queue_dir: layers.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?,
             queue_max_bytes: layers
                 .parse("queue-max-bytes", |s| &s.queue_max_bytes, push::queue_bytes)?
-                .unwrap_or(256 << 20),
+                .unwrap_or(if queue_dir.is_some() { push::ON_DISK } else { push::IN_MEMORY }),
+            queue_dir,
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })

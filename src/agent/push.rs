@@ -30,7 +30,7 @@ use crate::push::delivery::worker::{Parts, Worker};
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
 use crate::push::step::{self, StepBuilder};
-use crate::push::target::Target;
+use crate::push::target::{Protocol, Target};
 use crate::snapshot::{Origin, Snapshot};
 use crate::telemetry::Limiter;
 use crate::telemetry::push::PushMetrics;
@@ -165,11 +165,11 @@ fn wait(thread: &JoinHandle<()>, at_most: Duration) {
 
 fn open(config: &Config) -> Result<Log> {
     let names = config.push.iter().map(name).collect::<Vec<_>>();
-    let options = log::Options {
-        max_bytes: config.queue_max_bytes,
-        keep_acknowledged: KEEP_ACKNOWLEDGED,
-        ..log::Options::default()
-    };
+    // Nobody else ever asks for what it has had.
+    let forgetful = config.push.iter().any(|t| t.protocol == Protocol::Aggregator);
+    let keep_acknowledged = if forgetful { KEEP_ACKNOWLEDGED } else { Duration::ZERO };
+    let options =
+        log::Options { max_bytes: config.queue_max_bytes, keep_acknowledged, ..log::Options::default() };
     let directory = config.queue_dir.as_deref();
     let (log, opened) = Log::open(directory, options, &names).with_context(|| match directory {
         Some(directory) => format!("--queue-dir {directory:?}"),

@@ -9,6 +9,14 @@ use crate::push::target::{self, Target};
 /// Least size of the queue's file, bytes.
 const MIN_QUEUE: u64 = 4 << 20;
 
+/// Default size of a queue on disk, bytes: a day and more of a node of 60
+/// containers.
+pub(super) const ON_DISK: u64 = 256 << 20;
+
+/// Default size of a queue in memory, bytes: an hour of the same, within the
+/// memory an agent is given.
+pub(super) const IN_MEMORY: u64 = 16 << 20;
+
 impl Layers {
     /// The sinks. Unlike other values theirs are not repeated in an error: one
     /// may be a secret in the wrong place.
@@ -47,7 +55,8 @@ mod tests {
             let config = load(&["--config", path], &[]).unwrap();
             assert_eq!((names(&config), config.queue_max_bytes), (vec!["influxdb-e-80".to_owned()], 8 << 20));
         });
-        assert_eq!(load(&[], &[]).unwrap().push, []);
+        let nothing = load(&[], &[]).unwrap();
+        assert_eq!((nothing.push, nothing.queue_max_bytes), (Vec::new(), 16 << 20));
         assert_eq!(
             error(&["--queue-max-bytes", "1MiB"], &[]),
             "--queue-max-bytes \"1MiB\": too small; accepted: at least 4MiB"
