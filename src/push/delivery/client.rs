@@ -81,7 +81,7 @@ pub struct Answer {
     pub status: u16,
     /// The wait it asks for.
     pub retry_after: Option<Duration>,
-    /// At most [`MAX_ANSWER`] bytes of it.
+    /// At most 64 KiB of it.
     pub body: Bytes,
 }
 
