@@ -10,5 +10,6 @@ pub mod identity;
 pub mod kernel;
 pub mod once;
 pub mod publish;
+pub mod push;
 pub mod snapshot;
 pub mod telemetry;
