@@ -574,7 +574,7 @@ fn file_size(pages: u64) -> u64 {
 fn reachable(len: u64, max: u64) -> u64 {
     let mut len = len;
     while len > 0 && len.saturating_mul(2) + (64 << 10) <= max {
-        len = len * 2;
+        len *= 2;
     }
     len.min(max)
 }
