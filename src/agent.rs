@@ -33,6 +33,7 @@ use crate::telemetry::Telemetry;
 use naming::Naming;
 
 pub mod naming;
+pub mod push;
 
 /// Where Kubernetes mounts a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -91,7 +92,11 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let hierarchy = sampler.layout().hierarchy;
 
     telemetry.names_come_from(&identities);
-    let (publisher, snapshots) = publish::channel();
+    let (mut publisher, snapshots) = publish::channel();
+    let pushing = push::start(config, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
+        publisher.tap(tap);
+        pushing
+    });
     let policy = Policy {
         kinds: config.kinds,
         on_request: config.on_request,
@@ -141,6 +146,9 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         Ok(())
     });
     runtime.shutdown_timeout(LAST_WAIT);
+    if let Some(pushing) = pushing {
+        pushing.finish();
+    }
     if reader.is_finished() && reader.join().is_err() {
         return Err(anyhow!("the reader thread panicked"));
     }

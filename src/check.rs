@@ -4,6 +4,7 @@
 //! versions: what they could not read will be missing from `/metrics` too.
 
 mod readings;
+mod sinks;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -152,6 +153,7 @@ fn look(config: &Config, f: &mut Findings) {
     readings::disk_usage(f, config, &usage::probe(&roots, sampler.layout(), &snapshot.cgroups));
     names(f, &identities, &snapshot);
     listener(f, config, &event_loop);
+    event_loop.block_on(sinks::look(f, config));
 }
 
 /// The sources of names, and whether they name what is there.

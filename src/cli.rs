@@ -216,6 +216,23 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub max_cgroups: Option<String>,
 
+    /// Where to send every step, once for each sink: aggregator:https://host:8082, influxdb:http://host:8086?db=k8s,
+    /// influxdb2:http://host:8086?org=o&bucket=b or remote-write:http://host/api/v1/write. Passwords and tokens
+    /// come from files (password-file=, token-file=) or the environment (password-env=, token-env=)
+    #[arg(long, global = true, value_name = "KIND:URL")]
+    #[serde(deserialize_with = "uris")]
+    pub push: Option<Vec<String>>,
+
+    /// Where steps wait on disk until every sink has them [default: in memory only]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[serde(deserialize_with = "text")]
+    pub queue_dir: Option<String>,
+
+    /// Size of the queue, beyond which the oldest steps are dropped [default: 256MiB on disk, 16MiB in memory]
+    #[arg(long, global = true, value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub queue_max_bytes: Option<String>,
+
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     #[serde(deserialize_with = "text")]
@@ -352,14 +369,27 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 
 /// A setting written as a list of strings or as one string with commas.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    struct List;
+    words(deserializer, |text| text.split(',').map(str::to_owned).collect())
+}
+
+/// A setting written as a list of strings or as one string with blanks: a URI
+/// may hold commas.
+fn uris<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    words(deserializer, |text| text.split_whitespace().map(str::to_owned).collect())
+}
+
+fn words<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    split: fn(&str) -> Vec<String>,
+) -> Result<Option<Vec<String>>, D::Error> {
+    struct List(fn(&str) -> Vec<String>);
     impl<'de> Visitor<'de> for List {
         type Value = Vec<String>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a list of strings")
         }
         fn visit_str<E>(self, v: &str) -> Result<Vec<String>, E> {
-            Ok(v.split(',').map(str::to_owned).collect())
+            Ok((self.0)(v))
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
             let mut out = Vec::new();
@@ -370,7 +400,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>
             Ok(out)
         }
     }
-    deserializer.deserialize_any(List).map(Some)
+    deserializer.deserialize_any(List(split)).map(Some)
 }
 
 #[cfg(test)]

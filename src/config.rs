@@ -7,6 +7,7 @@
 
 mod access;
 mod names;
+mod push;
 mod values;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
+use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
 use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
@@ -86,6 +88,12 @@ pub struct Config {
     pub disk_usage: u32,
     /// The kubelet's directory on the host.
     pub kubelet_root: PathBuf,
+    /// Where steps are sent.
+    pub push: Vec<Target>,
+    /// Where they wait; in memory if nowhere.
+    pub queue_dir: Option<PathBuf>,
+    /// Size of the queue beyond which the oldest steps go, bytes.
+    pub queue_max_bytes: u64,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -146,6 +154,7 @@ impl Config {
             },
         )?;
         let kinds = layers.kinds()?;
+        let queue_dir = layers.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?;
         Ok(Config {
             host_root: layers
                 .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
@@ -167,6 +176,11 @@ impl Config {
             kubelet_root: layers
                 .parse("kubelet-root", |s| &s.kubelet_root, absolute)?
                 .unwrap_or_else(|| PathBuf::from("/var/lib/kubelet")),
+            push: layers.push()?,
+            queue_max_bytes: layers
+                .parse("queue-max-bytes", |s| &s.queue_max_bytes, push::queue_bytes)?
+                .unwrap_or(if queue_dir.is_some() { push::ON_DISK } else { push::IN_MEMORY }),
+            queue_dir,
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
@@ -356,7 +370,7 @@ mod tests {
         format!("{:#}", load(words, environment).expect_err("must be refused"))
     }
 
-    fn with_file(text: &str, test: impl Fn(&str)) {
+    pub(super) fn with_file(text: &str, test: impl Fn(&str)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         test(file.path().to_str().unwrap());

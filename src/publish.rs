@@ -47,24 +47,43 @@ impl Looker {
     }
 }
 
+/// Is given every snapshot, on the reader thread, and never waits: for what must
+/// see all of them, where outputs see the last.
+pub type Tap = Box<dyn Fn(&Arc<Snapshot>) + Send>;
+
 /// The writing end, for the reader thread.
-#[derive(Debug)]
 pub struct Publisher {
     latest: watch::Sender<Option<Arc<Snapshot>>>,
+    tap: Option<Tap>,
     /// What the outputs ask.
     pub requests: mpsc::Receiver<Request>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("latest", &self.latest).finish_non_exhaustive()
+    }
 }
 
 /// A connected pair.
 pub fn channel() -> (Publisher, Snapshots) {
     let (latest, receiver) = watch::channel(None);
     let (sender, requests) = mpsc::channel();
-    (Publisher { latest, requests }, Snapshots { latest: receiver, requests: Arc::new(sender) })
+    let snapshots = Snapshots { latest: receiver, requests: Arc::new(sender) };
+    (Publisher { latest, tap: None, requests }, snapshots)
 }
 
 impl Publisher {
+    /// Gives every snapshot to `tap` as well.
+    pub fn tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
     /// Makes `snapshot` the last one and returns the one it replaces.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        if let Some(tap) = &self.tap {
+            tap(&snapshot);
+        }
         self.latest.send_replace(Some(snapshot))
     }
 }

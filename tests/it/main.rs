@@ -25,6 +25,8 @@ mod identity_path;
 mod kubelet_view;
 mod oom;
 mod parsers;
+mod push;
+mod push_encode;
 mod served;
 mod standin;
 mod step;

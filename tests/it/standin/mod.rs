@@ -6,6 +6,7 @@ pub(crate) mod connections;
 pub(crate) mod cri;
 pub(crate) mod docker;
 pub(crate) mod kubelet;
+pub(crate) mod receiver;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

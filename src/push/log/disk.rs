@@ -1,0 +1,376 @@
+//! The log's file: a redb database with a cap on its length.
+//!
+//! `steps` has a row for each step, `chunks` its payload in pieces that fill a
+//! page each: a value in one piece would take the next power of two of pages,
+//! and leave holes that only the same size fits. `sinks` has a row for each
+//! sink, `state` a few numbers.
+//!
+//! Each change is one transaction, durable when it returns, with the state of
+//! the allocator in it, so that opening after a kill reads no more than the rows.
+//! Payloads have a checksum of their own, since reading checks no page.
+//!
+//! redb wants to be opened again after an I/O error and panics on some damage.
+//! Both end here: after any failure the database is closed, and opened again by
+//! the next call.
+
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Crc;
+use redb::{
+    BackendError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
+use thiserror::Error;
+
+use super::medium::{Marks, Medium};
+
+/// Sequence → time, bytes and checksum of the payload.
+const STEPS: TableDefinition<'_, u64, (u64, u64, u32)> = TableDefinition::new("steps");
+/// Sequence and place → a piece of the payload.
+const CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("chunks");
+/// Name → `Cursor`, as bytes.
+const SINKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sinks");
+/// Word → number: `version`, and the `next` sequence.
+const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
+
+/// Of the tables. A file of another version is set aside.
+pub(super) const VERSION: u64 = 1;
+
+/// Bytes redb may keep of the file in memory.
+const CACHE: usize = 4 << 20;
+
+/// A page of redb, and what of it one piece may fill.
+pub(super) const PAGE: u64 = 4096;
+pub(super) const CHUNK: usize = 4032;
+
+/// A failure of the file.
+#[derive(Debug, Error)]
+pub(super) enum DiskError {
+    /// No room on the disk, or none below the cap.
+    #[error("no room: {0}")]
+    Full(String),
+    /// What is in the file makes no sense.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// Written by a program with other tables.
+    #[error("version {0}, this program writes {VERSION}")]
+    Version(u64),
+    /// Somebody else has it open.
+    #[error("another process has the file open")]
+    Busy,
+    /// Anything else; it may pass.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<redb::Error> for DiskError {
+    fn from(error: redb::Error) -> DiskError {
+        let text = error.to_string();
+        match error {
+            redb::Error::Io(cause) => DiskError::from(cause),
+            redb::Error::DatabaseAlreadyOpen => DiskError::Busy,
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => DiskError::Failed(text),
+            _ => DiskError::Damaged(text),
+        }
+    }
+}
+
+impl From<io::Error> for DiskError {
+    fn from(error: io::Error) -> DiskError {
+        use io::ErrorKind::{
+            FileTooLarge, InvalidData, IsADirectory, QuotaExceeded, StorageFull, UnexpectedEof,
+        };
+        let text = error.to_string();
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => DiskError::Full(text),
+            InvalidData | UnexpectedEof | IsADirectory => DiskError::Damaged(text),
+            _ => DiskError::Failed(text),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for DiskError {
+            fn from(error: $error) -> DiskError {
+                DiskError::from(redb::Error::from(error))
+            }
+        }
+    )*};
+}
+from_redb!(
+    DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::CompactionError,
+    redb::SetDurabilityError
+);
+
+/// What one transaction changes.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// Sequences to take out, with the bytes of their payloads.
+    pub(super) remove: Vec<(u64, u64)>,
+    /// Sequence, time and payload of new steps.
+    pub(super) add: Vec<(u64, u64, Bytes)>,
+    /// Rows of sinks; `None` takes one out.
+    pub(super) sinks: Vec<(Arc<str>, Option<Vec<u8>>)>,
+    /// The next sequence.
+    pub(super) next: u64,
+}
+
+/// What a file has when it is opened.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// Sequence, time, bytes.
+    pub(super) steps: Vec<(u64, u64, u64)>,
+    pub(super) sinks: Vec<(String, Vec<u8>)>,
+    pub(super) next: u64,
+}
+
+/// A backend that refuses to grow past the cap.
+#[derive(Debug)]
+struct Capped(Arc<dyn StorageBackend>, u64);
+
+impl StorageBackend for Capped {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.1 && len > self.0.len()? {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the file is at its cap"));
+        }
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Disk {
+    medium: Box<dyn Medium>,
+    max_bytes: u64,
+    open: Option<(Database, Arc<dyn StorageBackend>)>,
+}
+
+impl Disk {
+    pub(super) fn new(medium: Box<dyn Medium>, max_bytes: u64) -> Disk {
+        Disk { medium, max_bytes, open: None }
+    }
+
+    /// Opens the file unless it is open.
+    fn database(&mut self) -> Result<&mut Database, DiskError> {
+        if self.open.is_none() {
+            let backend = self.medium.open()?;
+            let capped = Capped(Arc::clone(&backend), self.max_bytes);
+            let made =
+                guarded(|| Ok(Database::builder().set_cache_size(CACHE).create_with_backend(capped)?))?;
+            self.open = Some((made, backend));
+        }
+        match &mut self.open {
+            Some((database, _)) => Ok(database),
+            None => Err(DiskError::Failed("closed".to_owned())),
+        }
+    }
+
+    /// Closes the file; the next call opens it again.
+    pub(super) fn close(&mut self) {
+        if let Some((database, _)) = self.open.take() {
+            // Closing writes, which fails as anything else may.
+            drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
+        }
+    }
+
+    fn run<T>(&mut self, work: impl FnOnce(&mut Database) -> Result<T, DiskError>) -> Result<T, DiskError> {
+        let result = match self.database() {
+            Ok(database) => guarded(|| work(database)),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.close();
+        }
+        result
+    }
+
+    /// Makes the tables of a new file and reads the rows of any.
+    pub(super) fn load(&mut self) -> Result<Content, DiskError> {
+        self.run(|database| {
+            let write = database.begin_write()?;
+            let version = write.open_table(STATE)?.get("version")?.map(|v| v.value());
+            match version {
+                Some(VERSION) => write.abort()?,
+                Some(other) => {
+                    write.abort()?;
+                    return Err(DiskError::Version(other));
+                }
+                None => {
+                    let strange =
+                        write.list_tables()?.any(|table| redb::TableHandle::name(&table) != "state");
+                    if strange {
+                        return Err(DiskError::Damaged("a database with other tables".to_owned()));
+                    }
+                    write.open_table(STATE)?.insert("version", VERSION)?;
+                    write.open_table(STEPS)?;
+                    write.open_table(CHUNKS)?;
+                    write.open_table(SINKS)?;
+                    write.commit()?;
+                }
+            }
+            let read = database.begin_read()?;
+            let mut content = Content::default();
+            for row in read.open_table(STEPS)?.iter()? {
+                let (sequence, row) = row?;
+                let (time_ms, bytes, _) = row.value();
+                content.steps.push((sequence.value(), time_ms, bytes));
+            }
+            read.open_table(CHUNKS)?;
+            for row in read.open_table(SINKS)?.iter()? {
+                let (name, row) = row?;
+                content.sinks.push((name.value().to_owned(), row.value().to_vec()));
+            }
+            content.next = read.open_table(STATE)?.get("next")?.map_or(1, |next| next.value());
+            Ok(content)
+        })
+    }
+
+    /// Makes a change durable. Doing one again that had come through does no harm.
+    pub(super) fn commit(&mut self, change: &Change) -> Result<(), DiskError> {
+        self.run(|database| {
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            {
+                let mut steps = write.open_table(STEPS)?;
+                let mut chunks = write.open_table(CHUNKS)?;
+                for (sequence, bytes) in &change.remove {
+                    steps.remove(sequence)?;
+                    for place in 0..pieces(*bytes) {
+                        chunks.remove((*sequence, place))?;
+                    }
+                }
+                for (sequence, time_ms, payload) in &change.add {
+                    steps.insert(sequence, (*time_ms, length(payload), checksum(payload)))?;
+                    for (place, piece) in (0u32..).zip(payload.chunks(CHUNK)) {
+                        chunks.insert((*sequence, place), piece)?;
+                    }
+                }
+                let mut sinks = write.open_table(SINKS)?;
+                for (name, row) in &change.sinks {
+                    match row {
+                        Some(row) => sinks.insert(&**name, row.as_slice())?,
+                        None => sinks.remove(&**name)?,
+                    };
+                }
+                let mut state = write.open_table(STATE)?;
+                state.insert("version", VERSION)?;
+                state.insert("next", change.next)?;
+            }
+            write.commit()?;
+            Ok(())
+        })
+    }
+
+    /// The payload of a step; `None` when it is not what was written.
+    pub(super) fn read(&mut self, sequence: u64) -> Result<Option<Bytes>, DiskError> {
+        self.run(|database| {
+            let read = database.begin_read()?;
+            let Some(row) = read.open_table(STEPS)?.get(sequence)? else { return Ok(None) };
+            let (_, bytes, sum) = row.value();
+            let chunks = read.open_table(CHUNKS)?;
+            let mut payload = Vec::new();
+            for row in chunks.range((sequence, 0)..=(sequence, u32::MAX))? {
+                payload.extend_from_slice(row?.1.value());
+            }
+            let whole = length(&payload) == bytes && checksum(&payload) == sum;
+            Ok(whole.then(|| Bytes::from(payload)))
+        })
+    }
+
+    /// Gives free pages at the end back, after moving what is behind holes.
+    pub(super) fn compact(&mut self) -> Result<(), DiskError> {
+        self.run(|database| Ok(database.compact().map(|_| ())?))
+    }
+
+    /// Length of the file in bytes; `None` while it is closed.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        self.open.as_ref().and_then(|(_, backend)| backend.len().ok())
+    }
+
+    pub(super) fn set_aside(&mut self, why: &str, now_ms: u64) -> Result<PathBuf, DiskError> {
+        self.close();
+        Ok(self.medium.set_aside(why, now_ms)?)
+    }
+
+    pub(super) fn marks(&self) -> Marks {
+        self.medium.marks()
+    }
+
+    pub(super) fn mark(&mut self, marks: Marks) -> Result<(), DiskError> {
+        Ok(self.medium.mark(marks)?)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A panic of redb is damage that it has not foreseen.
+fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(DiskError::Damaged(text.unwrap_or_else(|| "the database gave up".to_owned())))
+    })
+}
+
+/// Into how many pieces a payload goes.
+pub(super) fn pieces(bytes: u64) -> u32 {
+    let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+    u32::try_from(bytes.div_ceil(chunk)).unwrap_or(u32::MAX)
+}
+
+pub(super) fn length(payload: &[u8]) -> u64 {
+    u64::try_from(payload.len()).unwrap_or(u64::MAX)
+}
+
+fn checksum(payload: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(payload);
+    crc.sum()
+}
