@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod aggregate;
 mod batch;
 mod cli;
 #[path = "../data/mod.rs"]
