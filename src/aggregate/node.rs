@@ -353,6 +353,49 @@ impl Node {
         }
     }
 
+    /// Hands the values of a metric that has no label in one slot to `each`, with
+    /// the entities they belong to; nothing where the slot is not there.
+    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
+        let Ok(id) = u16::try_from(metric.id as i32) else { return };
+        let mut tell = |step: &Step| {
+            let Some((keys, column)) = step.column(id) else { return };
+            for (key, bits) in keys.iter().zip(&column.values) {
+                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
+                let Some(Some(entity)) = entity else { continue };
+                let window = if metric.is_rate() {
+                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
+                        continue;
+                    };
+                    Some(window)
+                } else {
+                    None
+                };
+                each(step.time_ms, entity, value(metric, *bits, window));
+            }
+        };
+        match (slots, self.window.newest()) {
+            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
+            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
+        }
+    }
+
+    /// Metrics without a label that an entity has a value of in the newest slot not
+    /// after `until_ms`.
+    pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
+        let key = u64::from(number) << 32;
+        let has = |step: &Step| {
+            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
+            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
+        };
+        match self.window.newest() {
+            Some(newest) if newest.time_ms <= until_ms => has(newest),
+            Some(_) => {
+                self.window.unpack().iter().rfind(|s| s.time_ms <= until_ms).map(has).unwrap_or_default()
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// Times and values of a metric, from new to old; `label` is that of the
     /// value, empty where the metric has none.
     pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {

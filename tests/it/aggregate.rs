@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nodegauge::aggregate::model::{Model, Options, Subject};
 use nodegauge::aggregate::names::Names;
 use nodegauge::aggregate::node::{Key, Kind, Node, Taken};
 use nodegauge::push::batch::proto::{self, MetricId};
@@ -172,4 +173,119 @@ fn what_left_the_window_is_forgotten() {
         node.take(&batch.finish().unwrap(), &names);
     }
     assert_eq!(node.entities().count(), 1);
+}
+
+/// A machine with pods of one container each, their memory given.
+fn machine(name: &str, sequence: u64, time_ms: u64, pods: &[(&str, &str, u64)]) -> Batch {
+    let mut batch = Assembler::new(proto::Batch {
+        node: name.into(),
+        boot_id: vec![7; 16],
+        sequence,
+        time_ms,
+        resolution_ms: MINUTE,
+        sent_ms: time_ms + 40,
+        ..proto::Batch::default()
+    });
+    let window = batch.window(60_000_000_000);
+    batch.entity(proto::Entity { kind: proto::EntityKind::Node.into(), window, ..Default::default() });
+    batch.integer(MetricId::MemoryUsage, 1 << 30);
+    let container = batch.string("kubelet");
+    batch.entity(proto::Entity { kind: proto::EntityKind::System.into(), container, ..Default::default() });
+    batch.integer(MetricId::MemoryUsage, 1 << 20);
+    for (namespace, pod, memory) in pods {
+        let (namespace, pod) = (batch.string(namespace), batch.string(pod));
+        let of_pod = proto::Entity { namespace, pod, window, ..Default::default() };
+        batch.entity(proto::Entity { kind: proto::EntityKind::Pod.into(), ..of_pod.clone() });
+        batch.integer(MetricId::MemoryUsage, *memory);
+        batch.integer(MetricId::CpuUsageRate, 6_000_000_000);
+        let container = batch.string("main");
+        batch.entity(proto::Entity { kind: proto::EntityKind::Container.into(), container, ..of_pod });
+        batch.integer(MetricId::MemoryUsage, *memory);
+    }
+    batch.finish().unwrap()
+}
+
+fn text(names: &[Arc<str>]) -> Vec<&str> {
+    names.iter().map(|n| &**n).collect()
+}
+
+fn memory(model: &Model, subject: &Subject) -> Vec<(u64, Value)> {
+    model.series(subject, metric(MetricId::MemoryUsage as i32).unwrap(), "")
+}
+
+fn of(text: &str) -> Arc<str> {
+    Arc::from(text)
+}
+
+#[test]
+fn a_slot_closes_when_all_have_reported_or_after_a_while() {
+    let model = Model::new(Options::default());
+    let slot = START + MINUTE;
+    model.ingest(&machine("a", 1, slot, &[("shop", "web-0", 10), ("db", "pg-0", 5)]), slot + 100);
+    model.ingest(&machine("b", 1, slot, &[("shop", "web-1", 20)]), slot + 200);
+    assert_eq!(model.closed_ms(), None);
+    assert!(memory(&model, &Subject::Cluster).is_empty(), "an open slot is not answered from");
+    model.tick(slot + 300);
+    assert_eq!(model.closed_ms(), Some(slot));
+    let sum = |value| vec![(slot, Value::Integer(value))];
+    assert_eq!(memory(&model, &Subject::Cluster), sum(35));
+    assert_eq!(memory(&model, &Subject::Namespace(of("shop"))), sum(30));
+    assert_eq!(memory(&model, &Subject::Namespace(of("none"))), []);
+    assert_eq!(memory(&model, &Subject::Node(of("a"))), sum(1 << 30));
+    assert_eq!(memory(&model, &Subject::System(of("b"), of("kubelet"))), sum(1 << 20));
+    assert_eq!(memory(&model, &Subject::Container(of("db"), of("pg-0"), of("main"))), sum(5));
+    let rate = metric(MetricId::CpuUsageRate as i32).unwrap();
+    assert_eq!(model.series(&Subject::Namespace(of("shop")), rate, ""), sum(200));
+    assert_eq!(text(&model.namespaces()), ["db", "shop"]);
+    assert_eq!(text(&model.pods("shop")), ["web-0", "web-1"]);
+    assert_eq!(text(&model.containers("db", "pg-0")), ["main"]);
+    assert_eq!(text(&model.system_containers("a")), ["kubelet"]);
+    let names = |subject: &Subject| model.metrics(subject).iter().map(|m| m.name).collect::<Vec<_>>();
+    assert_eq!(names(&Subject::Pod(of("shop"), of("web-0"))), ["cpu/usage_rate", "memory/usage"]);
+    assert_eq!(names(&Subject::Cluster), ["cpu/usage_rate", "memory/usage"]);
+    // One hangs: the slot stays open for a quarter of its length, not longer.
+    let next = slot + MINUTE;
+    model.ingest(&machine("a", 2, next, &[("shop", "web-0", 11)]), next + 100);
+    model.tick(next + 14_999);
+    assert_eq!(model.closed_ms(), Some(slot));
+    model.tick(next + 15_000);
+    assert_eq!(model.closed_ms(), Some(next));
+    assert_eq!(memory(&model, &Subject::Cluster).last(), Some(&(next, Value::Integer(11))));
+    // It comes after all: the slot's sums are worked out again.
+    model.ingest(&machine("b", 2, next, &[("shop", "web-1", 22)]), next + 30_000);
+    model.tick(next + 30_500);
+    assert_eq!(memory(&model, &Subject::Cluster), [(slot, Value::Integer(35)), (next, Value::Integer(33))]);
+    // The clock of a machine that takes 60 ms to be heard looks 60 ms behind.
+    let status = model.nodes();
+    assert_eq!((&*status[0].name, status[0].ahead_ms, status[0].pushed_ms), ("a", -60, next));
+}
+
+#[test]
+fn a_pod_that_moves_is_one_series() {
+    let model = Model::new(Options::default());
+    let at = |i: u64| START + i * MINUTE;
+    model.ingest(&machine("a", 1, at(1), &[("db", "pg-0", 1)]), at(1));
+    model.ingest(&machine("a", 2, at(2), &[("db", "pg-0", 2)]), at(2));
+    model.ingest(&machine("a", 3, at(3), &[]), at(3));
+    model.ingest(&machine("b", 1, at(3), &[("db", "pg-0", 3)]), at(3));
+    model.tick(at(3));
+    let expected: Vec<_> = (1..=3).map(|i| (at(i), Value::Integer(i))).collect();
+    assert_eq!(memory(&model, &Subject::Pod(of("db"), of("pg-0"))), expected);
+    assert_eq!(text(&model.pods("db")), ["pg-0"]);
+}
+
+#[test]
+fn a_silent_machine_leaves_with_its_pods() {
+    let model = Model::new(Options::default());
+    let at = |i: u64| START + i * MINUTE;
+    model.ingest(&machine("a", 1, at(1), &[("db", "pg-0", 1)]), at(1));
+    for i in 1..=15 {
+        model.ingest(&machine("b", i, at(i), &[("shop", "web-0", i)]), at(i));
+        model.tick(at(i));
+    }
+    assert_eq!(model.nodes().len(), 2);
+    model.tick(at(16) + 1);
+    assert_eq!(model.nodes().len(), 1);
+    assert_eq!(text(&model.namespaces()), ["shop"]);
+    assert_eq!(memory(&model, &Subject::Cluster).len(), 15, "slots go one by one");
 }
