@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod agent;
+pub mod aggregate;
 pub mod auth;
 pub mod check;
 pub mod cli;

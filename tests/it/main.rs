@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod aggregate;
 mod auth;
 mod batch;
 mod cli;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &[]),
     ("kernel", &["kernel", "snapshot"]),
+    ("aggregate", &["aggregate", "push", "rate", "identity"]),
     ("publish", &["snapshot"]),
     ("collect", &["collect", "kernel", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
