@@ -67,7 +67,7 @@ evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi}
 fileCheckFrequency: 1s
 YAML
 
-# pod NAME EXTRA: two containers, one that works a little and one that sleeps.
+# pod NAME EXTRA [MOUNTS]: two containers, one that works a little and one that sleeps.
 pod() {
   cat >"$work/manifests/$1.yaml" <<YAML
 apiVersion: v1
@@ -80,7 +80,8 @@ $2
   - name: work
     image: nodegauge.test/busybox:1
     imagePullPolicy: Never
-    command: [sh, -c, "while :; do dd if=/dev/zero of=/tmp/f bs=64k count=16 2>/dev/null; sleep 0.2; done"]
+    command: [sh, -c, "dd if=/dev/zero of=/data/f bs=64k count=32; while :; do dd if=/dev/zero of=/tmp/f bs=64k count=16 conv=notrunc 2>/dev/null; sleep 0.2; done"]
+${3:-}
     resources: {requests: {cpu: 20m, memory: 16Mi}, limits: {memory: 64Mi}}
   - name: idle
     image: nodegauge.test/busybox:1
@@ -121,7 +122,7 @@ wait_for 30 ctr version || { tail -5 "$work/containerd.log"; fail "containerd do
 ctr images import "$work/pause.tar" >/dev/null
 ctr images import "$work/busybox.tar" >/dev/null
 
-pod plain ''
+pod plain '  volumes: [{name: data, emptyDir: {}}]' '    volumeMounts: [{name: data, mountPath: /data}]'
 pod onhost '  hostNetwork: true'
 pod withinit '  initContainers:
   - {name: prepare, image: "nodegauge.test/busybox:1", imagePullPolicy: Never, command: [sh, -c, "sleep 2"]}'
@@ -194,6 +195,21 @@ python3 "$here/kubelet/compare.py" "http://127.0.0.1:10255/metrics/cadvisor" "ht
   >"$work/compare" && ok=yes || ok=no
 cat "$work/compare"
 check "the kubelet's own /metrics/cadvisor has the same rows, and figures within tolerance" [ "$ok" = yes ]
+
+# What a container wrote, and what its pod keeps: found by the walker in its time.
+disk_usage() {
+  curl -fs "http://127.0.0.1:$side_by_side/metrics" >"$work/metrics"
+  sed -n "s/^nodegauge_disk_usage_bytes{container=\"$1\".*namespace=\"e2e\",pod=\"plain-node-e2e\".*$2.*} \([0-9]*\).*/\1/p" "$work/metrics"
+}
+measured() { [ -n "$(disk_usage work 'part="layer"')" ] && [ -n "$(disk_usage '' 'volume="data"')" ]; }
+wait_for 120 measured || true
+id=$(sed -n 's/^container_cpu_user_seconds_total{container="work",id="\([^"]*\)".*pod="plain-node-e2e".*/\1/p' "$work/metrics")
+work_pid=$(head -1 /sys/fs/cgroup"$id"/cgroup.procs 2>/dev/null || head -1 /sys/fs/cgroup/memory"$id"/cgroup.procs)
+upper=$(sed -n 's|^[^ ]* [^ ]* [^ ]* [^ ]* / .*,upperdir=\([^,]*\),workdir=.*|\1|p' "/proc/$work_pid/mountinfo")
+check "the layer of a container is what du finds: $(disk_usage work 'part="layer"')" \
+  [ "$(disk_usage work 'part="layer"')" = "$(du -sx --block-size=1 "$upper" | cut -f 1)" ]
+check "its pod's volume is what du finds: $(disk_usage '' 'volume="data"')" \
+  [ "$(disk_usage '' 'volume="data"')" = "$(du -sx --block-size=1 /var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/data | cut -f 1)" ]
 
 check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$side_by_side/metrics/cadvisor" \
   "$work/manifests" "$work/root/io.containerd.grpc.v1.cri" 0.5 "${E2E_STARTS:-40}"
