@@ -74,9 +74,9 @@ struct Seen {
 struct Series {
     /// The entity's labels, sorted.
     labels: Vec<(String, String)>,
-    /// Those that sort before [`NAME`] and after it, encoded.
-    head: Vec<u8>,
-    tail: Vec<u8>,
+    /// They one after the other, encoded, and where each ends.
+    encoded: Vec<u8>,
+    ends: Vec<usize>,
     samples: Samples,
     one: Vec<u8>,
 }
@@ -200,11 +200,12 @@ impl RemoteWrite {
             }
         }
         labels.sort_unstable();
-        let Series { labels, head, tail, .. } = &mut self.series;
-        head.clear();
-        tail.clear();
+        let Series { labels, encoded, ends, .. } = &mut self.series;
+        encoded.clear();
+        ends.clear();
         for (name, value) in labels {
-            label(name, value, if name.as_str() < NAME { head } else { tail });
+            label(name, value, encoded);
+            ends.push(encoded.len());
         }
     }
 }
@@ -219,21 +220,25 @@ impl Series {
     fn write(&mut self, named: &Prometheus, device: Option<&str>, value: f64, out: &mut Vec<u8>) {
         self.one.clear();
         let device = named.label.zip(device).filter(|(_, device)| !device.is_empty());
-        if named.labels.is_empty() && device.is_none() {
-            self.one.extend_from_slice(&self.head);
-            label(NAME, named.name, &mut self.one);
-            self.one.extend_from_slice(&self.tail);
-        } else {
-            let own = named.labels.iter().copied().chain(device);
-            let shared = self.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        // In order, as they are in the table: the name sorts before any of them.
+        let (before, after) = named.labels.split_at(match device {
+            Some((name, _)) => named.labels.partition_point(|(other, _)| *other < name),
+            None => 0,
+        });
+        let own = [(NAME, named.name)].into_iter();
+        let own = own.chain(before.iter().copied()).chain(device).chain(after.iter().copied());
+        let mut copied = 0;
+        for (name, value) in own {
+            let at = self.labels.partition_point(|(other, _)| other.as_str() < name);
+            let end = |at: usize| self.ends.get(at).copied().unwrap_or(self.encoded.len());
+            let here = at.checked_sub(1).map_or(0, end);
+            self.one.extend_from_slice(self.encoded.get(copied..here).unwrap_or_default());
+            label(name, value, &mut self.one);
             // The metric's own labels win: without them two series would be one.
-            let shared = shared.filter(|(n, _)| !own.clone().any(|(other, _)| other == *n));
-            let mut all: Vec<(&str, &str)> = shared.chain(own.clone()).chain([(NAME, named.name)]).collect();
-            all.sort_unstable();
-            for (name, value) in all {
-                label(name, value, &mut self.one);
-            }
+            let same = self.labels.get(at).is_some_and(|(other, _)| other == name);
+            copied = if same { end(at) } else { here };
         }
+        self.one.extend_from_slice(self.encoded.get(copied..).unwrap_or_default());
         if self.samples.last {
             sample(value / named.divisor, self.samples.time_ms, &mut self.one);
         }

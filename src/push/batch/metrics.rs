@@ -423,6 +423,16 @@ mod tests {
 
     const PROTO: &str = include_str!("../../../proto/nodegauge/v1/batch.proto");
 
+    /// Writers of series merge them with others without sorting.
+    #[test]
+    fn labels_of_series_are_in_order() {
+        for named in METRICS.iter().filter_map(|m| m.prometheus) {
+            assert!(named.labels.is_sorted_by(|(a, _), (b, _)| a < b), "{}", named.name);
+            let mut names = named.labels.iter().map(|(name, _)| *name).chain(named.label);
+            assert!(names.all(|name| name > "__name__"), "{}", named.name);
+        }
+    }
+
     /// The comment behind a number in the .proto is what the table says.
     #[test]
     fn the_proto_says_the_same() {

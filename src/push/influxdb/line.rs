@@ -30,6 +30,8 @@ pub(super) struct Lines {
     /// Tags before and after the place of [`LABEL`], with the comma before each.
     head: Vec<u8>,
     tail: Vec<u8>,
+    /// All of them, and what comes up to the value in the schema with one field.
+    whole: Vec<u8>,
     /// Blank, time, end of line.
     end: Vec<u8>,
     number: String,
@@ -37,12 +39,24 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(schema: Schema, extra: BTreeMap<String, String>) -> Lines {
-        Lines { schema, extra, head: Vec::new(), tail: Vec::new(), end: Vec::new(), number: String::new() }
+        Lines {
+            schema,
+            extra,
+            head: Vec::new(),
+            tail: Vec::new(),
+            whole: Vec::new(),
+            end: Vec::new(),
+            number: String::new(),
+        }
     }
 
     /// Appends the lines of an entity to `out`.
     pub(super) fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
         self.tags(batch, entity);
+        self.whole.clear();
+        for part in [&self.head, &self.tail, b" value=".as_slice()] {
+            self.whole.extend_from_slice(part);
+        }
         self.end.clear();
         self.end.push(b' ');
         self.end.extend_from_slice(itoa::Buffer::new().format(batch.time_ms()).as_bytes());
@@ -59,19 +73,25 @@ impl Lines {
             _ => {}
         }
         let name = point.metric.name;
-        let (measurement, field) = match name.split_once('/') {
-            Some((family, field)) if self.schema.with_fields => (family, field),
-            _ => (name, "value"),
-        };
-        out.extend_from_slice(measurement.as_bytes());
-        out.extend_from_slice(&self.head);
-        if let Some((key, value)) = point.label {
-            tag(key, value, out);
+        let split = if self.schema.with_fields { name.split_once('/') } else { None };
+        match (split, point.label) {
+            (None, None) => {
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(&self.whole);
+            }
+            (split, label) => {
+                let (measurement, field) = split.unwrap_or((name, "value"));
+                out.extend_from_slice(measurement.as_bytes());
+                out.extend_from_slice(&self.head);
+                if let Some((key, value)) = label {
+                    tag(key, value, out);
+                }
+                out.extend_from_slice(&self.tail);
+                out.push(b' ');
+                out.extend_from_slice(field.as_bytes());
+                out.push(b'=');
+            }
         }
-        out.extend_from_slice(&self.tail);
-        out.push(b' ');
-        out.extend_from_slice(field.as_bytes());
-        out.push(b'=');
         match point.value {
             Value::Integer(value) => {
                 out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
