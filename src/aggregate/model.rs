@@ -131,6 +131,31 @@ impl Model {
         }
     }
 
+    /// Time between two slots, milliseconds.
+    pub fn resolution_ms(&self) -> u64 {
+        millis(self.options.resolution)
+    }
+
+    /// How long slots and silent machines are kept, milliseconds.
+    pub fn kept_ms(&self) -> u64 {
+        millis(self.options.kept)
+    }
+
+    /// Whether slots wait for a machine: it was heard within two of them.
+    pub fn is_live(&self, node: &NodeStatus, now_ms: u64) -> bool {
+        now_ms.saturating_sub(node.heard_ms) < 2 * self.resolution_ms()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        write(&self.nodes).clear();
+        write(&self.pods).clear();
+        write(&self.sums).clear();
+        lock(&self.late).clear();
+        self.closed.store(0, Ordering::Release);
+        self.names.tidy();
+    }
+
     /// Takes a push that came at `now_ms`.
     pub fn ingest(&self, batch: &Batch, now_ms: u64) -> Taken {
         let name = self.names.get(batch.node());
@@ -226,7 +251,7 @@ impl Model {
         for member in read(&self.nodes).values() {
             let member = lock(member);
             any = true;
-            if now_ms.saturating_sub(member.status.heard_ms) < 2 * resolution {
+            if self.is_live(&member.status, now_ms) {
                 live += 1;
                 reported += usize::from(member.status.pushed_ms >= ended);
             }

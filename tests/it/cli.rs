@@ -46,7 +46,7 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     let usage = |arguments: &[&str], named: &[&str]| refused(arguments, &[], 64, named);
     usage(&["--nonsense"], &["--nonsense", "--help"]);
     usage(&["agent", "--intervall", "1s"], &["--intervall", "--interval"]);
-    usage(&["serve"], &["\"serve\"", "agent, once, check"]);
+    usage(&["serve"], &["\"serve\"", "agent, aggregator, once, check"]);
     usage(&["agent", "extra"], &["\"extra\"", "--help"]);
     usage(&["--interval"], &["--interval", "value"]);
     usage(&["--interval", "soon"], &["--interval \"soon\"", "10s"]);
