@@ -52,6 +52,8 @@ struct Claim {
     heard_ms: u64,
     /// What its times are corrected by.
     shift_ms: i64,
+    /// Sequence and time of sending of the batch that was sent last.
+    sent: (u64, u64),
 }
 
 /// See the module.
@@ -113,9 +115,15 @@ impl Claims {
 
     /// Follows the node's clock, by whole slots. Only what leaves the tolerance
     /// moves the correction, so that one that is off by half a slot does not
-    /// have its steps moved to and fro.
+    /// have its steps moved to and fro. A batch that was sent before, and comes
+    /// again or was recorded, tells nothing of the clock.
     fn correct(&self, claim: &mut Claim, batch: &Batch, now_ms: u64) {
         let Some(sent_ms) = batch.sent_ms() else { return };
+        let (sequence, last_ms) = claim.sent;
+        if batch.sequence() <= sequence && sent_ms <= last_ms {
+            return;
+        }
+        claim.sent = (batch.sequence().max(sequence), sent_ms);
         let ahead = i64::try_from(i128::from(sent_ms) - i128::from(now_ms)).unwrap_or(i64::MAX);
         let tolerance = (self.slot_ms / 4 * 3).max(NEVER_MS);
         if ahead.saturating_sub(claim.shift_ms).saturating_abs() > tolerance {
@@ -145,6 +153,7 @@ impl Claim {
             resolution_ms: batch.resolution_ms(),
             heard_ms: now_ms,
             shift_ms: 0,
+            sent: (0, 0),
         }
     }
 
@@ -239,10 +248,13 @@ mod tests {
     #[test]
     fn clocks_are_corrected_by_whole_slots() {
         let claims = Claims::new(MINUTE, 10);
+        let sequence = std::cell::Cell::new(1);
         let check = |ahead_ms: i64, expected: i64| {
             let clock = NOW.checked_add_signed(ahead_ms).unwrap();
-            let time = clock / 15_000 * 15_000;
-            assert_eq!(claims.admit(&sent(1, 9, time, clock), NOW), Ok(expected), "{ahead_ms}");
+            let mut message = sent(1, 9, clock / 15_000 * 15_000, clock).message().clone();
+            message.sequence = sequence.replace(sequence.get() + 1);
+            let batch = Batch::new(message).unwrap();
+            assert_eq!(claims.admit(&batch, NOW), Ok(expected), "{ahead_ms}");
         };
         let hour = 3_600_000;
         check(40, 0);
@@ -256,10 +268,26 @@ mod tests {
         check(hour - 45_000, hour);
         check(hour - 46_000, hour - 60_000);
         check(-hour + 200, -hour);
-        check(
-            i64::MAX / 60_000 * 60_000 - NOW as i64 * 2,
-            (i64::MAX / 60_000 - 2 * (NOW as i64 / 60_000)) * 60_000,
-        );
+        // Nonsense is bounded by the numbers there are.
+        let most = step(2, 9, u64::MAX / 15_000 * 15_000);
+        assert!(claims.admit(&most, NOW + hour as u64).is_ok());
+    }
+
+    #[test]
+    fn what_was_recorded_and_is_sent_again_moves_no_clock() {
+        let claims = Claims::new(MINUTE, 10);
+        let batch = |sequence: u64, sent_ms: u64| {
+            let mut message = sent(1, 9, at(0), sent_ms).message().clone();
+            message.sequence = sequence;
+            Batch::new(message).unwrap()
+        };
+        let hour = 3_600_000;
+        assert_eq!(claims.admit(&batch(7, NOW), NOW), Ok(0));
+        assert_eq!(claims.admit(&batch(7, NOW), NOW + hour), Ok(0));
+        assert_eq!(claims.admit(&batch(6, NOW - 1), NOW + hour), Ok(0));
+        // A backlog, sent now; and a new step after the clock was set back.
+        assert_eq!(claims.admit(&batch(5, NOW + hour), NOW + hour), Ok(0));
+        assert_eq!(claims.admit(&batch(8, NOW), NOW + hour), Ok(-3_600_000));
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub struct Counts {
     pub lag_ms: Option<u64>,
     /// Times everything was forgotten because the clock was set.
     pub clock_set: u64,
+    /// Times an entity of a batch found no place.
+    pub unplaced: u64,
 }
 
 #[derive(Debug, Default)]
@@ -244,7 +246,10 @@ impl Ingest {
             return Err(Refused::new(Reason::Foreign, text));
         }
         let shift = self.claims.admit(&batch, now_ms).map_err(|unclaimed| refuse_name(&batch, unclaimed))?;
-        batch.move_back(shift);
+        let ahead = batch.sent_ms().map(|sent| i128::from(sent) - i128::from(now_ms));
+        if shift != 0 {
+            batch.move_back(shift);
+        }
         let held = Held { boot_id: self.boot_id(), sequence: batch.sequence() };
         let model = &self.model;
         let latest = now_ms.saturating_add(self.claims.tolerance_ms()).saturating_add(model.resolution_ms());
@@ -254,7 +259,15 @@ impl Ingest {
         }
         let values = u64::try_from(batch.values()).unwrap_or(u64::MAX);
         let closed = model.closed_ms();
-        match model.ingest(&batch, now_ms) {
+        if batch.time_ms().saturating_add(model.kept_ms()) < now_ms {
+            self.counters.too_old.fetch_add(1, Relaxed);
+            return Ok(held);
+        }
+        let taken = model.ingest(&batch, now_ms);
+        if let Some(ahead) = ahead.filter(|_| shift != 0) {
+            model.clock_is_ahead(batch.node(), i64::try_from(ahead).unwrap_or(i64::MAX));
+        }
+        match taken {
             Taken::Slot(slot) => {
                 self.counters.batches.fetch_add(1, Relaxed);
                 self.counters.values.fetch_add(values, Relaxed);
@@ -373,6 +386,7 @@ impl Ingest {
             steps: watch.steps,
             lag_ms: watch.lag_ms,
             clock_set: watch.clock_set,
+            unplaced: self.model.unplaced(),
         }
     }
 }

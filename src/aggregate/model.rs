@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use super::names::Names;
-use super::node::{Entity, Key, Kind, Node, Taken};
+use super::node::{Change, Entity, Key, Kind, Node, Taken};
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
 
 /// What namespaces and the cluster have, summed over pods.
@@ -98,6 +98,8 @@ pub struct Model {
     late: Mutex<BTreeSet<u64>>,
     /// The newest closed slot; 0 before there is one.
     closed: AtomicU64,
+    /// Times an entity found no place.
+    unplaced: AtomicU64,
 }
 
 // What the locks protect is whole at any time: a panic elsewhere changes nothing.
@@ -128,6 +130,7 @@ impl Model {
             sums: RwLock::default(),
             late: Mutex::default(),
             closed: AtomicU64::new(0),
+            unplaced: AtomicU64::new(0),
         }
     }
 
@@ -165,7 +168,6 @@ impl Model {
         });
         let mut member = lock(&member);
         let Member { node, status } = &mut *member;
-        let before: BTreeSet<(Arc<str>, Arc<str>)> = pods_of(node);
         let taken = node.take(batch, &self.names);
         status.heard_ms = now_ms;
         status.pushed_ms = status.pushed_ms.max(batch.time_ms());
@@ -173,11 +175,9 @@ impl Model {
             let ahead = i128::from(sent) - i128::from(now_ms);
             status.ahead_ms = i64::try_from(ahead).unwrap_or(i64::MAX);
         }
+        self.unplaced.fetch_add(node.unplaced(), Ordering::Relaxed);
+        self.move_pods(&status.name, node.changes());
         if let Taken::Slot(slot) = taken {
-            let after = pods_of(node);
-            if before != after {
-                self.move_pods(&status.name, &before, &after);
-            }
             if slot <= self.closed.load(Ordering::Acquire) {
                 lock(&self.late).insert(slot);
             }
@@ -194,29 +194,45 @@ impl Model {
         Arc::new(Mutex::new(Member { node, status }))
     }
 
-    fn move_pods(
-        &self,
-        node: &Arc<str>,
-        before: &BTreeSet<(Arc<str>, Arc<str>)>,
-        after: &BTreeSet<(Arc<str>, Arc<str>)>,
-    ) {
-        let mut pods = write(&self.pods);
-        for (namespace, pod) in after.difference(before) {
-            let nodes = pods.entry(Arc::clone(namespace)).or_default().entry(Arc::clone(pod)).or_default();
-            nodes.retain(|n| n != node);
-            nodes.push(Arc::clone(node));
+    fn move_pods(&self, node: &Arc<str>, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
         }
-        for (namespace, pod) in before.difference(after) {
-            let Some(of_namespace) = pods.get_mut(namespace) else { continue };
-            if let Some(nodes) = of_namespace.get_mut(pod) {
-                nodes.retain(|n| n != node);
-                if nodes.is_empty() {
-                    of_namespace.remove(pod);
+        let mut pods = write(&self.pods);
+        for change in changes {
+            match change {
+                Change::Came(namespace, pod) => {
+                    let nodes = pods.entry(namespace).or_default().entry(pod).or_default();
+                    nodes.retain(|n| n != node);
+                    nodes.push(Arc::clone(node));
+                }
+                Change::Left(namespace, pod) => {
+                    let Some(of_namespace) = pods.get_mut(&namespace) else { continue };
+                    if let Some(nodes) = of_namespace.get_mut(&pod) {
+                        nodes.retain(|n| n != node);
+                        if nodes.is_empty() {
+                            of_namespace.remove(&pod);
+                        }
+                    }
+                    if of_namespace.is_empty() {
+                        pods.remove(&namespace);
+                    }
                 }
             }
-            if of_namespace.is_empty() {
-                pods.remove(namespace);
-            }
+        }
+    }
+
+    /// How many times an entity of a push found no place.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced.load(Ordering::Relaxed)
+    }
+
+    /// Notes how far a machine's clock is ahead of ours, for a push whose times
+    /// were corrected before it came here.
+    pub fn clock_is_ahead(&self, node: &str, ahead_ms: i64) {
+        let member = read(&self.nodes).get(node).cloned();
+        if let Some(member) = member {
+            lock(&member).status.ahead_ms = ahead_ms;
         }
     }
 
@@ -230,13 +246,26 @@ impl Model {
             let before = self.closed.swap(slot, Ordering::AcqRel).max(oldest);
             let resolution = millis(self.options.resolution);
             lock(&self.late).extend((0..(slot - before) / resolution).map(|back| slot - back * resolution));
-            let mut sums = write(&self.sums);
-            sums.retain(|time, _| *time > oldest);
+            write(&self.sums).retain(|time, _| *time > oldest);
+            self.forget_slots(oldest);
         }
         let late: Vec<u64> = std::mem::take(&mut *lock(&self.late)).into_iter().collect();
         if !late.is_empty() {
             self.sum(&late);
         }
+    }
+
+    /// What a machine that was silent for a while still has from before is too old,
+    /// although there is room for it.
+    fn forget_slots(&self, oldest: u64) {
+        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
+        for member in members {
+            let mut member = lock(&member);
+            member.node.forget_before(oldest);
+            let changes = member.node.changes();
+            self.move_pods(&member.status.name, changes);
+        }
+        self.names.tidy();
     }
 
     /// The newest slot that may be closed now, if it is not closed yet.
@@ -276,7 +305,11 @@ impl Model {
         });
         for member in gone {
             let member = lock(&member);
-            self.move_pods(&member.status.name, &pods_of(&member.node), &BTreeSet::new());
+            let left = member
+                .node
+                .pods()
+                .map(|(namespace, pod)| Change::Left(Arc::clone(namespace), Arc::clone(pod)));
+            self.move_pods(&member.status.name, left.collect());
         }
         self.names.tidy();
     }
@@ -284,23 +317,20 @@ impl Model {
     fn sum(&self, slots: &[u64]) {
         let mut by_slot: BTreeMap<u64, HashMap<Arc<str>, Sums>> =
             slots.iter().map(|s| (*s, HashMap::new())).collect();
+        let metrics: Vec<&Metric> = SUMMED.iter().filter_map(|id| metric(*id as i32)).collect();
         let members: Vec<_> = read(&self.nodes).values().cloned().collect();
         for member in members {
-            let member = lock(&member);
-            for (at, id) in SUMMED.iter().enumerate() {
-                let Some(metric) = metric(*id as i32) else { continue };
-                member.node.slot_values(slots, metric, |slot, entity, value| {
-                    if entity.key.kind != Kind::Pod {
-                        return;
-                    }
-                    let Value::Integer(value) = value else { return };
-                    let of_slot = by_slot.entry(slot).or_default();
-                    let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
-                    if let Some(sum) = sums.get_mut(at) {
-                        *sum = Some(sum.unwrap_or(0).saturating_add(value));
-                    }
-                });
-            }
+            lock(&member).node.values_in(slots, &metrics, |slot, at, entity, value| {
+                if entity.key.kind != Kind::Pod {
+                    return;
+                }
+                let Value::Integer(value) = value else { return };
+                let of_slot = by_slot.entry(slot).or_default();
+                let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
+                if let Some(sum) = sums.get_mut(at) {
+                    *sum = Some(sum.unwrap_or(0).saturating_add(value));
+                }
+            });
         }
         write(&self.sums).append(&mut by_slot);
     }
@@ -442,9 +472,4 @@ impl Model {
         let nodes = read(&self.nodes);
         homes.iter().filter_map(|name| nodes.get(name).cloned()).collect()
     }
-}
-
-fn pods_of(node: &Node) -> BTreeSet<(Arc<str>, Arc<str>)> {
-    let pods = node.entities().filter(|(_, e)| e.key.kind == Kind::Pod || e.key.kind == Kind::Container);
-    pods.map(|(_, e)| (Arc::clone(&e.key.namespace), Arc::clone(&e.key.pod))).collect()
 }

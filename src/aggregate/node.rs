@@ -6,6 +6,9 @@
 //! their windows together, and so the mean over the slot. Pushes may come in any
 //! order and again: a backlog is sent newest first.
 
+mod closing;
+mod population;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,6 +17,9 @@ use super::window::{Column, Keys, Step, Window};
 use crate::push::batch::proto::{self, MetricId};
 use crate::push::batch::{Batch, Metric, Value, ValueType, metric};
 use crate::rate;
+use population::Population;
+
+pub use population::Change;
 
 /// Column of the windows that rates were taken over, nanoseconds.
 const WINDOWS: u16 = 0;
@@ -23,6 +29,12 @@ const COMMON: u64 = u64::MAX;
 
 /// Label values of one node: devices and volumes. More share the last number.
 const MAX_LABELS: usize = 4096;
+
+/// Entities of one node within the window; more have no place.
+const MAX_ENTITIES: usize = 32_768;
+
+/// Pushes remembered of one node: four times those of a window with one a second.
+const MAX_PUSHES: usize = 4096;
 
 /// Who was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -98,6 +110,8 @@ pub struct Node {
     /// Times of the pushes taken, in the order they came, to forget them by.
     order: Vec<(u64, [u8; 16], u64)>,
     latest: Latest,
+    population: Population,
+    unplaced: u64,
 }
 
 /// The newest push, as far as it is asked for between two slots.
@@ -137,6 +151,8 @@ impl Node {
             taken: HashSet::new(),
             order: Vec::new(),
             latest: Latest::default(),
+            population: Population::default(),
+            unplaced: 0,
         }
     }
 
@@ -256,27 +272,58 @@ impl Node {
                 host_network: entity.host_network,
                 seen_ms: slot,
             };
-            numbers.push(Some(self.place(key, described, known)));
+            numbers.push(self.place(key, described, known));
         }
         numbers
     }
 
-    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> u32 {
+    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> Option<u32> {
         let number = match known {
-            Some((number, seen)) if seen > described.seen_ms => return number,
+            Some((number, seen)) if seen > described.seen_ms => return Some(number),
             Some((number, _)) => number,
-            None => self.free.pop().unwrap_or_else(|| {
-                self.entities.push(None);
-                u32::try_from(self.entities.len() - 1).unwrap_or(u32::MAX)
-            }),
+            None => match self.free.pop() {
+                Some(number) => number,
+                None if self.entities.len() >= MAX_ENTITIES => {
+                    self.unplaced += 1;
+                    return None;
+                }
+                None => {
+                    self.entities.push(None);
+                    u32::try_from(self.entities.len() - 1).ok()?
+                }
+            },
         };
         if known.is_none() {
+            self.population.came(&key);
             self.slots.insert(key, number);
         }
         if let Some(place) = usize::try_from(number).ok().and_then(|at| self.entities.get_mut(at)) {
             *place = Some(described);
         }
-        number
+        Some(number)
+    }
+
+    /// Pods that came and went since this was last asked, in order.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.population.changes()
+    }
+
+    /// Namespaces and names of its pods, in order.
+    pub fn pods(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.population.pods()
+    }
+
+    /// How many times an entity of a push found no place, since this was last asked.
+    pub fn unplaced(&mut self) -> u64 {
+        std::mem::take(&mut self.unplaced)
+    }
+
+    /// Forgets slots before `time_ms`, and who was seen in none since.
+    pub fn forget_before(&mut self, time_ms: u64) {
+        if self.window.times().last().is_some_and(|oldest| oldest < time_ms) {
+            self.window.forget_before(time_ms);
+            self.forget_unseen(self.window.times().last().unwrap_or(time_ms));
+        }
     }
 
     /// The batch as a step of the model.
@@ -338,8 +385,16 @@ impl Node {
 
     /// Forgets what left the window: entities, and which pushes were taken.
     fn tidy(&mut self) {
-        let Some(oldest) = self.window.times().last() else { return };
+        if let Some(oldest) = self.window.times().last() {
+            self.forget_unseen(oldest);
+        }
+    }
+
+    fn forget_unseen(&mut self, oldest: u64) {
         let Node { order, taken, .. } = self;
+        for (_, boot, sequence) in order.drain(..order.len().saturating_sub(MAX_PUSHES)) {
+            taken.remove(&(boot, sequence));
+        }
         order.retain(|(slot, boot, sequence)| {
             let stays = *slot >= oldest;
             if !stays {
@@ -351,34 +406,9 @@ impl Node {
         for (number, place) in (0_u32..).zip(&mut self.entities) {
             if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
                 self.slots.remove(&gone.key);
+                self.population.left(&gone.key);
                 self.free.push(number);
             }
-        }
-    }
-
-    /// Hands the values of a metric that has no label in one slot to `each`, with
-    /// the entities they belong to; nothing where the slot is not there.
-    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
-        let Ok(id) = u16::try_from(metric.id as i32) else { return };
-        let mut tell = |step: &Step| {
-            let Some((keys, column)) = step.column(id) else { return };
-            for (key, bits) in keys.iter().zip(&column.values) {
-                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
-                let Some(Some(entity)) = entity else { continue };
-                let window = if metric.is_rate() {
-                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
-                        continue;
-                    };
-                    Some(window)
-                } else {
-                    None
-                };
-                each(step.time_ms, entity, value(metric, *bits, window));
-            }
-        };
-        match (slots, self.window.newest()) {
-            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
-            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
         }
     }
 

@@ -89,9 +89,6 @@ impl Receiver {
         if admitted.need != Need::Push {
             return refuse(Reason::Foreign, "pushes go to their own path".to_owned());
         }
-        if !headers.get(CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) {
-            return refuse(Reason::Version, format!("accepted: content-type {MEDIA_TYPE}"));
-        }
         let length = headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<usize>().ok());
         let too_large = || refuse(Reason::TooLarge, format!("accepted: at most {} bytes", self.limits.body));
         if length.is_some_and(|length| length > self.limits.body) {
@@ -111,6 +108,10 @@ impl Receiver {
                 return refuse(Reason::Slow, text);
             }
         };
+        // After the body, so that the connection can be used again.
+        if headers.get(CONTENT_TYPE).is_none_or(|kind| kind != MEDIA_TYPE) {
+            return refuse(Reason::Version, format!("accepted: content-type {MEDIA_TYPE}"));
+        }
         // Closing it is nobody's business but ours.
         let Ok(_turn) = self.decoding.acquire().await else {
             return refuse(Reason::Busy, "stopping".to_owned());

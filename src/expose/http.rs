@@ -411,7 +411,7 @@ impl Server {
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // A body that nobody reads ends the connection.
+        // Nobody reads the body, after which there could be another request.
         refuse(reason, response, has_body)
     }
 }

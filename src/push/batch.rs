@@ -132,9 +132,8 @@ impl Batch {
     pub fn move_back(&mut self, ms: i64) {
         let message = &mut self.message;
         let starts = message.entities.iter_mut().map(|entity| &mut entity.start_ms);
-        for moment in
-            starts.filter(|start| **start > 0).chain([&mut message.time_ms, &mut message.sampled_ms])
-        {
+        let own = [&mut message.time_ms, &mut message.sampled_ms, &mut message.sent_ms];
+        for moment in starts.chain(own).filter(|moment| **moment > 0) {
             *moment = if ms > 0 {
                 moment.saturating_sub(ms.unsigned_abs())
             } else {

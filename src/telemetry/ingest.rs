@@ -24,6 +24,11 @@ impl Collector for Ingesting {
             ("nodegauge_ingest_late_batches", "Of these, batches for steps closed already.", counts.late),
             ("nodegauge_ingest_duplicate_batches", "Batches that had been taken before.", counts.duplicates),
             ("nodegauge_ingest_too_old_batches", "Batches older than what is kept.", counts.too_old),
+            (
+                "nodegauge_ingest_entities_refused",
+                "Times an entity of a batch found no place, since its node had too many.",
+                counts.unplaced,
+            ),
             ("nodegauge_steps_closed", "Steps of the model closed.", counts.steps),
             ("nodegauge_clock_set", "Times all was forgotten because this clock was set.", counts.clock_set),
         ];
