@@ -306,8 +306,11 @@ impl Ingest {
     /// every second, with a monotonic clock beside the wall clock.
     pub fn tick(&self, now_ms: u64, steady: Duration) {
         let mut watch = lock(&self.watch);
+        if watch.clocks.is_none() {
+            self.model.begin(now_ms);
+        }
         if self.was_set(&mut watch, now_ms, steady) {
-            self.forget_all(&mut watch);
+            self.forget_all(&mut watch, now_ms);
         }
         let before = self.model.closed_ms();
         self.model.tick(now_ms);
@@ -331,9 +334,10 @@ impl Ingest {
         off > u128::from(self.model.resolution_ms())
     }
 
-    fn forget_all(&self, watch: &mut Watch) {
+    fn forget_all(&self, watch: &mut Watch, now_ms: u64) {
         tracing::warn!("the clock of this machine was set: all steps are asked for again");
         self.model.clear();
+        self.model.begin(now_ms);
         self.claims.clear();
         *lock(&self.boot_id) = batch::boot_id();
         watch.silent.clear();

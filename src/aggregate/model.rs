@@ -98,6 +98,8 @@ pub struct Model {
     late: Mutex<BTreeSet<u64>>,
     /// The newest closed slot; 0 before there is one.
     closed: AtomicU64,
+    /// When machines began to be heard; 0 where that does not matter.
+    began: AtomicU64,
     /// Times an entity found no place.
     unplaced: AtomicU64,
 }
@@ -130,6 +132,7 @@ impl Model {
             sums: RwLock::default(),
             late: Mutex::default(),
             closed: AtomicU64::new(0),
+            began: AtomicU64::new(0),
             unplaced: AtomicU64::new(0),
         }
     }
@@ -159,6 +162,13 @@ impl Model {
         self.names.tidy();
     }
 
+    /// Says that nobody can have been heard before `now_ms`: for two slots who was
+    /// heard are not all there are, and every slot waits for the others as long as
+    /// for machines that hang.
+    pub fn begin(&self, now_ms: u64) {
+        self.began.store(now_ms, Ordering::Release);
+    }
+
     /// Takes a push that came at `now_ms`.
     pub fn ingest(&self, batch: &Batch, now_ms: u64) -> Taken {
         let name = self.names.get(batch.node());
@@ -177,10 +187,10 @@ impl Model {
         }
         self.unplaced.fetch_add(node.unplaced(), Ordering::Relaxed);
         self.move_pods(&status.name, node.changes());
-        if let Taken::Slot(slot) = taken {
-            if slot <= self.closed.load(Ordering::Acquire) {
-                lock(&self.late).insert(slot);
-            }
+        if let Taken::Slot(slot) = taken
+            && slot <= self.closed.load(Ordering::Acquire)
+        {
+            lock(&self.late).insert(slot);
         }
         taken
     }
@@ -274,7 +284,9 @@ impl Model {
         // How long after its end a slot waits for machines that hang.
         let grace = (resolution / 4).max(2_000);
         let closed = self.closed.load(Ordering::Acquire);
-        let overdue = now_ms.saturating_sub(grace) / resolution * resolution;
+        let began = self.began.load(Ordering::Acquire);
+        let waited = now_ms.saturating_sub(began);
+        let overdue = if waited < grace { 0 } else { now_ms.saturating_sub(grace) / resolution * resolution };
         let ended = now_ms / resolution * resolution;
         let (mut live, mut reported, mut any) = (0, 0, false);
         for member in read(&self.nodes).values() {
@@ -285,7 +297,8 @@ impl Model {
                 reported += usize::from(member.status.pushed_ms >= ended);
             }
         }
-        let newest = if live > 0 && live == reported { ended } else { overdue };
+        let all = live > 0 && live == reported && waited >= 2 * resolution;
+        let newest = if all { ended } else { overdue };
         (any && newest > closed).then_some(newest)
     }
 

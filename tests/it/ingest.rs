@@ -66,8 +66,14 @@ impl Sender {
     }
 }
 
-pub(crate) fn ingest(nodes: usize) -> Ingest {
-    Ingest::new(Arc::new(Model::new(Options::default())), nodes)
+/// When all these tests began.
+const BEGAN: u64 = START - 10 * MINUTE;
+
+/// Into a model that has run for a while.
+fn ingest(nodes: usize) -> Ingest {
+    let ingest = Ingest::new(Arc::new(Model::new(Options::default())), nodes);
+    ingest.tick(BEGAN, steady(BEGAN));
+    ingest
 }
 
 fn refused(result: Result<Held, Refused>) -> Reason {
@@ -94,7 +100,7 @@ fn at(step: u64) -> u64 {
 
 /// The monotonic clock that goes with a true time.
 fn steady(now_ms: u64) -> Duration {
-    Duration::from_millis(now_ms - START)
+    Duration::from_millis(now_ms - BEGAN)
 }
 
 #[test]
@@ -112,6 +118,23 @@ fn each_batch_counts_once_in_its_own_slot() {
     assert_eq!(memory(&ingest, &Subject::Cluster), expected);
     let Counts { batches, values, duplicates, steps, lag_ms, late, .. } = ingest.counts();
     assert_eq!((batches, values, duplicates, steps, lag_ms, late), (4, 8, 4, 1, Some(200), 0));
+}
+
+#[test]
+fn in_the_beginning_steps_wait_for_those_not_heard_yet() {
+    let ingest = Ingest::new(Arc::new(Model::new(Options::default())), 10);
+    let now = at(1) + 14_000;
+    ingest.tick(now, steady(now));
+    let (a, b) = (Sender::new("a"), Sender::new("b"));
+    for i in [1, 0] {
+        ingest.take(&a.bytes(at(i), now, 2 - i), None, now).unwrap();
+    }
+    ingest.tick(now + 14_000, steady(now + 14_000));
+    assert_eq!(ingest.model().closed_ms(), None);
+    ingest.take(&b.bytes(at(1), now + 14_000, 3), None, now + 14_000).unwrap();
+    ingest.tick(now + 15_000, steady(now + 15_000));
+    assert_eq!(memory(&ingest, &Subject::Cluster), [(at(0), 2), (at(1), 4)]);
+    assert_eq!(ingest.counts().late, 0);
 }
 
 #[test]
@@ -322,7 +345,9 @@ fn when_our_own_clock_is_set_everything_is_asked_for_again() {
         assert_eq!((ingest.counts().clock_set, ingest.model().closed_ms()), (1, None));
         // The agent's clock was set likewise; what it sends again is taken.
         assert!(ingest.take(&sender.bytes(set, set + 4_000, 1), None, set + 4_000).is_ok());
-        ingest.tick(set + 5_000, steady(now + 4_000));
+        ingest.tick(set + 18_000, steady(now + 17_000));
+        assert_eq!(ingest.model().closed_ms(), None, "others may come");
+        ingest.tick(set + 19_000, steady(now + 18_000));
         assert_eq!(memory(&ingest, &pod("a")), [(set, 1)]);
     }
 }
