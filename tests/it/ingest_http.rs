@@ -80,9 +80,13 @@ impl Aggregator {
     }
 }
 
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
 /// A batch of the last full minute, sent now.
 fn batch(node: &str, sequence: u64) -> Vec<u8> {
-    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let now = now_ms();
     Sender::new(node).bytes(now / MINUTE * MINUTE, now, sequence)
 }
 
@@ -144,11 +148,11 @@ fn what_is_refused_says_why_and_keeps_the_connection() {
 }
 
 #[test]
-fn bodies_are_bounded_in_size_number_and_time() {
+fn bodies_are_bounded_in_size_and_number() {
     let bounds = receive::Limits {
         body: 64 << 10,
         in_flight: 128 << 10,
-        patience: Duration::from_secs(3),
+        patience: Duration::from_secs(3600),
         queue: Duration::from_millis(50),
         ..receive::Limits::default()
     };
@@ -165,7 +169,7 @@ fn bodies_are_bounded_in_size_number_and_time() {
     chunked.write(&[&b"14000\r\n"[..], &[0; 0x14000], b"\r\n"].concat());
     assert_eq!(chunked.answer().status, 413);
     assert_eq!(aggregator.refused("too_large"), 2.0);
-    // Two that trickle take all the room there is, until their time is over.
+    // Two that stop half-way take all the room there is, until they are gone.
     let mut slow: Vec<Client> = (0..2).map(|_| Client::to(aggregator.listening.address)).collect();
     for client in &mut slow {
         head(client, "content-length: 65536\r\n");
@@ -176,12 +180,52 @@ fn bodies_are_bounded_in_size_number_and_time() {
         answer.status == 503 && answer.header("retry-after") == "5"
     });
     assert!(aggregator.refused("busy") >= 1.0);
-    for client in &mut slow {
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
-    }
-    assert_eq!(aggregator.refused("slow"), 2.0);
+    drop(slow);
     eventually("there is room again", || aggregator.post("", &batch("a", 2)).status == 200);
+    assert_eq!(aggregator.refused("slow"), 2.0);
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let patience = Duration::from_millis(200);
+    let aggregator = Aggregator::open(receive::Limits { patience, ..receive::Limits::default() });
+    let mut client = Client::to(aggregator.listening.address);
+    let kind = "content-type: application/vnd.nodegauge.batch\r\n";
+    client.send("POST", receive::PATH, &format!("{kind}content-length: 65536\r\n"));
+    client.write(b"x");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"));
+    assert_eq!(answer.line(), "the body took longer than 200ms");
+    assert_eq!(aggregator.refused("slow"), 1.0);
+}
+
+#[test]
+fn health_is_that_steps_close_and_half_of_the_nodes_report() {
+    let aggregator = Aggregator::open(receive::Limits::default());
+    let now = now_ms();
+    let minutes_ago = |minutes: u64| now - minutes * MINUTE;
+    let health = || {
+        let answer = aggregator.get("/healthz");
+        (answer.status, answer.line().to_owned())
+    };
+    let push = |node: &str, sequence: u64, at: u64| {
+        let bytes = Sender::new(node).bytes(at / MINUTE * MINUTE, at, sequence);
+        aggregator.ingest.take(&bytes, None, at).unwrap();
+    };
+    for node in ["a", "b", "c"] {
+        push(node, 1, minutes_ago(10));
+    }
+    let model = aggregator.ingest.model();
+    model.tick(minutes_ago(9));
+    let (status, line) = health();
+    assert_eq!((status, line.starts_with("the newest step ended ")), (503, true), "{line}");
+    push("a", 2, minutes_ago(1));
+    model.tick(now);
+    assert_eq!(health(), (503, "1 of 3 nodes report, under half".to_owned()));
+    push("b", 2, now);
+    assert_eq!(health(), (200, "ok".to_owned()));
+    let nodes = |state: &str| own(&aggregator.telemetry, &format!("nodegauge_nodes{{state=\"{state}\"}}"));
+    assert_eq!((nodes("live"), nodes("silent")), (Some(2.0), Some(1.0)));
 }
 
 #[test]

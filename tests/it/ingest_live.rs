@@ -1,13 +1,26 @@
-//! A real agent that pushes to a real aggregator: two processes over loopback.
+//! Real agents that push to a real aggregator, over loopback: what is killed in the
+//! middle loses nothing.
 
 #![allow(clippy::disallowed_methods, reason = "these tests are about the program as it is started")]
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
+use nodegauge::push::batch;
+use nodegauge::push::delivery::Timing;
+use nodegauge::push::delivery::worker::{Parts, Worker};
+use nodegauge::push::log::{Log, Options, SinkName};
+use nodegauge::push::sinks;
+use nodegauge::push::target::Target;
+use nodegauge::telemetry::Telemetry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::cli::{Agent, nodegauge};
+use crate::ingest::Sender;
 
 /// The value of a series at a path.
 fn value(of: &Agent, path: &str, series: &str) -> f64 {
@@ -20,7 +33,7 @@ fn eventually(what: &str, mut test: impl FnMut() -> bool) {
     let began = Instant::now();
     while !test() {
         assert!(began.elapsed() < Duration::from_secs(90), "not within {:?}: {what}", began.elapsed());
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -37,7 +50,7 @@ fn aggregator_again(address: SocketAddr) -> Agent {
             return started;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "{address} stays taken");
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -84,4 +97,87 @@ fn a_killed_aggregator_is_filled_up_again() {
     let (code, log) = second.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("started") && log.contains("stopping"), "{log}");
+}
+
+/// Agents as far as an aggregator sees them: a queue and its worker each.
+struct Fleet {
+    logs: Vec<Arc<Log>>,
+    stop: watch::Sender<bool>,
+    workers: JoinHandle<()>,
+}
+
+impl Fleet {
+    fn start(nodes: usize, address: SocketAddr) -> Fleet {
+        let target = Target::parse(&format!("aggregator:http://{address}?resolution=1s")).unwrap();
+        let name = SinkName::new(&target.name);
+        let open = |_| {
+            let options = Options { keep_acknowledged: Duration::from_secs(900), ..Options::default() };
+            Arc::new(Log::open(None, options, std::slice::from_ref(&name)).unwrap().0)
+        };
+        let logs: Vec<_> = (0..nodes).map(open).collect();
+        let (stop, stopped) = watch::channel(false);
+        let queues = logs.clone();
+        let workers = thread::spawn(move || {
+            let timing = Timing {
+                retry_min: Duration::from_millis(20),
+                retry_max: Duration::from_millis(200),
+                ..Timing::default()
+            };
+            let telemetry = Telemetry::new();
+            let worker = |(node, log)| {
+                let parts = Parts {
+                    target: &target,
+                    log,
+                    directory: None,
+                    node: &format!("n{node}"),
+                    metrics: telemetry.push().sink(&target.name),
+                    timing: timing.clone(),
+                };
+                Worker::new(sinks::sink(&target, None).unwrap(), SinkName::new(&target.name), parts)
+            };
+            let all = queues.into_iter().enumerate().map(worker).map(|worker| worker.run(stopped.clone()));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { all.collect::<JoinSet<()>>().join_all().await });
+        });
+        Fleet { logs, stop, workers }
+    }
+
+    /// Every node measures at `time_ms`.
+    fn step(&self, time_ms: u64) {
+        for (node, log) in self.logs.iter().enumerate() {
+            let sender = Sender { resolution_ms: 1_000, ..Sender::new(&format!("n{node}")) };
+            log.append(time_ms, &batch::encode(&sender.step(time_ms, 7)).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn whatever_is_killed_in_the_middle_everything_is_held_once() {
+    const NODES: usize = 20;
+    const STEPS: u64 = 40;
+    const KILLS: u64 = 4;
+    let mut aggregator_now = aggregator("127.0.0.1:0");
+    let address = aggregator_now.address;
+    let fleet = Fleet::start(NODES, address);
+    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let start = now / 1_000 * 1_000 - 60_000;
+    for step in 0..STEPS {
+        fleet.step(start + step * 1_000);
+        if step % (STEPS / KILLS) == STEPS / KILLS / 2 {
+            // In the middle of whatever it does, once it has begun with it.
+            eventually("something came", || value(&aggregator_now, "/metrics", BATCHES) >= 1.0);
+            aggregator_now.signal(Signal::SIGKILL);
+            drop(aggregator_now);
+            aggregator_now = aggregator_again(address);
+        }
+    }
+    let all = (NODES as u64 * STEPS) as f64;
+    eventually("all steps of all nodes", || value(&aggregator_now, "/metrics", BATCHES) >= all);
+    fleet.stop.send(true).unwrap();
+    fleet.workers.join().unwrap();
+    assert_eq!(value(&aggregator_now, "/metrics", BATCHES), all, "each once");
+    assert_eq!(value(&aggregator_now, "/metrics", "nodegauge_nodes{state=\"live\"}"), NODES as f64);
+    let text = aggregator_now.get("/metrics");
+    let refused = text.lines().filter(|l| l.starts_with("nodegauge_ingest_refused_batches_total"));
+    assert!(refused.clone().count() > 5 && refused.clone().all(|l| l.ends_with(" 0.0")), "{text}");
 }
