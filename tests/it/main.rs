@@ -24,6 +24,7 @@ mod identity_kubelet;
 mod identity_live;
 mod identity_path;
 mod ingest;
+mod ingest_any;
 mod ingest_http;
 mod ingest_live;
 mod kubelet_view;
