@@ -357,6 +357,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_bound_to_a_node() {
+        let user = |name: &str, extra: Vec<(&str, Vec<&str>)>| User {
+            name: name.to_owned(),
+            uid: None,
+            groups: Vec::new(),
+            extra: extra
+                .into_iter()
+                .map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect()))
+                .collect(),
+        };
+        assert_eq!(user("system:node:n1", Vec::new()).node(), Some("n1"));
+        assert_eq!(user("agents", Vec::new()).node(), None);
+        let pod = ("authentication.kubernetes.io/pod-name", vec!["agent-x"]);
+        let node = ("authentication.kubernetes.io/node-name", vec!["n2"]);
+        assert_eq!(user("system:serviceaccount:a:b", vec![pod.clone(), node]).node(), Some("n2"));
+        assert_eq!(user("system:serviceaccount:a:b", vec![pod]).node(), None);
+        let none = ("authentication.kubernetes.io/node-name", vec![]);
+        assert_eq!(user("system:node:n1", vec![none]).node(), Some("n1"));
+    }
+
+    #[test]
     fn bearer_tokens() {
         let check = |value: &str, expected| assert_eq!(bearer(value.as_bytes()), expected, "{value:?}");
         check("Bearer abc", Some("abc"));

@@ -164,7 +164,7 @@ impl Agent {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address =
-            line.split("http://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
+            line.split("://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
         Agent { address: address.unwrap_or_else(|| panic!("no address in {line:?}")), child }
     }
 

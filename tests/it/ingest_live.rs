@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{Agent, nodegauge};
 use crate::ingest::Sender;
+use crate::tls::{Authority, Files};
 
 /// The value of a series at a path.
 fn value(of: &Agent, path: &str, series: &str) -> f64 {
@@ -97,6 +98,50 @@ fn a_killed_aggregator_is_filled_up_again() {
     let (code, log) = second.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("started") && log.contains("stopping"), "{log}");
+}
+
+#[test]
+fn over_tls_agents_show_a_token_or_a_certificate() {
+    let authority = Authority::new("cluster");
+    let files = Files::new(&authority.server(), &authority);
+    let at = |name: &str| files.at(name).to_str().unwrap().to_owned();
+    let (certificate, key) = authority.client("system:node:n2", Some("system:nodes"));
+    for (name, text) in [("tokens", "a-token-of-the-agents"), ("node", &certificate), ("node-key", &key)] {
+        std::fs::write(files.at(name), text).unwrap();
+    }
+    let (cert, key, ca, tokens) = (at("cert"), at("key"), at("ca"), at("tokens"));
+    let listener = ["aggregator", "--listen", "127.0.0.1:0", "--metric-resolution", "1s"];
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let auth = ["--auth", "token", "--auth-token-file", &tokens];
+    let aggregator = Agent::start(nodegauge([&listener[..], &tls, &auth].concat(), &[]));
+    let url = format!("aggregator:https://localhost:{}?resolution=1s&ca={ca}", aggregator.address.port());
+    let agent = |node: &str, credentials: &str| {
+        let push = format!("{url}{credentials}");
+        let arguments =
+            ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", node, "--push", &push];
+        Agent::start(nodegauge(arguments, &[]))
+    };
+    let certificate = format!("&cert={}&key={}", at("node"), at("node-key"));
+    let with_token = agent("n1", &format!("&token-file={tokens}"));
+    let with_certificate = agent("n2", &certificate);
+    let foreign = agent("n3", &certificate);
+    let nobody = agent("n4", "");
+    let own = |agent: &Agent, series: &str| {
+        let text = agent.get("/metrics/self");
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    for agent in [&with_token, &with_certificate] {
+        eventually("its steps are taken", || own(agent, "nodegauge_push_sent_steps_total") >= 2.0);
+    }
+    for agent in [&foreign, &nobody] {
+        let sink = format!("aggregator-localhost-{}", aggregator.address.port());
+        let series = format!("nodegauge_push_retries_total{{sink=\"{sink}\",reason=\"credentials\"}}");
+        eventually("it is told that it may not", || own(agent, &series) >= 1.0);
+        assert_eq!(own(agent, "nodegauge_push_sent_steps_total"), 0.0);
+    }
+    aggregator.signal(Signal::SIGTERM);
+    assert_eq!(aggregator.end().0, Some(0));
 }
 
 /// Agents as far as an aggregator sees them: a queue and its worker each.
