@@ -85,15 +85,17 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
 }
 
 /// An agent keeps a connection between two pushes, and a whole cluster may come
-/// through one proxy.
+/// through one proxy. Lists of pods make long paths.
 fn limits(descriptors: u64) -> Limits {
     let connections = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(8, 16_384);
     Limits {
         connections,
-        per_peer: connections / 4 * 3,
+        per_peer: (connections / 4 * 3).min(4_096),
         probes: (connections / 16).max(2),
         peers: connections.max(4_096) * 2,
-        rate: 5_000,
+        rate: 2_000,
+        // A path of HTTP's 64 KiB, which is the most that is understood, and headers.
+        head_bytes: 72 << 10,
         ..Limits::new(descriptors)
     }
 }

@@ -29,6 +29,12 @@ const SILENT_MS: u64 = 10_000;
 /// busy machine takes as long to send what it has stamped.
 const NEVER_MS: i64 = 5_000;
 
+/// Batches a second that a name is good for, and how many it may have saved up:
+/// more than what an agent keeps for an aggregator that starts again.
+const RATE: u64 = 20;
+const SAVED: u64 = 2_000;
+const PRICE_MS: u64 = 1_000 / RATE;
+
 /// Why a batch is not that of the node it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unclaimed {
@@ -36,6 +42,8 @@ pub enum Unclaimed {
     Contested,
     /// There is room for no more names.
     Full,
+    /// It sends more than it can have measured.
+    TooMany,
 }
 
 /// Who uses a name.
@@ -54,6 +62,9 @@ struct Claim {
     shift_ms: i64,
     /// Sequence and time of sending of the batch that was sent last.
     sent: (u64, u64),
+    /// Up to when its batches have used up what [`RATE`] gives, milliseconds since
+    /// the epoch.
+    paid_ms: u64,
 }
 
 /// See the module.
@@ -99,6 +110,9 @@ impl Claims {
             names.insert(Arc::from(batch.node()), claim);
             return Ok(shift);
         };
+        if !claim.pay(now_ms) {
+            return Err(Unclaimed::TooMany);
+        }
         if claim.boot_id == batch.boot_id() {
             claim.began_ms = claim.began_ms.min(batch.time_ms());
             claim.resolution_ms = batch.resolution_ms();
@@ -107,7 +121,8 @@ impl Claims {
             if !claim.yields_to(batch, now_ms) {
                 return Err(Unclaimed::Contested);
             }
-            *claim = Claim { shift_ms: claim.shift_ms, ..Claim::new(batch, now_ms, Some(claim.boot_id)) };
+            let Claim { shift_ms, paid_ms, .. } = *claim;
+            *claim = Claim { shift_ms, paid_ms, ..Claim::new(batch, now_ms, Some(claim.boot_id)) };
         }
         self.correct(claim, batch, now_ms);
         Ok(claim.shift_ms)
@@ -154,7 +169,18 @@ impl Claim {
             heard_ms: now_ms,
             shift_ms: 0,
             sent: (0, 0),
+            paid_ms: now_ms.saturating_sub(SAVED * PRICE_MS),
         }
+    }
+
+    /// One more batch; whether it is within what the name is good for.
+    fn pay(&mut self, now_ms: u64) -> bool {
+        let paid = self.paid_ms.max(now_ms.saturating_sub(SAVED * PRICE_MS)) + PRICE_MS;
+        let may = paid <= now_ms;
+        if may {
+            self.paid_ms = paid;
+        }
+        may
     }
 
     /// Whether the sender of `batch`, another agent, is the one that has the name now.
@@ -288,6 +314,17 @@ mod tests {
         // A backlog, sent now; and a new step after the clock was set back.
         assert_eq!(claims.admit(&batch(5, NOW + hour), NOW + hour), Ok(0));
         assert_eq!(claims.admit(&batch(8, NOW), NOW + hour), Ok(-3_600_000));
+    }
+
+    #[test]
+    fn a_name_is_good_for_so_many_batches() {
+        let claims = Claims::new(MINUTE, 10);
+        let taken = |now_ms| (0..5_000).filter(|_| claims.admit(&step(1, 9, at(0)), now_ms).is_ok()).count();
+        // The first one is what makes the claim.
+        assert_eq!(taken(NOW), 2_001);
+        assert_eq!(claims.admit(&step(1, 9, at(0)), NOW), Err(Unclaimed::TooMany));
+        assert_eq!((taken(NOW + 49), taken(NOW + 50), taken(NOW + 1_050)), (0, 1, 20));
+        assert_eq!(taken(NOW + 1_000_000), 2_000);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum Reason {
     Contested,
     /// As many nodes are held as may be.
     Nodes,
+    /// Its node sends more than it can have measured.
+    Rate,
     /// More came at once than is held in memory.
     Busy,
     /// It did not come in time.
@@ -62,7 +64,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Malformed,
         Reason::Version,
         Reason::TooLarge,
@@ -70,6 +72,7 @@ impl Reason {
         Reason::Foreign,
         Reason::Contested,
         Reason::Nodes,
+        Reason::Rate,
         Reason::Busy,
         Reason::Slow,
     ];
@@ -84,6 +87,7 @@ impl Reason {
             Reason::Foreign => "foreign_node",
             Reason::Contested => "contested_name",
             Reason::Nodes => "too_many_nodes",
+            Reason::Rate => "rate",
             Reason::Busy => "busy",
             Reason::Slow => "slow",
         }
@@ -420,6 +424,7 @@ fn refuse_name(batch: &Batch, unclaimed: Unclaimed) -> Refused {
     let node = batch.node();
     let (reason, text) = match unclaimed {
         Unclaimed::Contested => (Reason::Contested, "another agent with this node name is alive"),
+        Unclaimed::TooMany => (Reason::Rate, "more batches of this node than it can have measured"),
         Unclaimed::Full => (Reason::Nodes, "as many nodes are held as --max-nodes allows"),
     };
     if let Some(suppressed) = TOLD.pass() {

@@ -178,6 +178,11 @@ impl Model {
         self.began.store(now_ms, Ordering::Release);
     }
 
+    /// When machines began to be heard, if that was said.
+    pub fn began_ms(&self) -> Option<u64> {
+        Some(self.began.load(Ordering::Acquire)).filter(|began| *began > 0)
+    }
+
     /// Takes a push that came at `now_ms`.
     pub fn ingest(&self, batch: &Batch, now_ms: u64) -> Taken {
         let name = self.names.get(batch.node());

@@ -165,7 +165,7 @@ pub async fn batches(
         Err(refused) => {
             let status = status(refused.reason);
             let mut response = line(status, &refused.message);
-            if status == StatusCode::SERVICE_UNAVAILABLE {
+            if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(COME_BACK));
             }
             response
@@ -179,6 +179,7 @@ fn status(reason: Reason) -> StatusCode {
         Reason::Version => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::Foreign => StatusCode::FORBIDDEN,
+        Reason::Rate => StatusCode::TOO_MANY_REQUESTS,
         Reason::Contested | Reason::Nodes | Reason::Busy | Reason::Slow => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

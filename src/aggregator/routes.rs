@@ -11,7 +11,7 @@
 //! What is asked of the model is merged in [`routes`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
@@ -46,14 +46,13 @@ pub fn routes(_model: Arc<Model>) -> Router {
 struct App {
     ingest: Arc<Ingest>,
     telemetry: Arc<Telemetry>,
-    started: Instant,
 }
 
 /// Everything the aggregator's listener serves.
 pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Limits) -> Site {
     let receiver = Receiver::new(Arc::clone(&ingest), limits);
     let model = Arc::clone(ingest.model());
-    let app = Arc::new(App { ingest, telemetry: Arc::clone(&telemetry), started: Instant::now() });
+    let app = Arc::new(App { ingest, telemetry: Arc::clone(&telemetry) });
     let router = Router::new()
         .route("/", get(index))
         .route("/metrics", get(own_metrics))
@@ -74,10 +73,11 @@ impl App {
         let limit = STALE.max(Duration::from_millis(model.resolution_ms()) * 3);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let (age, what) = match model.closed_ms() {
-            Some(slot) => (Duration::from_millis(now_ms.saturating_sub(slot)), "the newest step ended"),
-            None => (self.started.elapsed(), "there has been no step since the start,"),
-        };
+        // After the start, or since all was forgotten.
+        let waited = (model.began_ms(), "there has been no step since the beginning,");
+        let newest = model.closed_ms().map(|slot| (Some(slot), "the newest step ended"));
+        let (since, what) = newest.unwrap_or(waited);
+        let age = Duration::from_millis(since.map_or(0, |since| now_ms.saturating_sub(since)));
         if age > limit {
             return Some(format!("{what} {} s ago, more than {} s", age.as_secs(), limit.as_secs()));
         }

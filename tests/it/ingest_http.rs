@@ -212,10 +212,19 @@ fn health_is_that_steps_close_and_half_of_the_nodes_report() {
         let bytes = Sender::new(node).bytes(at / MINUTE * MINUTE, at, sequence);
         aggregator.ingest.take(&bytes, None, at).unwrap();
     };
+    let model = aggregator.ingest.model();
+    model.begin(minutes_ago(2));
+    assert_eq!(health().0, 200, "it has begun only");
+    model.begin(minutes_ago(20));
+    let (status, line) = health();
+    assert_eq!(
+        (status, line.starts_with("there has been no step since the beginning, 12")),
+        (503, true),
+        "{line}"
+    );
     for node in ["a", "b", "c"] {
         push(node, 1, minutes_ago(10));
     }
-    let model = aggregator.ingest.model();
     model.tick(minutes_ago(9));
     let (status, line) = health();
     assert_eq!((status, line.starts_with("the newest step ended ")), (503, true), "{line}");
