@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod aggregate;
 pub mod aggregator;
+pub mod api;
 pub mod auth;
 pub mod check;
 pub mod cli;

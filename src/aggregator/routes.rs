@@ -22,6 +22,7 @@ use axum::routing::{get, post};
 use super::receive::{self, Receiver};
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::Model;
+use crate::api;
 use crate::expose::http::Site;
 use crate::expose::routes::{line, not_found, own, page_of};
 use crate::telemetry::Telemetry;
@@ -37,8 +38,8 @@ const INDEX: [(&str, &str); 3] = [
 ];
 
 /// What is asked of the model: each module of the API gives its routes here.
-pub fn routes(_model: Arc<Model>) -> Router {
-    Router::new()
+pub fn routes(model: &Arc<Model>) -> Router {
+    api::router(model, api::wall_clock)
 }
 
 /// What the answers are made from.
@@ -60,7 +61,7 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         .route("/readyz", get(readyz))
         .with_state(app)
         .route(receive::PATH, post(receive::batches).with_state(receiver))
-        .merge(routes(model))
+        .merge(routes(&model))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
     Site { router, telemetry, bodies: &[receive::PATH], tidy: Box::new(|| {}) }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "these tests are about the program as it is started")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -55,6 +56,14 @@ fn aggregator_again(address: SocketAddr) -> Agent {
     }
 }
 
+/// Times and values of a node's memory, as the model API tells them.
+fn points(of: &Agent) -> BTreeSet<String> {
+    let answer = of.get("/api/v1/model/nodes/n1/metrics/memory/usage");
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    body["metrics"].as_array().into_iter().flatten().map(ToString::to_string).collect()
+}
+
 const BATCHES: &str = "nodegauge_ingest_batches_total";
 
 #[test]
@@ -71,6 +80,8 @@ fn a_killed_aggregator_is_filled_up_again() {
     assert!(first.get("/healthz").starts_with("HTTP/1.1 200 OK\r\n"));
     let offset = value(&first, "/metrics", "nodegauge_node_clock_ahead_seconds{node=\"n1\"}");
     assert!(offset <= 0.0, "one clock for both: {offset}");
+    eventually("the model answers", || points(&first).len() >= 3);
+    let held = points(&first);
     let before = value(&first, "/metrics", BATCHES);
     first.signal(Signal::SIGKILL);
     drop(first);
@@ -84,6 +95,7 @@ fn a_killed_aggregator_is_filled_up_again() {
     });
     let second = aggregator_again(address);
     eventually("all there was and what waited", || value(&second, "/metrics", BATCHES) >= before + 2.0);
+    eventually("the window is what it was", || points(&second).is_superset(&held));
     assert_eq!(value(&second, "/metrics", "nodegauge_nodes{state=\"live\"}"), 1.0);
     for reason in ["malformed", "contested_name", "future"] {
         let series = format!("nodegauge_ingest_refused_batches_total{{reason=\"{reason}\"}}");

@@ -30,8 +30,8 @@ impl Node {
                 }
             }
         };
-        match (slots, self.window.newest()) {
-            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
+        match slots {
+            [slot] => self.window.at(*slot).iter().for_each(|step| tell(step)),
             _ if self.window.times().any(|time| slots.contains(&time)) => {
                 self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell);
             }
