@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `POST /api/v1/batches` | takes what agents push: see [`receive`](super::receive) |
+//! | `POST /api/v1/batches` | takes what agents push: see [`receive`] |
 //! | `/metrics` | the aggregator about itself |
 //! | `/healthz` | 200 while steps close and nodes report, else 503 |
 //! | `/readyz` | 200: it takes pushes from the start |
