@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `POST /api/v1/batches` | takes what agents push: see [`receive`] |
+//! | `/api/v1/…`, `/apis/…` | what is asked of the model: see [`api`] |
 //! | `/metrics` | the aggregator about itself |
 //! | `/healthz` | 200 while steps close and nodes report, else 503 |
 //! | `/readyz` | 200: it takes pushes from the start |
@@ -31,7 +32,9 @@ use crate::telemetry::Telemetry;
 const STALE: Duration = Duration::from_secs(180);
 
 /// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 3] = [
+const INDEX: [(&str, &str); 5] = [
+    ("/api/v1/model/", "the last fifteen minutes of everything, as Heapster tells it"),
+    ("/apis/metrics.k8s.io/v1beta1/", "what nodes and pods use now"),
     ("/metrics", "the aggregator about itself"),
     ("/healthz", "whether steps close and nodes report"),
     ("/readyz", "whether pushes are taken"),
