@@ -6,6 +6,14 @@
 //! their windows together, and so the mean over the slot. Pushes may come in any
 //! order and again: a backlog is sent newest first.
 
+mod closing;
+mod population;
+mod read;
+
+pub use population::Change;
+pub use read::{Figure, Used};
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,6 +22,7 @@ use super::window::{Column, Keys, Step, Window};
 use crate::push::batch::proto::{self, MetricId};
 use crate::push::batch::{Batch, Metric, Value, ValueType, metric};
 use crate::rate;
+use population::Population;
 
 /// Column of the windows that rates were taken over, nanoseconds.
 const WINDOWS: u16 = 0;
@@ -24,8 +33,14 @@ const COMMON: u64 = u64::MAX;
 /// Label values of one node: devices and volumes. More share the last number.
 const MAX_LABELS: usize = 4096;
 
+/// Entities of one node within the window; more have no place.
+const MAX_ENTITIES: usize = 32_768;
+
+/// Pushes remembered of one node: four times those of a window with one a second.
+const MAX_PUSHES: usize = 4096;
+
 /// Who was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// What kind of thing.
     pub kind: Kind,
@@ -62,7 +77,8 @@ pub struct Entity {
     pub image: Option<Arc<str>>,
     /// The pod's UID as in the API.
     pub pod_uid: Option<Arc<str>>,
-    /// The pod's labels, sorted by key; shared by its containers.
+    /// The machine's or the pod's labels, sorted by key; a pod's are shared by its
+    /// containers.
     pub labels: Labels,
     /// When it was started, milliseconds since the epoch.
     pub start_ms: Option<u64>,
@@ -98,6 +114,8 @@ pub struct Node {
     /// Times of the pushes taken, in the order they came, to forget them by.
     order: Vec<(u64, [u8; 16], u64)>,
     latest: Latest,
+    population: Population,
+    unplaced: u64,
 }
 
 /// The newest push, as far as it is asked for between two slots.
@@ -107,8 +125,9 @@ pub struct Latest {
     pub time_ms: u64,
     /// The node's clock when it was measured, milliseconds since the epoch.
     pub sampled_ms: u64,
-    /// By number of the entity: window of the rate in nanoseconds, `cpu/usage_rate`
-    /// in millicores, `memory/working_set` in bytes.
+    /// Time between two pushes, milliseconds.
+    pub resolution_ms: u64,
+    /// By number of the entity.
     pub usage: HashMap<u32, Usage>,
 }
 
@@ -117,9 +136,9 @@ pub struct Latest {
 pub struct Usage {
     /// Time the CPU rate was taken over, nanoseconds.
     pub window_ns: Option<u64>,
-    /// Millicores.
-    pub cpu: Option<u64>,
-    /// Bytes.
+    /// CPU, billionths of a core.
+    pub cpu_nano: Option<u64>,
+    /// `memory/working_set`, bytes.
     pub memory: Option<u64>,
 }
 
@@ -137,6 +156,8 @@ impl Node {
             taken: HashSet::new(),
             order: Vec::new(),
             latest: Latest::default(),
+            population: Population::default(),
+            unplaced: 0,
         }
     }
 
@@ -198,10 +219,7 @@ impl Node {
     }
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
-        match self.window.newest() {
-            Some(newest) if newest.time_ms == time_ms => Some(newest.clone()),
-            _ => self.window.unpack().into_iter().find(|s| s.time_ms == time_ms),
-        }
+        self.window.at(time_ms).map(Cow::into_owned)
     }
 
     /// Numbers of the batch's entities; `None` for one that is not in the model.
@@ -237,14 +255,15 @@ impl Node {
                 continue;
             }
             let pod = (entity.namespace, entity.pod);
-            if kind == Kind::Pod {
+            // Those of the machine are keyed by no pod.
+            if matches!(kind, Kind::Pod | Kind::Node) {
                 let pairs = entity.labels.chunks_exact(2).filter_map(|pair| match pair {
                     [key, value] => Some((names.get(text(*key)), names.get(text(*value)))),
                     _ => None,
                 });
                 pod_labels.insert(pod, pairs.collect());
             }
-            let labels = pod_labels.get(&pod).cloned().unwrap_or_default();
+            let labels = pod_labels.get(&pod).filter(|_| kind != Kind::System).cloned().unwrap_or_default();
             let uid: Option<[u8; 16]> = entity.pod_uid.as_slice().try_into().ok();
             let uid = uid.map(|uid| crate::identity::path::PodUid::from_bytes(uid, entity.static_pod));
             let described = Entity {
@@ -256,27 +275,58 @@ impl Node {
                 host_network: entity.host_network,
                 seen_ms: slot,
             };
-            numbers.push(Some(self.place(key, described, known)));
+            numbers.push(self.place(key, described, known));
         }
         numbers
     }
 
-    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> u32 {
+    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> Option<u32> {
         let number = match known {
-            Some((number, seen)) if seen > described.seen_ms => return number,
+            Some((number, seen)) if seen > described.seen_ms => return Some(number),
             Some((number, _)) => number,
-            None => self.free.pop().unwrap_or_else(|| {
-                self.entities.push(None);
-                u32::try_from(self.entities.len() - 1).unwrap_or(u32::MAX)
-            }),
+            None => match self.free.pop() {
+                Some(number) => number,
+                None if self.entities.len() >= MAX_ENTITIES => {
+                    self.unplaced += 1;
+                    return None;
+                }
+                None => {
+                    self.entities.push(None);
+                    u32::try_from(self.entities.len() - 1).ok()?
+                }
+            },
         };
         if known.is_none() {
+            self.population.came(&key);
             self.slots.insert(key, number);
         }
         if let Some(place) = usize::try_from(number).ok().and_then(|at| self.entities.get_mut(at)) {
             *place = Some(described);
         }
-        number
+        Some(number)
+    }
+
+    /// Pods that came and went since this was last asked, in order.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.population.changes()
+    }
+
+    /// Namespaces and names of its pods, in order.
+    pub fn pods(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.population.pods()
+    }
+
+    /// How many times an entity of a push found no place, since this was last asked.
+    pub fn unplaced(&mut self) -> u64 {
+        std::mem::take(&mut self.unplaced)
+    }
+
+    /// Forgets slots before `time_ms`, and who was seen in none since.
+    pub fn forget_before(&mut self, time_ms: u64) {
+        if self.window.times().last().is_some_and(|oldest| oldest < time_ms) {
+            self.window.forget_before(time_ms);
+            self.forget_unseen(self.window.times().last().unwrap_or(time_ms));
+        }
     }
 
     /// The batch as a step of the model.
@@ -338,8 +388,16 @@ impl Node {
 
     /// Forgets what left the window: entities, and which pushes were taken.
     fn tidy(&mut self) {
-        let Some(oldest) = self.window.times().last() else { return };
+        if let Some(oldest) = self.window.times().last() {
+            self.forget_unseen(oldest);
+        }
+    }
+
+    fn forget_unseen(&mut self, oldest: u64) {
         let Node { order, taken, .. } = self;
+        for (_, boot, sequence) in order.drain(..order.len().saturating_sub(MAX_PUSHES)) {
+            taken.remove(&(boot, sequence));
+        }
         order.retain(|(slot, boot, sequence)| {
             let stays = *slot >= oldest;
             if !stays {
@@ -351,85 +409,10 @@ impl Node {
         for (number, place) in (0_u32..).zip(&mut self.entities) {
             if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
                 self.slots.remove(&gone.key);
+                self.population.left(&gone.key);
                 self.free.push(number);
             }
         }
-    }
-
-    /// Hands the values of a metric that has no label in one slot to `each`, with
-    /// the entities they belong to; nothing where the slot is not there.
-    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
-        let Ok(id) = u16::try_from(metric.id as i32) else { return };
-        let mut tell = |step: &Step| {
-            let Some((keys, column)) = step.column(id) else { return };
-            for (key, bits) in keys.iter().zip(&column.values) {
-                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
-                let Some(Some(entity)) = entity else { continue };
-                let window = if metric.is_rate() {
-                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
-                        continue;
-                    };
-                    Some(window)
-                } else {
-                    None
-                };
-                each(step.time_ms, entity, value(metric, *bits, window));
-            }
-        };
-        match (slots, self.window.newest()) {
-            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
-            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
-        }
-    }
-
-    /// Metrics without a label that an entity has a value of in the newest slot not
-    /// after `until_ms`.
-    pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
-        let key = u64::from(number) << 32;
-        let has = |step: &Step| {
-            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
-            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
-        };
-        match self.window.newest() {
-            Some(newest) if newest.time_ms <= until_ms => has(newest),
-            Some(_) => {
-                self.window.unpack().iter().rfind(|s| s.time_ms <= until_ms).map(has).unwrap_or_default()
-            }
-            None => Vec::new(),
-        }
-    }
-
-    /// Times and values of a metric, from new to old; `label` is that of the
-    /// value, empty where the metric has none.
-    pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {
-        let Some(label) = self.labels.iter().position(|known| **known == *label) else { return };
-        let (Ok(label), Ok(id)) = (u32::try_from(label), u16::try_from(metric.id as i32)) else { return };
-        let key = u64::from(number) << 32 | u64::from(label);
-        if !metric.is_rate() {
-            return self.window.series(id, key, |time, bits| each(time, value(metric, bits, None)));
-        }
-        let mut windows = HashMap::new();
-        self.window.series(WINDOWS, COMMON, |time, ns| {
-            windows.insert(time, ns);
-        });
-        self.window.series(WINDOWS, u64::from(number) << 32, |time, ns| {
-            windows.insert(time, ns);
-        });
-        self.window.series(id, key, |time, increase| {
-            if let Some(window) = windows.get(&time).and_then(|ns| rate::Window::from_ns(*ns)) {
-                each(time, value(metric, increase, Some(window)));
-            }
-        });
-    }
-
-    /// Labels under which the newest step has values of a metric for an entity.
-    pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
-        let id = u16::try_from(metric.id as i32).ok();
-        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
-        let keys = column.map_or(&[][..], |(keys, _)| keys);
-        let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
-        let label = |key: &u64| usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
-        of_entity.filter_map(label).cloned().collect()
     }
 }
 
@@ -526,7 +509,7 @@ fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
         let increase = step.value(id(MetricId::CpuUsageRate), key);
         let usage = Usage {
             window_ns: window.map(rate::Window::ns),
-            cpu: window.zip(increase).map(|(window, increase)| window.millicores(increase)),
+            cpu_nano: window.zip(increase).map(|(window, increase)| window.nanocores(increase)),
             memory: step.value(id(MetricId::MemoryWorkingSet), key),
         };
         (*number, usage)
@@ -534,6 +517,7 @@ fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
     Latest {
         time_ms: batch.time_ms(),
         sampled_ms: batch.sampled_ms(),
+        resolution_ms: batch.resolution_ms(),
         usage: numbers.iter().flatten().map(usage).collect(),
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod aggregate;
+mod api;
 mod auth;
 mod batch;
 mod cli;
@@ -23,6 +24,10 @@ mod identity_docker;
 mod identity_kubelet;
 mod identity_live;
 mod identity_path;
+mod ingest;
+mod ingest_any;
+mod ingest_http;
+mod ingest_live;
 mod kubelet_view;
 mod oom;
 mod parsers;
