@@ -263,6 +263,11 @@ impl Log {
         Ok(self.state().last_time_ms())
     }
 
+    /// The number that the next step gets.
+    pub fn next_sequence(&self) -> u64 {
+        self.state().next_sequence()
+    }
+
     /// Adds a step for every sink, and drops what no longer fits.
     ///
     /// # Errors

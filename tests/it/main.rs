@@ -19,6 +19,7 @@ mod identity_kubelet;
 mod identity_live;
 mod identity_path;
 mod kubelet_view;
+mod log_model;
 mod parsers;
 mod standin;
 mod tidy;

@@ -10,7 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("publish", &["snapshot"]),
     ("collect", &["collect", "kernel", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
-    ("push", &["push", "rate", "snapshot", "telemetry", "config"]),
+    ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
     ("expose", &["expose", "snapshot", "publish", "telemetry", "config"]),
 ];
 

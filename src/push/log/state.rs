@@ -5,6 +5,8 @@
 //! first and then written with all earlier ones that failed, so that the file is
 //! behind at times and never ahead.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cursor::Cursor;
-use super::disk::{Change, Content, Disk, DiskError, PAGE, length, pieces};
+use super::disk::{Change, Content, Disk, DiskError, length, pieces};
 use super::medium::{Marks, Medium};
 use super::{
     Appended, Clock, KEEP_CURSOR, LogError, MIN_BYTES, OpenError, Opened, Options, Order, REASONS, Record,
@@ -21,9 +23,6 @@ use super::{
 
 /// How far the ceiling is put above the next sequence: so rarely is it written.
 const CEILING_AHEAD: u64 = 4096;
-
-/// A file below this is not worth compacting.
-const SMALL_FILE: u64 = 4 << 20;
 
 /// The place of a reason in `REASONS`.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +155,10 @@ impl State {
 
     pub(super) fn last_time_ms(&self) -> Option<u64> {
         self.steps.last_key_value().map(|(_, step)| step.time_ms)
+    }
+
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -320,84 +323,6 @@ impl State {
         });
     }
 
-    /// The step to go next: the oldest that nobody is owed, then the oldest.
-    fn victim(&self) -> Option<u64> {
-        if self.steps.len() < 2 {
-            return None;
-        }
-        let done = self.steps.keys().find(|sequence| !self.is_owed(**sequence));
-        done.or_else(|| self.steps.keys().next()).copied()
-    }
-
-    /// Drops steps until the rest is below the cap.
-    fn make_room(&mut self) {
-        if self.disk.is_none() {
-            let mut used: u64 = self.steps.values().map(|step| step.bytes).sum();
-            while used > self.options.max_bytes
-                && let Some(sequence) = self.victim()
-            {
-                used = used.saturating_sub(self.steps.get(&sequence).map_or(0, |step| step.bytes));
-                self.drop_step(sequence, Some(Reason::Size));
-            }
-            return;
-        }
-        let mut pages: u64 = self.steps.values().map(Step::pages).sum();
-        let spare = self.spare();
-        if self
-            .file_bytes()
-            .is_some_and(|len| file_size(pages) + spare > reachable(len, self.options.max_bytes))
-        {
-            self.tighten(file_size(pages) + spare);
-        }
-        let Some(len) = self.file_bytes() else { return };
-        let limit = reachable(len, self.options.max_bytes);
-        while file_size(pages) + spare > limit
-            && let Some(sequence) = self.victim()
-        {
-            pages = pages.saturating_sub(self.steps.get(&sequence).map_or(0, Step::pages));
-            self.drop_step(sequence, Some(Reason::Size));
-        }
-    }
-
-    /// Room for what a change leaves behind: pages become free one commit later.
-    fn spare(&self) -> u64 {
-        let largest = self.steps.values().map(Step::pages).max().unwrap_or(0);
-        (256 << 10) + self.options.max_bytes / 64 + 3 * largest * PAGE
-    }
-
-    /// A file grows by doubling. One that is a little over half the cap could not
-    /// grow again, unless it is first cut to what is in it.
-    fn tighten(&mut self, wanted: u64) {
-        let Some(len) = self.file_bytes() else { return };
-        let half = self.options.max_bytes / 2;
-        if len <= half
-            || wanted.saturating_sub(self.spare()) > half / 64 * 63
-            || self.compacted_at == Some(len)
-        {
-            return;
-        }
-        self.compact();
-    }
-
-    /// Gives the disk back what is free, once most of the file is.
-    fn shrink(&mut self) {
-        let Some(len) = self.file_bytes() else { return };
-        let used = file_size(self.steps.values().map(Step::pages).sum());
-        let over = len > self.options.max_bytes;
-        if over || (len > SMALL_FILE && used < len / 4 && self.compacted_at != Some(len)) {
-            self.compact();
-        }
-    }
-
-    fn compact(&mut self) {
-        let Some(disk) = &mut self.disk else { return };
-        match disk.compact() {
-            Ok(()) => self.compacted_at = disk.file_bytes(),
-            Err(DiskError::Damaged(why)) => self.salvage(&why),
-            Err(error) => self.trouble = Some(error.to_string()),
-        }
-    }
-
     /// Writes what the file does not have. Failing that, drops as little as lets it
     /// succeed, or goes on in memory.
     fn write(&mut self) {
@@ -464,23 +389,39 @@ impl State {
     /// Frees room in the file for the steps in memory, at the price of its oldest
     /// ones; whether that came through.
     fn give_up_oldest(&mut self) -> bool {
-        if self.stuck {
+        let new: u64 = self.steps.values().filter(|step| step.payload.is_some()).map(Step::pages).sum();
+        // An acknowledgement that cannot be written is worth no step.
+        if self.stuck || new == 0 {
             return false;
         }
-        let new: u64 = self.steps.values().filter(|step| step.payload.is_some()).map(Step::pages).sum();
+        let written = self.steps.iter().filter(|(_, step)| step.payload.is_none());
+        let (owed, done): (Vec<_>, Vec<_>) = written.partition(|(sequence, _)| self.is_owed(**sequence));
         let mut freed = 0;
-        while freed <= 2 * new {
-            let written = |sequence: &u64| self.steps.get(sequence).is_some_and(|s| s.payload.is_none());
-            let done = self.steps.keys().find(|s| written(s) && !self.is_owed(**s));
-            let Some(sequence) = done.or_else(|| self.steps.keys().find(|s| written(s))).copied() else {
+        let mut victims = Vec::new();
+        for (sequence, step) in done.into_iter().chain(owed) {
+            if freed > 2 * new {
                 break;
-            };
-            freed += self.steps.get(&sequence).map_or(0, Step::pages);
-            self.drop_step(sequence, Some(Reason::DiskFull));
+            }
+            freed += step.pages();
+            victims.push((*sequence, step.bytes));
         }
-        // Pages are free for the commit after the one that frees them.
-        self.stuck = freed == 0 || self.commit(false).is_err() || self.commit(false).is_err();
+        // Only what the file did drop is dropped: while it refuses this too, its
+        // steps can still be sent. Pages are free for the commit after the one that
+        // frees them.
+        let given_up = !victims.is_empty() && self.remove_from_file(&victims).is_ok();
+        if given_up {
+            for (sequence, _) in &victims {
+                self.drop_step(*sequence, Some(Reason::DiskFull));
+                self.removed.remove(sequence);
+            }
+        }
+        self.stuck = !given_up || self.commit(false).is_err();
         !self.stuck
+    }
+
+    fn remove_from_file(&mut self, victims: &[(u64, u64)]) -> Result<(), DiskError> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        disk.commit(&Change { remove: victims.to_vec(), next: self.next, ..Change::default() })
     }
 
     /// Keeps the steps that only memory has within their bound.
@@ -563,20 +504,6 @@ impl Step {
     fn pages(&self) -> u64 {
         u64::from(pieces(self.bytes)).max(1)
     }
-}
-
-/// Bytes of a file with so many pages of payload in it.
-fn file_size(pages: u64) -> u64 {
-    (pages + pages / 32 + 64) * PAGE
-}
-
-/// How long a file of this length can become by doubling below the cap.
-fn reachable(len: u64, max: u64) -> u64 {
-    let mut len = len;
-    while len > 0 && len.saturating_mul(2) + (64 << 10) <= max {
-        len = len * 2;
-    }
-    len.min(max)
 }
 
 fn cursors(content: &Content) -> Result<Vec<Cursor>, DiskError> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod cri;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod kubelet;
 

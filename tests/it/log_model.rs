@@ -1,0 +1,306 @@
+//! The log of steps beside a model of it, on a disk that fails in every way.
+//!
+//! The model has, for each sink, the steps it is owed. After every action the
+//! log must owe the same, except for as many as its counters say were dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nodegauge::push::log::{Log, Options, Order, SinkName};
+use proptest::prelude::*;
+
+use crate::standin::disk::Disk;
+
+const SINKS: [&str; 2] = ["database", "aggregator"];
+
+#[derive(Debug, Clone)]
+enum Action {
+    Push(usize),
+    Read(usize, bool, usize),
+    /// So many, from the newest or the oldest.
+    Acknowledge(usize, bool, usize),
+    Refill(usize),
+    /// After so many changes, with a power cut or not, and its seed.
+    Crash(u64, bool, u64),
+    Full(bool),
+    Room(u64),
+    Close,
+    Wait(u64),
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        8 => (0usize..60_000).prop_map(Action::Push),
+        3 => (0usize..2, any::<bool>(), 1usize..4).prop_map(|(s, o, n)| Action::Read(s, o, n)),
+        6 => (0usize..2, any::<bool>(), 1usize..4).prop_map(|(s, o, n)| Action::Acknowledge(s, o, n)),
+        1 => (0usize..2).prop_map(Action::Refill),
+        2 => (0u64..60, any::<bool>(), any::<u64>()).prop_map(|(n, cut, seed)| Action::Crash(n, cut, seed)),
+        1 => any::<bool>().prop_map(Action::Full),
+        1 => (1u64..4).prop_map(|mib| Action::Room(mib << 20)),
+        1 => Just(Action::Close),
+        1 => (1u64..400).prop_map(Action::Wait),
+    ];
+    prop::collection::vec(action, 1..60)
+}
+
+fn payload(sequence: u64, length: usize) -> Vec<u8> {
+    let mut state = sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length);
+    for _ in 0..length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.push(state.to_le_bytes()[3]);
+    }
+    bytes
+}
+
+struct Test {
+    disk: Disk,
+    clock: Arc<AtomicU64>,
+    log: Option<Log>,
+    /// What each sink is owed.
+    owed: [VecDeque<u64>; 2],
+    /// Every step that was ever appended: time, length, whether a kill spares it.
+    steps: BTreeMap<u64, (u64, usize, bool)>,
+    dropped: [u64; 2],
+    /// Acknowledged while the file could not be written: a kill may undo it.
+    unsafe_acks: [Vec<u64>; 2],
+}
+
+impl Test {
+    fn new() -> Test {
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let owed = [VecDeque::new(), VecDeque::new()];
+        let mut test = Test {
+            disk: Disk::default(),
+            clock,
+            log: None,
+            owed,
+            steps: BTreeMap::new(),
+            dropped: [0; 2],
+            unsafe_acks: [Vec::new(), Vec::new()],
+        };
+        test.open();
+        test
+    }
+
+    fn sinks() -> [SinkName; 2] {
+        SINKS.map(SinkName::new)
+    }
+
+    fn log(&self) -> &Log {
+        self.log.as_ref().unwrap()
+    }
+
+    fn open(&mut self) {
+        self.log = None;
+        let clock = Arc::clone(&self.clock);
+        let options = Options {
+            max_bytes: 8 << 20,
+            keep_acknowledged: Duration::from_secs(300),
+            max_memory_bytes: 200_000,
+            ..Options::default()
+        };
+        let now = Arc::new(move || clock.load(Ordering::Relaxed));
+        let (log, _) = Log::open_on(self.disk.medium(), options, &Test::sinks(), now).unwrap();
+        self.log = Some(log);
+        self.dropped = [0; 2];
+    }
+
+    fn all(&self, sink: usize, order: Order) -> Vec<u64> {
+        let records = self.log().next(&Test::sinks()[sink], order, usize::MAX).unwrap();
+        for record in &records {
+            let (time_ms, length, _) = self.steps[&record.sequence];
+            assert_eq!(record.time_ms, time_ms);
+            assert!(record.payload == payload(record.sequence, length), "payload of {}", record.sequence);
+        }
+        records.iter().map(|record| record.sequence).collect()
+    }
+
+    /// The log owes what the model does, but for what it counted as dropped.
+    fn compare(&mut self) {
+        for (sink, name) in SINKS.iter().enumerate() {
+            let status = self.log().status(&Test::sinks()[sink]).unwrap();
+            let found = self.all(sink, Order::OldestFirst);
+            let mut backwards = self.all(sink, Order::NewestFirst);
+            backwards.reverse();
+            assert_eq!(found, backwards);
+            assert_eq!(status.steps, u64::try_from(found.len()).unwrap());
+            let strange: Vec<_> = found.iter().filter(|s| !self.owed[sink].contains(s)).collect();
+            assert!(strange.is_empty(), "{} is given {strange:?}", name);
+            let missing = self.owed[sink].len() - found.len();
+            let counted = status.dropped.iter().map(|(_, count)| count).sum::<u64>();
+            let damaged = status.dropped.iter().find(|(reason, _)| *reason == "damaged").unwrap().1;
+            assert_eq!(damaged, 0, "no fault here damages what was synced");
+            assert_eq!(u64::try_from(missing).unwrap(), counted - self.dropped[sink], "{}", name);
+            self.dropped[sink] = counted;
+            if self.log().trouble().is_some() {
+                // Dropped here and not yet in the file: a kill brings it back.
+                let gone = self.owed[sink].iter().filter(|s| !found.contains(s));
+                self.unsafe_acks[sink].extend(gone);
+            }
+            self.owed[sink] = found.into();
+        }
+        assert!(self.disk.longest() <= 8 << 20, "{}", self.disk.longest());
+    }
+
+    /// After a kill: what was durable is there, and nothing that never was.
+    fn recover(&mut self, in_flight: &[u64]) {
+        self.open();
+        for (sink, name) in SINKS.iter().enumerate() {
+            let found = self.all(sink, Order::OldestFirst);
+            let dropped: u64 =
+                self.log().status(&Test::sinks()[sink]).unwrap().dropped.iter().map(|(_, c)| c).sum();
+            let missing: Vec<u64> = self.owed[sink]
+                .iter()
+                .copied()
+                .filter(|s| !found.contains(s) && self.steps[s].2 && !in_flight.contains(s))
+                .collect();
+            assert!(
+                u64::try_from(missing.len()).unwrap() <= dropped,
+                "{} lost {missing:?}, counted {dropped}",
+                name
+            );
+            for sequence in &found {
+                let known = self.owed[sink].contains(sequence)
+                    || in_flight.contains(sequence)
+                    || self.unsafe_acks[sink].contains(sequence);
+                assert!(known, "{} is given {sequence} again", name);
+            }
+            self.owed[sink] = found.into();
+            self.unsafe_acks[sink].clear();
+            self.dropped[sink] = dropped;
+        }
+        // A process that died in the call never told the number, which may come again.
+        let next = self.log().next_sequence();
+        self.steps.retain(|sequence, _| *sequence < next || !in_flight.contains(sequence));
+        for (_, (_, _, durable)) in self.steps.iter_mut() {
+            *durable = true;
+        }
+    }
+
+    fn push(&mut self, length: usize) -> u64 {
+        let time_ms = self.clock.load(Ordering::Relaxed);
+        let probe = self.log().next_sequence();
+        let result = self.log().append(time_ms, &payload(probe, length)).unwrap();
+        assert_eq!(result.sequence, probe);
+        assert!(!self.steps.contains_key(&probe), "sequence {probe} again");
+        self.steps.insert(probe, (time_ms, length, result.durable));
+        for owed in &mut self.owed {
+            owed.push_back(probe);
+        }
+        if result.durable {
+            // Everything that waited went with it.
+            self.steps.values_mut().for_each(|step| step.2 = true);
+            self.unsafe_acks = [Vec::new(), Vec::new()];
+        }
+        probe
+    }
+
+    fn acknowledge(&mut self, sink: usize, newest: bool, count: usize) -> Vec<u64> {
+        let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
+        let name = &Test::sinks()[sink];
+        let records = match self.log().next(name, order, count) {
+            Err(_) if self.disk.is_dead() => return Vec::new(),
+            records => records.unwrap(),
+        };
+        let sent: Vec<u64> = records.iter().map(|record| record.sequence).collect();
+        self.log().acknowledge(name, &sent).unwrap();
+        self.owed[sink].retain(|sequence| !sent.contains(sequence));
+        if self.log().trouble().is_some() {
+            self.unsafe_acks[sink].extend(&sent);
+        }
+        sent
+    }
+
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Push(length) => drop(self.push(length)),
+            Action::Read(sink, newest, count) => {
+                let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
+                let records = self.log().next(&Test::sinks()[sink], order, count).unwrap();
+                let got: Vec<u64> = records.iter().map(|record| record.sequence).collect();
+                let owed = &self.owed[sink];
+                let expected: Vec<u64> = match newest {
+                    true => owed.iter().rev().take(count).copied().collect(),
+                    false => owed.iter().take(count).copied().collect(),
+                };
+                assert_eq!(got, expected);
+            }
+            Action::Acknowledge(sink, newest, count) => drop(self.acknowledge(sink, newest, count)),
+            Action::Refill(sink) => {
+                let again = self.log().refill(&Test::sinks()[sink]).unwrap();
+                let since = self.clock.load(Ordering::Relaxed) - 300_000;
+                let found = self.all(sink, Order::OldestFirst);
+                let new: Vec<u64> = found.iter().copied().filter(|s| !self.owed[sink].contains(s)).collect();
+                assert!(new.iter().all(|s| self.steps[s].0 >= since));
+                // A refill needs little room and costs no step.
+                assert_eq!(u64::try_from(new.len()).unwrap(), again);
+                self.owed[sink].extend(new);
+                self.owed[sink].make_contiguous().sort_unstable();
+            }
+            Action::Crash(changes, power_cut, seed) => {
+                self.disk.die_after(changes);
+                let mut touched = Vec::new();
+                // Until it is dead, the next step is appended and one acknowledged.
+                for round in 0..8 {
+                    if self.disk.is_dead() {
+                        break;
+                    }
+                    let before = self.disk.is_dead();
+                    let pushed = self.push(20_000);
+                    if !before && self.disk.is_dead() {
+                        touched.push(pushed);
+                    }
+                    if round % 2 == 0 && !self.disk.is_dead() {
+                        let sent = self.acknowledge(round / 2 % 2, round % 4 == 0, 1);
+                        if self.disk.is_dead() {
+                            touched.extend(sent);
+                        }
+                    }
+                }
+                self.disk.die_after(0);
+                self.log = None;
+                self.disk.fill(false);
+                self.disk.room(None);
+                let mut state = seed | 1;
+                let chance = move |n: u64| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    (state >> 11) % n
+                };
+                self.disk.restart(chance, power_cut);
+                self.recover(&touched);
+            }
+            Action::Full(full) => self.disk.fill(full),
+            Action::Room(room) => self.disk.room(Some(room)),
+            Action::Close => {
+                self.disk.fill(false);
+                self.disk.room(None);
+                // What is only in memory is lost with a stop, unless a write succeeds.
+                self.push(100);
+                self.compare();
+                self.open();
+            }
+            Action::Wait(seconds) => {
+                self.clock.fetch_add(seconds * 1000, Ordering::Relaxed);
+            }
+        }
+        self.compare();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn the_log_is_its_model(actions in actions()) {
+        let mut test = Test::new();
+        for action in &actions {
+            test.act(action);
+        }
+    }
+}
