@@ -9,8 +9,13 @@ use std::path::{Path, PathBuf};
 
 const SOURCES: &str = "src/identity/proto";
 const PROTOS: [&str; 3] = ["cri.proto", "pods.proto", "pod.proto"];
+/// What agents and aggregators speak; published, so it does not lie with the sources.
+const BATCH_SOURCES: &str = "proto";
+const BATCH_PROTOS: [&str; 2] = ["nodegauge/v1/batch.proto", "nodegauge/v1/ingest.proto"];
 const TEST_SOURCES: &str = "tests/it/proto";
 const TEST_PROTO: &str = "runtime_admin.proto";
+/// What Prometheus receives; written by hand in the sources, read by this in the tests.
+const REMOTE_PROTO: &str = "remote.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -28,12 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .out_dir(&out)
         .compile_fds(descriptors.clone())?;
 
+    tonic_prost_build::configure().out_dir(&out).compile_fds(compile(BATCH_SOURCES, &BATCH_PROTOS)?)?;
+
     let tests = out.join("tests");
     let admin = tests.join("admin");
     std::fs::create_dir_all(&admin)?;
     tonic_prost_build::configure().build_client(false).out_dir(&tests).compile_fds(descriptors)?;
     let descriptors = compile(TEST_SOURCES, &[TEST_PROTO])?;
     tonic_prost_build::configure().build_server(false).out_dir(&admin).compile_fds(descriptors)?;
+    let descriptors = compile(TEST_SOURCES, &[REMOTE_PROTO])?;
+    tonic_prost_build::configure().out_dir(&tests).compile_fds(descriptors)?;
     Ok(())
 }
 

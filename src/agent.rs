@@ -8,14 +8,17 @@
 //! holds them, so that a steady tick allocates nothing.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::{Guard, rules};
 use crate::collect::Report;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
@@ -24,12 +27,13 @@ use crate::expose::routes::{App, Policy};
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
-use crate::publish::{self, Publisher, Request};
+use crate::publish::{self, Looker, Publisher, Request};
 use crate::snapshot::{Kinds, Origin, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
 
 pub mod naming;
+pub mod push;
 
 /// Where Kubernetes mounts a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -43,6 +47,9 @@ const FRESH_APART: Duration = Duration::from_secs(1);
 /// How long kinds that are read only on request are read after they were last
 /// asked for: scrapers come back within minutes.
 const REQUEST_LASTS: Duration = Duration::from_secs(300);
+
+/// Shortest time between two looks for new cgroups.
+const LOOKS_APART: Duration = Duration::from_millis(20);
 
 /// Snapshots kept for use again: the last one, one being read and one to fill.
 const MAX_SPARES: usize = 4;
@@ -74,14 +81,22 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     })?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
     let runtime = event_loop()?;
+    let telemetry = Telemetry::new();
+    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
+    let guard = Arc::new(runtime.block_on(opened)?);
     let identities = runtime.block_on(identities(config));
     // Clients and cgroup handles share the descriptors.
-    let left = descriptors.saturating_sub(limits.connections as u64);
-    let sampler = sampler(config, left, Box::new(Naming::new(identities, config.labels.clone())))?;
+    let left = descriptors.saturating_sub(limits.descriptors());
+    let naming = Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root);
+    let sampler = sampler(config, left, Box::new(naming))?;
     let hierarchy = sampler.layout().hierarchy;
 
-    let telemetry = Telemetry::new();
-    let (publisher, snapshots) = publish::channel();
+    telemetry.names_come_from(&identities);
+    let (mut publisher, snapshots) = publish::channel();
+    let pushing = push::start(config, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
+        publisher.tap(tap);
+        pushing
+    });
     let policy = Policy {
         kinds: config.kinds,
         on_request: config.on_request,
@@ -97,6 +112,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         let _ = &alive;
         telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
     });
+    watch(&sampler, snapshots.looker());
     let reader =
         start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
 
@@ -118,7 +134,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
             };
             tracing::info!(signal, "stopping");
         };
-        let drained = http::serve(listener, app, limits, stop).await.context("cannot serve")?;
+        let drained = http::serve(listener, app, guard, limits, stop).await.context("cannot serve")?;
         if by_itself {
             bail!("the reader thread ended");
         }
@@ -130,6 +146,9 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         Ok(())
     });
     runtime.shutdown_timeout(LAST_WAIT);
+    if let Some(pushing) = pushing {
+        pushing.finish();
+    }
     if reader.is_finished() && reader.join().is_err() {
         return Err(anyhow!("the reader thread panicked"));
     }
@@ -186,6 +205,7 @@ pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Resu
         handle_memory: config.handle_memory,
         descriptors,
         max_cgroups: config.max_cgroups,
+        disk_usage: config.disk_usage,
     };
     Ok(Sampler::new(Roots::new(&config.host_root), options, namer)?)
 }
@@ -229,6 +249,30 @@ pub fn start(
     thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run())
 }
 
+/// Has the reader thread look as soon as cgroups come or go: at the next tick
+/// their names are there. Where nothing tells, ticks find them.
+fn watch(sampler: &Sampler, looker: Looker) {
+    let Some(readable) = sampler.readable() else { return };
+    let run = move || {
+        let limit = PollTimeout::from(1000_u16);
+        loop {
+            let mut descriptors = [PollFd::new(readable.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut descriptors, limit);
+            if ready.is_ok_and(|count| count == 0) && !looker.is_gone() {
+                continue;
+            }
+            if !looker.look() {
+                return;
+            }
+            // The thread reads what there is meanwhile; a storm costs it no more than this.
+            thread::park_timeout(LOOKS_APART);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("watch".to_owned()).spawn(run) {
+        tracing::warn!(%error, "no thread to watch for new cgroups: names may come one tick later");
+    }
+}
+
 struct ReaderThread {
     sampler: Sampler,
     interval_ms: u64,
@@ -254,6 +298,7 @@ impl ReaderThread {
             }
             match self.publisher.requests.recv_timeout(wait) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Look) => self.sampler.look(),
                 Ok(Request::Fresh(kinds)) => {
                     wanted = true;
                     self.want(kinds);
@@ -315,6 +360,7 @@ impl ReaderThread {
         };
         let Some(filled) = Arc::get_mut(&mut snapshot) else { return };
         self.sampler.tick(origin, filled);
+        self.sampler.published(&snapshot);
         if let Some(replaced) = self.publisher.publish(snapshot)
             && self.spares.len() < MAX_SPARES
         {

@@ -3,15 +3,20 @@
 //! Most of it is told by two trial collections rather than by looking at
 //! versions: what they could not read will be missing from `/metrics` too.
 
+mod readings;
+mod sinks;
+
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::agent;
 use crate::agent::naming::Naming;
-use crate::collect::Report;
+use crate::auth::{Choice, Guard, rules};
 use crate::collect::sampler::Sampler;
+use crate::collect::usage::{self, Probe};
+use crate::collect::{LogState, Report};
 use crate::config::{self, Config};
 use crate::expose::{families, http};
 use crate::identity::{Identities, SourceState, path};
@@ -20,6 +25,7 @@ use crate::kernel::file::{self, Buffer};
 use crate::kernel::handles::{self, BYTES_PER_HANDLE};
 use crate::kernel::{ReadError, Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
+use crate::telemetry::Telemetry;
 
 /// See [`once`](crate::once): what runs on threads of its own is there by then.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -118,13 +124,13 @@ fn look(config: &Config, f: &mut Findings) {
         ),
     }
     let descriptors = handles::raise_descriptor_limit();
-    let clients = http::Limits::new(descriptors).connections as u64;
+    let clients = http::Limits::new(descriptors).descriptors();
     let event_loop = match agent::event_loop() {
         Ok(event_loop) => event_loop,
         Err(error) => return f.fail("names", format_args!("{error:#}"), "nothing can be asked", "see above"),
     };
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone()));
+    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root));
     let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients), namer) {
         Ok(sampler) => sampler,
         Err(error) => {
@@ -138,13 +144,16 @@ fn look(config: &Config, f: &mut Findings) {
 
     hierarchy(f, sampler.layout(), config.kinds);
     collection(f, config, &sampler, &snapshot, descriptors);
-    memory_files(f, &snapshot);
-    pressure(f, &roots, &snapshot);
-    watches(f, &roots, sampler.report());
-    processes(f, config, &roots);
-    filesystems(f, &snapshot);
+    readings::memory_files(f, &snapshot);
+    readings::oom_kills(f, config, &sampler, &snapshot);
+    readings::pressure(f, &roots, &snapshot);
+    readings::watches(f, &roots, sampler.report());
+    readings::processes(f, config, &roots);
+    readings::filesystems(f, &snapshot);
+    readings::disk_usage(f, config, &usage::probe(&roots, sampler.layout(), &snapshot.cgroups));
     names(f, &identities, &snapshot);
-    listener(f, config);
+    listener(f, config, &event_loop);
+    event_loop.block_on(sinks::look(f, config));
 }
 
 /// The sources of names, and whether they name what is there.
@@ -160,6 +169,10 @@ fn names(f: &mut Findings, identities: &Identities, snapshot: &Snapshot) {
                 let latency = source.latency.map_or_else(String::new, |l| format!(", answers in {l:.1?}"));
                 let told = format!("{} containers, {} pods", source.containers, source.pods);
                 f.ok(&subject, format_args!("{version} at {place}{latency}: {told}"));
+                for images in source.images.iter().filter(|i| !i.layers) {
+                    let used = images.used_bytes.map_or_else(String::new, |b| format!(", {b} bytes"));
+                    f.ok(&format!("images of {}", source.name), format_args!("{}{used}", images.path));
+                }
             }
             SourceState::Absent => f.ok(&subject, format_args!("not here ({place})")),
             SourceState::Starting => f.warn(
@@ -334,168 +347,7 @@ fn children(snapshot: &Snapshot) -> impl Iterator<Item = &CgroupSample> {
     snapshot.cgroups.iter().filter(|c| c.cgroup.path != "/")
 }
 
-fn memory_files(f: &mut Findings, snapshot: &Snapshot) {
-    let with = |has: fn(&MemoryStats) -> bool| children(snapshot).any(|c| has(&c.memory));
-    if !with(|m| m.usage.is_some()) {
-        return f.warn(
-            "memory",
-            "no cgroup below the root has memory figures",
-            "what it offers cannot be told",
-            "start a container or a service with memory accounting",
-        );
-    }
-    if with(|m| m.peak.is_some()) {
-        f.ok("memory peak", "told");
-    } else {
-        f.warn(
-            "memory peak",
-            "not told",
-            "container_memory_max_usage_bytes is missing",
-            "use a kernel from 5.19 on",
-        );
-    }
-    if with(|m| m.swap.is_some()) {
-        f.ok("swap accounting", "on");
-    } else {
-        f.warn("swap accounting", "off", "container_memory_swap is missing", "boot with swapaccount=1");
-    }
-    if with(|m| m.oom_kills.is_some()) {
-        f.ok("OOM kills", "counted by the kernel for each cgroup");
-    } else {
-        f.warn(
-            "OOM kills",
-            "not counted",
-            "container_oom_events_total is missing",
-            "use a kernel from 4.13 on",
-        );
-    }
-}
-
-fn pressure(f: &mut Findings, roots: &Roots, snapshot: &Snapshot) {
-    let host = Buffer::new().read_path(&roots.proc.join("pressure/cpu")).and_then(parse::pressure).is_ok();
-    // The root's comes from the machine's.
-    let by_cgroup = children(snapshot).any(|c| c.pressure != PressureStats::default());
-    let consequence = "container_pressure_* are missing";
-    match (by_cgroup, host) {
-        (true, _) => f.ok("pressure", "told by cgroup"),
-        (false, true) => f.warn(
-            "pressure",
-            "told for the machine only",
-            consequence,
-            "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1)",
-        ),
-        (false, false) => {
-            f.warn("pressure", "not told", consequence, "boot with psi=1 on a kernel from 4.20 on");
-        }
-    }
-}
-
-fn watches(f: &mut Findings, roots: &Roots, report: &Report) {
-    let limit = |name: &str| {
-        file::read_trimmed(&roots.proc.join("sys/fs/inotify").join(name))
-            .unwrap_or_else(|| "unknown".to_owned())
-    };
-    let limits =
-        format!("limits: {} watches, {} instances", limit("max_user_watches"), limit("max_user_instances"));
-    if report.tree.watches > 0 {
-        f.ok("inotify", format_args!("{} directories watched ({limits})", report.tree.watches));
-    } else {
-        f.warn(
-            "inotify",
-            format_args!("no watches to be had ({limits})"),
-            "new cgroups are found by polling, up to one interval late",
-            "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances",
-        );
-    }
-}
-
-fn processes(f: &mut Findings, config: &Config, roots: &Roots) {
-    let effective = own::capabilities().unwrap_or(0);
-    let named: Vec<_> =
-        CAPABILITIES.iter().filter(|(bit, _)| effective >> bit & 1 == 1).map(|(_, name)| *name).collect();
-    let who = format!(
-        "uid {}, capabilities that matter here: {}",
-        nix::unistd::geteuid(),
-        if named.is_empty() { "none".to_owned() } else { named.join(" ") }
-    );
-    f.ok("process", who);
-
-    let pids: Vec<_> = std::fs::read_dir(&roots.proc)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
-        .take(PROCESSES_TRIED)
-        .collect();
-    let readable = |below: &str| pids.iter().filter(|pid| is_readable(&pid.path().join(below))).count();
-    let net = readable("net/dev");
-    if net > 0 {
-        f.ok("network", format_args!("{net} of {} processes tried show their interfaces", pids.len()));
-    } else {
-        f.warn(
-            "network",
-            format_args!("none of {} processes tried shows its interfaces", pids.len()),
-            "container_network_* are missing",
-            "mount the host's proc (hostPID: true), without hidepid",
-        );
-    }
-    // Not used by this version, so its absence costs nothing.
-    let kmsg = match file::open(&roots.in_host(Path::new("/dev/kmsg"))) {
-        Ok(_) => "readable".to_owned(),
-        Err(ReadError::Gone) => {
-            "not there; not needed: the kernel counts OOM kills for each cgroup".to_owned()
-        }
-        Err(error) => format!("{error}; not needed: the kernel counts OOM kills for each cgroup"),
-    };
-    f.ok("kernel log", kmsg);
-    if !config.kinds.has(Kind::Process) {
-        return f.ok("process descriptors", "not asked for (kind process is off)");
-    }
-    let fd = readable("fd");
-    let text = format!("readable for {fd} of {} processes tried", pids.len());
-    if fd == pids.len() {
-        f.ok("process descriptors", text);
-    } else {
-        f.warn(
-            "process descriptors",
-            text,
-            "container_file_descriptors and container_sockets are missing for the others",
-            "run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-        );
-    }
-}
-
-fn is_readable(path: &Path) -> bool {
-    match path.is_dir() {
-        true => std::fs::read_dir(path).is_ok(),
-        false => file::open(path).is_ok(),
-    }
-}
-
-fn filesystems(f: &mut Findings, snapshot: &Snapshot) {
-    let mounts = &snapshot.filesystems.mounts;
-    let silent: Vec<_> =
-        mounts.iter().filter(|m| m.space.is_none()).map(|m| m.mount_point.as_str()).collect();
-    if silent.is_empty() {
-        return f.ok("filesystems", format_args!("{} told their space", mounts.len()));
-    }
-    let shown: Vec<_> = silent.iter().take(5).copied().collect();
-    let more = silent.len() - shown.len();
-    f.warn(
-        "filesystems",
-        format_args!(
-            "{} of {} do not tell their space: {}{}",
-            silent.len(),
-            mounts.len(),
-            shown.join(" "),
-            if more > 0 { format!(" and {more} more") } else { String::new() }
-        ),
-        "container_fs_limit_bytes, container_fs_usage_bytes and inode counts are missing for them",
-        "make them visible below --host-root, or see why they do not answer",
-    );
-}
-
-fn listener(f: &mut Findings, config: &Config) {
+fn listener(f: &mut Findings, config: &Config, event_loop: &tokio::runtime::Runtime) {
     match http::bind(config.listen) {
         Ok(_) => f.ok("listener", format_args!("{} is free", config.listen)),
         Err(error) => f.warn(
@@ -504,5 +356,51 @@ fn listener(f: &mut Findings, config: &Config) {
             "an agent cannot start there unless this is one",
             "choose another with --listen",
         ),
+    }
+    let access = &config.access;
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
+    let opened = Guard::open(access, rules::AGENT, &config.node_name, Telemetry::new());
+    let guard = match event_loop.block_on(opened) {
+        Ok(guard) => guard,
+        Err(error) => {
+            return f.fail(
+                "access",
+                format_args!("{error:#}"),
+                "the agent cannot start",
+                "name a usable file, or none",
+            );
+        }
+    };
+    let who = match &access.auth {
+        Choice::None => "everybody may read (--auth none)".to_owned(),
+        Choice::Token(file) => {
+            let tokens = file.as_ref().map(|path| format!("a token of {}", path.display()));
+            let ca = access.tls.as_ref().and_then(|t| t.client_ca.as_ref());
+            let certificate = ca.map(|path| format!("a certificate of {}", path.display()));
+            let means: Vec<_> = tokens.into_iter().chain(certificate).collect();
+            format!("who has {} may read", means.join(" or "))
+        }
+        Choice::Kubernetes => "whom the Kubernetes API lets may read".to_owned(),
+    };
+    if access.auth == Choice::None && !config.listen.ip().to_canonical().is_loopback() {
+        f.warn(
+            "access",
+            format_args!("{scheme}, {who}"),
+            "whoever reaches this address sees every container's name and load",
+            "say --auth token or --auth kubernetes unless the network keeps others away",
+        );
+    } else {
+        f.ok("access", format_args!("{scheme}, {who}"));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    match guard.tls().and_then(|tls| tls.not_after()) {
+        None => {}
+        Some(end) if end <= now => f.warn(
+            "certificate",
+            format_args!("ended {} days ago", (now - end) / 86_400),
+            "clients refuse it",
+            "replace the files of --tls-cert and --tls-key; they are read again by themselves",
+        ),
+        Some(end) => f.ok("certificate", format_args!("good for {} days", (end - now) / 86_400)),
     }
 }

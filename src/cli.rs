@@ -85,10 +85,32 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub listen: Option<String>,
 
-    /// Who may read beyond loopback: `none` lets everybody [no default]
+    /// Who may read: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
+    /// or kubernetes (whom the API server lets); /healthz and /readyz are always open
+    /// [default: none on loopback; beyond it must be said]
     #[arg(long, global = true, value_name = "HOW")]
     #[serde(deserialize_with = "text")]
     pub auth: Option<String>,
+
+    /// File with bearer tokens, one a line, for --auth token; read again when it changes
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub auth_token_file: Option<String>,
+
+    /// Certificate to serve https with, PEM, then those between it and its root; read again when it changes
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_cert: Option<String>,
+
+    /// Key of --tls-cert, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_key: Option<String>,
+
+    /// Certificates that sign those of clients, PEM; a client may then show one instead of a token
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub tls_client_ca: Option<String>,
 
     /// Time between two collections, at least 100ms [default: 10s]
     #[arg(long, global = true, value_name = "DURATION")]
@@ -178,10 +200,38 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub handle_memory: Option<String>,
 
+    /// Share of one core that measuring what containers keep on disks may take on average, percent;
+    /// 0 measures nothing [default: 1]
+    #[arg(long, global = true, value_name = "PERCENT")]
+    #[serde(deserialize_with = "text")]
+    pub disk_usage_budget: Option<String>,
+
+    /// The kubelet's directory on the host, where volumes of pods are [default: /var/lib/kubelet]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[serde(deserialize_with = "text")]
+    pub kubelet_root: Option<String>,
+
     /// Most cgroups to follow [default: 20000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(deserialize_with = "text")]
     pub max_cgroups: Option<String>,
+
+    /// Where to send every step, once for each sink: aggregator:https://host:8082, influxdb:http://host:8086?db=k8s,
+    /// influxdb2:http://host:8086?org=o&bucket=b or remote-write:http://host/api/v1/write. Passwords and tokens
+    /// come from files (password-file=, token-file=) or the environment (password-env=, token-env=)
+    #[arg(long, global = true, value_name = "KIND:URL")]
+    #[serde(deserialize_with = "uris")]
+    pub push: Option<Vec<String>>,
+
+    /// Where steps wait on disk until every sink has them [default: in memory only]
+    #[arg(long, global = true, value_name = "DIR")]
+    #[serde(deserialize_with = "text")]
+    pub queue_dir: Option<String>,
+
+    /// Size of the queue, beyond which the oldest steps are dropped [default: 256MiB on disk, 16MiB in memory]
+    #[arg(long, global = true, value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub queue_max_bytes: Option<String>,
 
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -319,14 +369,27 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 
 /// A setting written as a list of strings or as one string with commas.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    struct List;
+    words(deserializer, |text| text.split(',').map(str::to_owned).collect())
+}
+
+/// A setting written as a list of strings or as one string with blanks: a URI
+/// may hold commas.
+fn uris<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    words(deserializer, |text| text.split_whitespace().map(str::to_owned).collect())
+}
+
+fn words<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    split: fn(&str) -> Vec<String>,
+) -> Result<Option<Vec<String>>, D::Error> {
+    struct List(fn(&str) -> Vec<String>);
     impl<'de> Visitor<'de> for List {
         type Value = Vec<String>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a list of strings")
         }
         fn visit_str<E>(self, v: &str) -> Result<Vec<String>, E> {
-            Ok(v.split(',').map(str::to_owned).collect())
+            Ok((self.0)(v))
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
             let mut out = Vec::new();
@@ -337,7 +400,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>
             Ok(out)
         }
     }
-    deserializer.deserialize_any(List).map(Some)
+    deserializer.deserialize_any(List(split)).map(Some)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! default; lists replace each other. An error is one line that names the flag,
 //! the environment name or the file's key, the value, and what is accepted.
 
+mod access;
 mod names;
+mod push;
 mod values;
 
 use std::ffi::OsString;
@@ -17,12 +19,14 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
+use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
+use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
-use values::{bytes, count, duration, host_name, log_format, log_level, node_name, on_off};
+use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
 
 pub use names::{KubeletChoice, KubeletSettings};
 
@@ -55,6 +59,8 @@ pub struct Config {
     pub host_root: PathBuf,
     /// Where to serve.
     pub listen: SocketAddr,
+    /// Who may read there, and by which certificates.
+    pub access: Access,
     /// Time between two ticks.
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
@@ -78,6 +84,16 @@ pub struct Config {
     pub handle_memory: u64,
     /// Most cgroups to follow.
     pub max_cgroups: usize,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
+    /// The kubelet's directory on the host.
+    pub kubelet_root: PathBuf,
+    /// Where steps are sent.
+    pub push: Vec<Target>,
+    /// Where they wait; in memory if nowhere.
+    pub queue_dir: Option<PathBuf>,
+    /// Size of the queue beyond which the oldest steps go, bytes.
+    pub queue_max_bytes: u64,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -125,6 +141,7 @@ impl Config {
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
         let layers = Layers::read(flags, environment)?;
+        let (listen, access) = layers.listener()?;
         let interval = layers.parse(
             "interval",
             |s| &s.interval,
@@ -137,11 +154,13 @@ impl Config {
             },
         )?;
         let kinds = layers.kinds()?;
+        let queue_dir = layers.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?;
         Ok(Config {
             host_root: layers
                 .parse("host-root", |s| &s.host_root, |text| Ok(PathBuf::from(text)))?
                 .unwrap_or_else(|| PathBuf::from("/")),
-            listen: layers.listen()?,
+            listen,
+            access,
             interval: interval.unwrap_or(Duration::from_secs(10)),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
@@ -153,6 +172,15 @@ impl Config {
             labels: layers.labels()?,
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
+            disk_usage: layers.parse("disk-usage-budget", |s| &s.disk_usage_budget, share)?.unwrap_or(10_000),
+            kubelet_root: layers
+                .parse("kubelet-root", |s| &s.kubelet_root, absolute)?
+                .unwrap_or_else(|| PathBuf::from("/var/lib/kubelet")),
+            push: layers.push()?,
+            queue_max_bytes: layers
+                .parse("queue-max-bytes", |s| &s.queue_max_bytes, push::queue_bytes)?
+                .unwrap_or(if queue_dir.is_some() { push::ON_DISK } else { push::IN_MEMORY }),
+            queue_dir,
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
@@ -214,36 +242,6 @@ impl Layers {
         let given = self.0.iter().find_map(|(origin, s)| get(s).as_deref().map(|text| (origin, text)));
         let Some((origin, text)) = given else { return Ok(None) };
         parse(text).map(Some).with_context(|| format!("{} {text:?}", origin.name(setting)))
-    }
-
-    /// The address to serve on, and whether that is allowed.
-    fn listen(&self) -> Result<SocketAddr> {
-        let auth = self.parse(
-            "auth",
-            |s| &s.auth,
-            |text| match text {
-                "none" => Ok(()),
-                _ => bail!("not accepted; accepted by this version: none"),
-            },
-        )?;
-        let default = SocketAddr::from(([127, 0, 0, 1], 4194));
-        self.parse(
-            "listen",
-            |s| &s.listen,
-            |text| {
-                let address: SocketAddr = text.parse().map_err(|_| {
-                    anyhow!("not an address; accepted: IP:PORT, such as 127.0.0.1:4194 or [::1]:4194")
-                })?;
-                if !address.ip().to_canonical().is_loopback() && auth.is_none() {
-                    bail!(
-                        "reaches beyond loopback, where it must be said who may read; \
-                     accepted: a loopback address, or --auth none to let everybody read"
-                    );
-                }
-                Ok(address)
-            },
-        )
-        .map(|address| address.unwrap_or(default))
     }
 
     fn kubelet(&self) -> Result<KubeletSettings> {
@@ -359,7 +357,7 @@ mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
+    pub(super) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
         let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {
             panic!("{words:?} is no command line")
         };
@@ -368,11 +366,11 @@ mod tests {
         })
     }
 
-    fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
+    pub(super) fn error(words: &[&str], environment: &[(&str, &str)]) -> String {
         format!("{:#}", load(words, environment).expect_err("must be refused"))
     }
 
-    fn with_file(text: &str, test: impl Fn(&str)) {
+    pub(super) fn with_file(text: &str, test: impl Fn(&str)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         test(file.path().to_str().unwrap());
@@ -472,7 +470,7 @@ mod tests {
             "--log-level \"loud\": not accepted; accepted: off, error, warn, info, debug, trace",
         );
         check(&["--log-format", "xml"], "--log-format \"xml\": not accepted; accepted: text, json");
-        check(&["--auth", "token"], "--auth \"token\": not accepted; accepted by this version: none");
+        check(&["--auth", "all"], "--auth \"all\": not accepted; accepted: none, token, kubernetes");
         check(
             &["--metrics", "cpu,tcp"],
             "--metrics: \"tcp\": a kind of cAdvisor's that this version does not collect; accepted: cpu, percpu, \

@@ -1,6 +1,8 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod agent;
+pub mod aggregate;
+pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod collect;
@@ -8,8 +10,10 @@ pub mod config;
 pub mod expose;
 pub mod identity;
 pub mod kernel;
+pub mod kubernetes;
 pub mod once;
 pub mod publish;
 pub mod push;
+pub mod rate;
 pub mod snapshot;
 pub mod telemetry;

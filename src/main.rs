@@ -54,11 +54,12 @@ fn run() -> Result<ExitCode, Stop> {
     match cli.command {
         None | Some(Command::Agent) => {
             config.check_host_root()?;
+            let scheme = if config.access.tls.is_some() { "https" } else { "http" };
             agent::run(&config, |address| {
                 print(|out| {
                     writeln!(
                         out,
-                        "nodegauge serves this machine's metrics: open http://{}/",
+                        "nodegauge serves this machine's metrics: open {scheme}://{}/",
                         reachable(address)
                     )
                 })

@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<()> {
     let event_loop = agent::event_loop()?;
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(identities, config.labels.clone()));
+    let namer = Box::new(Naming::new(identities, config.labels.clone(), &config.kubelet_root));
     let mut sampler = agent::sampler(config, handles::raise_descriptor_limit(), namer)?;
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Fresh, &mut snapshot);

@@ -4,7 +4,7 @@
 //! finds the last snapshot too old asks the reader thread for a fresh tick and
 //! waits; all who ask at the same time share the same one.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,8 @@ pub enum Request {
     /// Read now, unless a tick ran within the last second; these kinds too,
     /// which are read only on request.
     Fresh(Kinds),
+    /// Cgroups came or went: look who they are.
+    Look,
     /// Stop.
     Stop,
 }
@@ -25,27 +27,63 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     latest: watch::Receiver<Option<Arc<Snapshot>>>,
-    requests: mpsc::Sender<Request>,
+    requests: Arc<mpsc::Sender<Request>>,
 }
 
+/// Tells the reader thread that there is something to look at. It does not keep
+/// the thread from ending when nobody reads any more.
+#[derive(Debug, Clone)]
+pub struct Looker(Weak<mpsc::Sender<Request>>);
+
+impl Looker {
+    /// Whether there is nobody left to tell.
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// False when the reader thread is gone.
+    pub fn look(&self) -> bool {
+        self.0.upgrade().is_some_and(|requests| requests.send(Request::Look).is_ok())
+    }
+}
+
+/// Is given every snapshot, on the reader thread, and never waits: for what must
+/// see all of them, where outputs see the last.
+pub type Tap = Box<dyn Fn(&Arc<Snapshot>) + Send>;
+
 /// The writing end, for the reader thread.
-#[derive(Debug)]
 pub struct Publisher {
     latest: watch::Sender<Option<Arc<Snapshot>>>,
+    tap: Option<Tap>,
     /// What the outputs ask.
     pub requests: mpsc::Receiver<Request>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("latest", &self.latest).finish_non_exhaustive()
+    }
 }
 
 /// A connected pair.
 pub fn channel() -> (Publisher, Snapshots) {
     let (latest, receiver) = watch::channel(None);
     let (sender, requests) = mpsc::channel();
-    (Publisher { latest, requests }, Snapshots { latest: receiver, requests: sender })
+    let snapshots = Snapshots { latest: receiver, requests: Arc::new(sender) };
+    (Publisher { latest, tap: None, requests }, snapshots)
 }
 
 impl Publisher {
+    /// Gives every snapshot to `tap` as well.
+    pub fn tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
     /// Makes `snapshot` the last one and returns the one it replaces.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        if let Some(tap) = &self.tap {
+            tap(&snapshot);
+        }
         self.latest.send_replace(Some(snapshot))
     }
 }
@@ -75,6 +113,11 @@ impl Snapshots {
             let _ = tokio::time::timeout(patience, latest.wait_for(young)).await;
         }
         self.latest()
+    }
+
+    /// A way to make the reader thread look.
+    pub fn looker(&self) -> Looker {
+        Looker(Arc::downgrade(&self.requests))
     }
 
     /// Asks the reader thread to stop.

@@ -7,6 +7,7 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,41 @@ pub struct Snapshot {
     pub disks: Vec<Option<DiskStats>>,
     /// One row per cgroup, sorted by path; the root `/` is first.
     pub cgroups: Vec<CgroupSample>,
+    /// The last rows of cgroups that vanished within the last minute, oldest
+    /// first: final totals, for outputs that send each step. A path may be here
+    /// and be a cgroup again.
+    pub departed: Arc<Vec<Arc<Departed>>>,
+    /// Cgroups that are gone and had OOM kills, sorted by path: shown for ten
+    /// minutes after, so that a container that died of it is seen to. None of
+    /// them is in `cgroups`.
+    pub oom_gone: Arc<Vec<OomGone>>,
+}
+
+/// A cgroup that vanished.
+#[derive(Debug, Clone, Serialize)]
+pub struct Departed {
+    /// Its row in the last tick that saw it. OOM kills are also those found since.
+    #[serde(flatten)]
+    pub last: CgroupSample,
+    /// Wall clock of the tick that saw it last, milliseconds since the epoch.
+    pub seen_ms: u64,
+    /// Wall clock of the tick that found it gone, milliseconds since the epoch.
+    pub gone_ms: u64,
+    /// The same on the monotonic clock.
+    #[serde(skip)]
+    pub gone: Instant,
+}
+
+/// OOM kills of a cgroup that is gone.
+#[derive(Debug, Clone, Serialize)]
+pub struct OomGone {
+    /// Who it was.
+    #[serde(flatten)]
+    pub cgroup: Arc<Cgroup>,
+    /// As [`MemoryStats::oom_kills`].
+    pub kills: u64,
+    /// Wall clock of the tick that found it gone, milliseconds since the epoch.
+    pub gone_ms: u64,
 }
 
 /// One cgroup's figures in one tick.
@@ -125,6 +161,10 @@ pub struct CgroupSample {
     pub load: LoadStats,
     /// Limits, weights and requests.
     pub spec: Spec,
+    /// `disk` kind: what it keeps on disks, as last measured off the tick; shared
+    /// between ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Arc<DiskUsage>>,
 }
 
 impl CgroupSample {
@@ -142,6 +182,7 @@ impl CgroupSample {
             hugetlb: Vec::new(),
             load: LoadStats::default(),
             spec: Spec::default(),
+            disk: None,
         }
     }
 
@@ -162,6 +203,7 @@ impl CgroupSample {
         self.hugetlb.clear();
         self.load = LoadStats::default();
         self.spec = Spec::default();
+        self.disk = None;
     }
 }
 
@@ -185,6 +227,37 @@ pub struct Cgroup {
     /// Whether a kubelet would show it, and with which labels.
     #[serde(skip)]
     pub kubelet: KubeletLabels,
+    /// Where on the host's disks it keeps data.
+    #[serde(skip)]
+    pub storage: Storage,
+}
+
+/// Where a container or a pod keeps data, as far as its identity tells. All
+/// paths are the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// It is a container, with a root filesystem that its processes' mount table shows.
+    pub layer: bool,
+    /// The directory of its logs.
+    pub logs: Option<LogDirectory>,
+    /// The kubelet's directory of the pod's volumes: `<root>/pods/<uid>/volumes`.
+    pub volumes: Option<PathBuf>,
+}
+
+impl Storage {
+    /// Whether there is nothing to measure.
+    pub fn is_empty(&self) -> bool {
+        *self == Storage::default()
+    }
+}
+
+/// Where logs lie, and what of it is theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogDirectory {
+    /// The regular files in it: the kubelet's way.
+    Files(PathBuf),
+    /// All of it: a directory that the runtime keeps for the container.
+    Tree(PathBuf),
 }
 
 /// What a kubelet makes of a cgroup in its `/metrics/cadvisor`.
@@ -218,6 +291,31 @@ pub struct Identity {
     /// The image it runs. The `image` label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// When its runtime says it was started, nanoseconds since the epoch; its
+    /// creation is another time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_ns: Option<u64>,
+    /// What `container_start_time_seconds` tells: [`Identity::started_ns`] where
+    /// cAdvisor asks the runtime for it, which is Docker and Podman; the creation
+    /// of the cgroup elsewhere, as in the kubelet.
+    #[serde(skip)]
+    pub start_is_told: bool,
+    /// The result of its health check; `None` where it has none, which is
+    /// everywhere but with Docker and Podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What a container's own health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It has just been started.
+    Starting,
+    /// It passed the last check.
+    Healthy,
+    /// It failed as many in a row as it may.
+    Unhealthy,
 }
 
 /// CPU time and throttling.
@@ -296,9 +394,13 @@ pub struct MemoryStats {
     pub events_max: Reading,
     /// v2 `memory.events:oom`.
     pub events_oom: Reading,
-    /// Processes of this cgroup alone killed by the OOM killer:
+    /// v2 `memory.events:oom_kill`: processes of the subtree killed by the OOM killer.
+    pub events_oom_kill: Reading,
+    /// Processes killed by the OOM killer since the cgroup was made. Of this cgroup
+    /// alone; a pod's and a container's are those of all that is or was below it.
+    /// The larger of what counters and the kernel's log tell:
     /// v1 `memory.oom_control:oom_kill` (4.13); v2 `memory.events.local:oom_kill`
-    /// (5.2), before that `memory.events:oom_kill`.
+    /// (5.2), before that `memory.events:oom_kill`; `/dev/kmsg`.
     pub oom_kills: Reading,
 }
 
@@ -579,7 +681,7 @@ pub struct Filesystem {
 }
 
 /// Space of a filesystem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FilesystemSpace {
     /// f_frsize * f_blocks.
     pub capacity_bytes: u64,
@@ -593,6 +695,56 @@ pub struct FilesystemSpace {
     /// f_ffree; absent likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inodes_free: Option<u64>,
+}
+
+/// What a container or a pod keeps on disks. Each part has its own time, because
+/// trees are walked within a budget and large ones take long.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DiskUsage {
+    /// The writable layer: overlayfs's `upperdir`, or the container's copy or
+    /// device where the snapshotter makes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<DiskPart>,
+    /// Logs: of a container its log files, of a pod the files beside its
+    /// containers' directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<DiskPart>,
+    /// A pod's volumes that lie on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUsage>,
+}
+
+/// One directory tree or filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskPart {
+    /// 512 * st_blocks of each inode, hard links once; of a whole filesystem or a
+    /// project quota f_frsize * (f_blocks - f_bfree). Bytes.
+    pub used_bytes: u64,
+    /// Inodes, the directory itself among them; absent where the filesystem has
+    /// no fixed number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// Directories whose content is missing in it: not readable, or too deep.
+    pub skipped_directories: u64,
+    /// When it was complete, milliseconds since the epoch.
+    pub measured_ms: u64,
+    /// The `device` label of the filesystem it is on.
+    pub device: Arc<str>,
+    /// Space of that filesystem at that time.
+    pub space: FilesystemSpace,
+}
+
+/// A volume on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeUsage {
+    /// Its name in the pod.
+    pub name: String,
+    /// The kubelet's word for its type: `empty-dir`, `configmap`, `secret`, `projected`, `downward-api`.
+    pub plugin: &'static str,
+    /// Whether it is a filesystem of its own, for example of memory.
+    pub mounted: bool,
+    /// What it takes up.
+    pub usage: DiskPart,
 }
 
 /// One line of `/proc/diskstats`.

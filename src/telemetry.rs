@@ -5,8 +5,12 @@
 //! instrumented a second time: its [`Report`] is kept after each tick and put
 //! into families when somebody asks.
 
+mod access;
+mod collection;
 mod limiter;
 pub mod logging;
+pub mod push;
+mod sources;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,9 +24,14 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use access::{Decision, HandshakeFailure, Means, Refused, Reload};
+use collection::Collection;
 pub use limiter::Limiter;
+use push::{Push, PushMetrics};
+use sources::Sources;
 
-use crate::collect::{CollectorReport, Report};
+use crate::collect::Report;
+use crate::identity::Identities;
 use crate::kernel::own;
 use crate::snapshot::Origin;
 
@@ -43,6 +52,9 @@ pub struct Telemetry {
     responses: Family<Response, Counter>,
     connections: Gauge,
     connections_lost: Family<Lost, Counter>,
+    sources: Sources,
+    access: access::Access,
+    push: Arc<PushMetrics>,
 }
 
 /// What the ticks so far came to.
@@ -129,6 +141,9 @@ impl Telemetry {
             responses: Family::default(),
             connections: Gauge::default(),
             connections_lost: Family::default(),
+            sources: Sources::default(),
+            access: access::Access::default(),
+            push: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -154,6 +169,14 @@ impl Telemetry {
             "Connections refused or cut",
             t.connections_lost.clone(),
         );
+        registry.register_collector(Box::new(t.sources.clone()));
+        t.access.register(&mut registry);
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            t.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
         registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
         telemetry.registry = registry;
@@ -175,10 +198,11 @@ impl Telemetry {
         ticks.missed += missed;
         ticks.last = Some(Instant::now());
         // `clone_from` on the whole would make a new list of collectors each time.
-        let Report { collectors, handles, tree, cgroups, vanished_in_tick, duration } = report;
+        let Report { collectors, handles, tree, log, cgroups, vanished_in_tick, duration } = report;
         ticks.report.collectors.clone_from(collectors);
         ticks.report.handles = *handles;
         ticks.report.tree = *tree;
+        ticks.report.log = *log;
         ticks.report.cgroups = *cgroups;
         ticks.report.vanished_in_tick = *vanished_in_tick;
         ticks.report.duration = *duration;
@@ -194,9 +218,20 @@ impl Telemetry {
         self.render_seconds.get_or_create(&Render { format, encoding }).observe(took.as_secs_f64());
     }
 
+    /// The sources of names were started; asked when somebody asks us.
+    pub fn names_come_from(&self, identities: &Arc<Identities>) {
+        // They are started once.
+        let _ = self.sources.0.set(Arc::clone(identities));
+    }
+
     /// An answer was begun.
     pub fn responded(&self, code: u16) {
         self.responses.get_or_create(&Response { code }).inc();
+    }
+
+    /// The figures of what is sent.
+    pub fn push(&self) -> &Arc<PushMetrics> {
+        &self.push
     }
 
     /// A connection was accepted; it is open until the guard is dropped.
@@ -261,10 +296,10 @@ fn classic(text: &str) -> String {
 struct Families<'a>(DescriptorEncoder<'a>);
 
 type Written = Result<(), std::fmt::Error>;
-type Rows<'a, V> = &'a mut dyn Iterator<Item = (Vec<(&'static str, &'static str)>, V)>;
+type Rows<'r, 'l, V> = &'r mut dyn Iterator<Item = (Vec<(&'static str, &'l str)>, V)>;
 
 impl Families<'_> {
-    fn counters(&mut self, name: &str, help: &str, rows: Rows<'_, f64>) -> Written {
+    fn counters(&mut self, name: &str, help: &str, rows: Rows<'_, '_, f64>) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in rows {
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
@@ -272,7 +307,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn gauges(&mut self, name: &str, help: &str, rows: Rows<'_, f64>) -> Written {
+    fn gauges(&mut self, name: &str, help: &str, rows: Rows<'_, '_, f64>) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
@@ -299,121 +334,6 @@ impl Families<'_> {
 #[allow(clippy::cast_precision_loss)]
 fn float(count: u64) -> f64 {
     count as f64
-}
-
-/// Families from the report of the last tick.
-#[derive(Debug)]
-struct Collection {
-    ticks: Arc<Mutex<Ticks>>,
-}
-
-impl Collector for Collection {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
-        let ticks = lock(&self.ticks);
-        let report = &ticks.report;
-        let mut f = Families(encoder);
-        let origins = [(vec![("origin", "grid")], ticks.grid), (vec![("origin", "fresh")], ticks.fresh)];
-        f.counters(
-            "nodegauge_ticks",
-            "Collections, on the grid of the interval or asked for by a scrape.",
-            &mut origins.into_iter().map(|(labels, n)| (labels, float(n))),
-        )?;
-        f.counter(
-            "nodegauge_ticks_late",
-            "Collections that began 50 ms or more after their moment on the grid.",
-            Some(float(ticks.late)),
-        )?;
-        f.counter(
-            "nodegauge_ticks_missed",
-            "Moments of the grid that passed without a collection.",
-            Some(float(ticks.missed)),
-        )?;
-        f.gauge(
-            "nodegauge_last_tick_age_seconds",
-            "Time since the end of the last collection.",
-            ticks.last.map(|at| at.elapsed().as_secs_f64()),
-        )?;
-        if ticks.last.is_none() {
-            return Ok(());
-        }
-        collectors(&mut f, &report.collectors)?;
-
-        let tree = &report.tree;
-        f.gauge("nodegauge_cgroups", "Cgroups in the last collection.", Some(float(report.cgroups)))?;
-        f.gauge(
-            "nodegauge_cgroups_over_limit",
-            "Cgroups not followed because of --max-cgroups.",
-            Some(float(tree.over_limit)),
-        )?;
-        f.counter("nodegauge_cgroups_appeared", "Cgroups that appeared.", Some(float(tree.appeared)))?;
-        f.counter("nodegauge_cgroups_vanished", "Cgroups that vanished.", Some(float(tree.vanished)))?;
-        f.counter(
-            "nodegauge_cgroups_vanished_while_read",
-            "Cgroups that vanished while they were read, and were left out of that collection.",
-            Some(float(report.vanished_in_tick)),
-        )?;
-        f.counter(
-            "nodegauge_cgroup_directories_unreadable",
-            "Cgroup directories that could not be listed.",
-            Some(float(tree.unreadable)),
-        )?;
-        let handles = &report.handles;
-        let held =
-            [(vec![("kind", "file")], handles.files), (vec![("kind", "directory")], handles.directories)];
-        f.gauges(
-            "nodegauge_handles",
-            "Handles held into the cgroup filesystem.",
-            &mut held.into_iter().map(|(labels, n)| (labels, float(n))),
-        )?;
-        f.gauge(
-            "nodegauge_file_handles_limit",
-            "File handles that fit --handle-memory and the descriptor limit.",
-            Some(float(handles.max_files)),
-        )?;
-        f.gauge(
-            "nodegauge_inotify_watches",
-            "Directories watched; 0 when changes are found by polling.",
-            Some(float(tree.watches)),
-        )?;
-        f.counter(
-            "nodegauge_inotify_overflows",
-            "Times the kernel dropped events.",
-            Some(float(tree.overflows)),
-        )
-    }
-}
-
-fn collectors(f: &mut Families<'_>, collectors: &[CollectorReport]) -> Written {
-    let labelled = |value: fn(&CollectorReport) -> f64| {
-        collectors.iter().map(move |c| (vec![("collector", c.name)], value(c)))
-    };
-    f.gauges(
-        "nodegauge_collector_last_pass_seconds",
-        "Duration of a collector's last pass over all cgroups.",
-        &mut labelled(|c| c.last.as_secs_f64()),
-    )?;
-    f.counters(
-        "nodegauge_collector_seconds",
-        "Duration of all passes of a collector.",
-        &mut labelled(|c| c.total.as_secs_f64()),
-    )?;
-    f.counters("nodegauge_collector_passes", "Passes of a collector.", &mut labelled(|c| float(c.passes)))?;
-    let errors = collectors.iter().flat_map(|c| {
-        let e = c.errors;
-        [
-            ("denied", e.denied),
-            ("malformed", e.malformed),
-            ("exhausted", e.exhausted),
-            ("too_large", e.too_large),
-            ("os", e.os),
-        ]
-        .map(|(reason, count)| (vec![("collector", c.name), ("reason", reason)], float(count)))
-    });
-    f.counters(
-        "nodegauge_collector_errors",
-        "Files a collector could not read or parse although they should be there.",
-        &mut { errors },
-    )
 }
 
 /// Build and process families.
@@ -446,7 +366,7 @@ impl Collector for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collect::ErrorCounts;
+    use crate::collect::{CollectorReport, ErrorCounts, LogCounts, LogState};
 
     fn value(text: &str, series: &str) -> Option<f64> {
         let mut found = text.lines().filter_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
@@ -467,6 +387,7 @@ mod tests {
         });
         report.tree.appeared = 9;
         report.handles.files = 40;
+        report.log = LogCounts { state: LogState::Read, records: 12, kills: 3, ..LogCounts::default() };
         telemetry.tick(Origin::Fresh, Duration::ZERO, 0, &report);
         telemetry.tick(Origin::Grid, Duration::from_millis(60), 2, &report);
         telemetry
@@ -489,6 +410,10 @@ mod tests {
         check("nodegauge_tick_duration_seconds_count", 2.0);
         check("nodegauge_cgroups", 7.0);
         check("nodegauge_cgroups_appeared_total", 9.0);
+        check("nodegauge_kernel_log_readable", 1.0);
+        check("nodegauge_kernel_log_records_total", 12.0);
+        check("nodegauge_oom_kills_logged_total", 3.0);
+        check("nodegauge_oom_kills_unattributed_total", 0.0);
         check("nodegauge_handles{kind=\"file\"}", 40.0);
         check("nodegauge_collector_seconds_total{collector=\"cpu\"}", 0.25);
         check("nodegauge_collector_errors_total{collector=\"cpu\",reason=\"malformed\"}", 3.0);
@@ -506,7 +431,7 @@ mod tests {
     #[test]
     fn before_the_first_tick_nothing_is_claimed() {
         let text = Telemetry::new().encode(true);
-        assert!(!text.contains("nodegauge_cgroups "), "{text}");
+        assert!(!text.contains("nodegauge_cgroups ") && !text.contains("nodegauge_kernel_log"), "{text}");
         assert!(!text.contains("nodegauge_last_tick_age_seconds "), "{text}");
     }
 

@@ -1,4 +1,4 @@
-//! What allocates nothing once it is warm.
+//! What allocates nothing once it is warm, and what hostile input may make us allocate.
 //!
 //! allocation-counter replaces the allocator of this binary and counts by thread.
 #![allow(
@@ -9,17 +9,26 @@
 )]
 
 mod data;
+#[path = "it/ttar.rs"]
+mod ttar;
 
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use data::{all_kinds, cgroup, snapshot};
+use nodegauge::agent::naming::Naming;
 use nodegauge::collect::sampler::{self, Sampler};
 use nodegauge::expose::{Format, Options, Renderer, View};
+use nodegauge::identity::enrich::LabelChoice;
+use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
-use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Kind, Kinds, Origin, Snapshot};
+use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
+use nodegauge::snapshot::{
+    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage,
+};
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
     let mut bytes = 0;
@@ -104,10 +113,12 @@ fn a_steady_tick() {
         handle_memory: 1 << 20,
         descriptors: 256,
         max_cgroups: 10_000,
+        disk_usage: 100_000,
         on_request: Kinds::NONE,
     };
     let describe = Box::new(|path: String, created| {
-        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
+        let storage = Storage { logs: Some(LogDirectory::Files("/etc".into())), ..Storage::default() };
+        Arc::new(Cgroup { labels: path.clone(), path, created, storage, ..Cgroup::default() })
     });
     let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
@@ -116,6 +127,127 @@ fn a_steady_tick() {
     let mut snapshot = sampler.blank();
     (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
     assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while snapshot.cgroups[0].disk.is_none() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(10));
+        sampler.tick(Origin::Grid, &mut snapshot);
+    }
+    assert!(snapshot.cgroups[0].disk.is_some(), "no disk usage");
+    let mut quiet = 0;
+    for _ in 0..20 {
+        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        quiet += u32::from(counted.count_total == 0);
+    }
+    assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
+}
+
+fn batch_head() -> proto::Batch {
+    proto::Batch { boot_id: vec![1; 16], time_ms: 60, resolution_ms: 60, ..proto::Batch::default() }
+}
+
+#[test]
+fn a_steady_encoding() {
+    let mut batch = Assembler::new(batch_head());
+    for value in 0..500 {
+        batch.entity(proto::Entity { kind: 4, container_id: vec![2; 32], ..proto::Entity::default() });
+        batch.integer(MetricId::MemoryUsage, value << 30);
+        batch.integer(MetricId::CpuUsage, value);
+    }
+    let batch = batch.finish().unwrap();
+    let mut encoder = Encoder::new().unwrap();
+    let warm = encoder.plain(&batch).len();
+    let counted = measure(|| assert_eq!(encoder.plain(black_box(&batch)).len(), warm));
+    assert_eq!(counted.count_total, 0);
+}
+
+/// What is small on the wire and large in memory is bounded by what was granted.
+#[test]
+fn reading_a_hostile_batch() {
+    use prost::Message;
+
+    let head = encode(&Assembler::new(batch_head()).finish().unwrap()).unwrap();
+    let empty = |field: u8, count: usize| [0x80 | field << 3 | 2, field >> 4, 0].repeat(count);
+    let column =
+        |column: proto::Column| proto::Batch { columns: vec![column], ..batch_head() }.encode_to_vec();
+    let rows = |rows: proto::Rows| proto::Batch { rows: vec![rows], ..batch_head() }.encode_to_vec();
+    let (metric, many) = (MetricId::CpuUsage.into(), 1 << 22);
+    for (what, plain) in [
+        ("entities", empty(17, 65_536)),
+        ("strings", empty(16, 1 << 21)),
+        ("integers", column(proto::Column { metric, integers: vec![0; many], ..Default::default() })),
+        ("doubles", column(proto::Column { metric, doubles: vec![0.0; many / 8], ..Default::default() })),
+        ("rows", rows(proto::Rows { entities: vec![0; many], labels: Vec::new() })),
+        ("labels", rows(proto::Rows { entities: Vec::new(), labels: vec![0; many] })),
+        ("anything", vec![0x0a; many]),
+        ("zeros", vec![0; MAX_DECOMPRESSED * 2]),
+    ] {
+        let mut payload = head.get(..16).unwrap().to_vec();
+        payload.extend(zstd::encode_all(plain.as_slice(), 1).unwrap());
+        let counted = measure(|| {
+            let read = decode(black_box(&payload), MAX_DECOMPRESSED);
+            if let Ok(batch) = read {
+                black_box(batch.entities().count());
+            }
+        });
+        let most = plain.len().min(MAX_DECOMPRESSED) as u64 * 16 + (16 << 20);
+        assert!(counted.bytes_max < most, "{what}: {} of {most} bytes", counted.bytes_max);
+    }
+}
+
+/// The same over a captured node with pods, named by a source that knows all of
+/// them: names add nothing to a steady tick.
+#[test]
+fn a_steady_tick_with_names() {
+    let tree = ttar::unpack("v2-cgroupfs-6.1");
+    let at = |path: &str| tree.path().join(path);
+    let options = || sampler::Options {
+        kinds: Kinds::DEFAULT,
+        handle_memory: 1 << 20,
+        descriptors: 512,
+        max_cgroups: 10_000,
+        on_request: Kinds::NONE,
+        disk_usage: 0,
+    };
+    // Every container of the capture gets the link its kubelet would have made.
+    let paths: Vec<String> = {
+        let describe = Box::new(|path: String, _| Arc::new(Cgroup { path, ..Cgroup::default() }));
+        let mut sampler = Sampler::new(Roots::new(tree.path()), options(), describe).unwrap();
+        let mut snapshot = sampler.blank();
+        sampler.tick(Origin::Grid, &mut snapshot);
+        snapshot.cgroups.iter().map(|row| row.cgroup.path.clone()).collect()
+    };
+    let mut containers = 0;
+    for parsed in paths.iter().map(|path| nodegauge::identity::path::parse(path)) {
+        let (Some(uid), Some(id)) = (parsed.pod, parsed.container) else { continue };
+        let (pod, log) =
+            (format!("pod-{containers}"), format!("var/log/pods/shop_pod-{containers}_{uid}/main"));
+        std::fs::create_dir_all(at(&log)).unwrap();
+        std::fs::write(at(&log).join("0.log"), "").unwrap();
+        std::fs::create_dir_all(at("var/log/containers")).unwrap();
+        let link = at(&format!("var/log/containers/{pod}_shop_main-{id}.log"));
+        std::os::unix::fs::symlink(format!("/{log}/0.log"), link).unwrap();
+        containers += 1;
+    }
+    assert!(containers > 0, "no container in {paths:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let identities = runtime.block_on(async {
+        let identities = Arc::new(Identities::start(&identity::Options::new(tree.path())));
+        assert!(identities.settled(Duration::from_secs(20)).await);
+        identities
+    });
+    let naming = Naming::new(Arc::clone(&identities), LabelChoice::default(), "/var/lib/kubelet".as_ref());
+    let mut sampler = Sampler::new(Roots::new(tree.path()), options(), Box::new(naming)).unwrap();
+    let mut snapshot = sampler.blank();
+    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
+    // A container outside pods, which nobody knows, is waited for.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while snapshot.cgroups.len() < paths.len() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(50));
+        sampler.tick(Origin::Grid, &mut snapshot);
+    }
+    assert_eq!(snapshot.cgroups.len(), paths.len());
+    let named = snapshot.cgroups.iter().filter(|r| r.cgroup.identity.container.is_some()).count();
+    assert_eq!(named, containers, "not every container has its name");
     let mut quiet = 0;
     for _ in 0..20 {
         let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));

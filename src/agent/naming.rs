@@ -5,24 +5,31 @@
 //! labels. Rows that wait for their name are held back, for a bounded time.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::collect::Described;
 use crate::collect::sampler::Namer;
 use crate::expose::labels::append;
 use crate::identity::Identities;
 use crate::identity::enrich::{
     LabelChoice, LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve,
 };
-use crate::identity::path::{self, PathIdentity};
+use crate::identity::path::{self, Level, PathIdentity, Runtime};
 use crate::kernel::tree::{NetworkRow, Node};
-use crate::snapshot::{Cgroup, Identity, KubeletLabels};
+use crate::snapshot::{Cgroup, Identity, KubeletLabels, LogDirectory, Storage};
+
+/// Where a kubelet has the logs of its pods, by [`NAMESPACE_POD_UID`](pod_logs).
+const POD_LOGS: &str = "/var/log/pods";
 
 /// Names rows from a running [`Identities`].
 #[derive(Debug)]
 pub struct Naming {
     identities: Arc<Identities>,
     choice: LabelChoice,
+    /// The kubelet's directory of pods, on the host.
+    pods: PathBuf,
     rules: Option<LabelRules>,
     generation: Option<u64>,
     rows: HashMap<u64, Known>,
@@ -36,9 +43,11 @@ struct Known {
 }
 
 impl Naming {
-    /// Names from `identities`, with labels as chosen.
-    pub fn new(identities: Arc<Identities>, choice: LabelChoice) -> Self {
-        Naming { identities, choice, rules: None, generation: None, rows: HashMap::new(), count: 0 }
+    /// Names from `identities`, with labels as chosen, on a host whose kubelet
+    /// keeps its files in `kubelet_root`.
+    pub fn new(identities: Arc<Identities>, choice: LabelChoice, kubelet_root: &Path) -> Self {
+        let pods = kubelet_root.join("pods");
+        Naming { identities, choice, pods, rules: None, generation: None, rows: HashMap::new(), count: 0 }
     }
 }
 
@@ -72,10 +81,16 @@ impl Namer for Naming {
                 self.identities.want(&parsed);
             }
             node.waits = row.waits;
+            node.whole = is_whole(row.level);
             let same = self.rows.get(&node.id).is_some_and(|known| known.row.is_same(&row));
             if !same || node.cgroup.labels.is_empty() {
-                let cgroup = named(&node.cgroup, &row, rules);
-                if cgroup.labels != node.cgroup.labels || cgroup.identity != node.cgroup.identity {
+                let storage = storage(&parsed, &row, &self.pods);
+                let cgroup = Cgroup { storage, ..named(&node.cgroup, &row, rules) };
+                let before = &node.cgroup;
+                if cgroup.labels != before.labels
+                    || cgroup.identity != before.identity
+                    || cgroup.storage != before.storage
+                {
                     node.cgroup = Arc::new(cgroup);
                 }
                 self.rows.insert(node.id, Known { row, found });
@@ -84,6 +99,23 @@ impl Namer for Naming {
         self.forget_gone(nodes);
         self.place_network(nodes);
     }
+
+    fn describe_gone(&mut self, path: &str, age: Duration) -> Described {
+        let parsed = path::parse(path);
+        let row = resolve(&parsed, &self.identities.directory(), age);
+        if row.waits {
+            self.identities.want(&parsed);
+        }
+        let cgroup = self.describe(path.to_owned(), None);
+        let cgroup =
+            self.rules.as_ref().map_or(cgroup.clone(), |rules| Arc::new(named(&cgroup, &row, rules)));
+        Described { cgroup, waits: row.waits, whole: is_whole(row.level) }
+    }
+}
+
+/// A pod or a container, with all that is below it.
+fn is_whole(level: Level) -> bool {
+    matches!(level, Level::Pod | Level::Container | Level::EmptySandbox | Level::Nested)
 }
 
 impl Naming {
@@ -141,12 +173,68 @@ fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
             _ => {}
         }
     });
+    if let Some(container) = &row.container {
+        identity.started_ns = container.started_ns;
+        identity.start_is_told = matches!(container.runtime, Some(Runtime::Docker | Runtime::Podman))
+            && container.started_ns.is_some();
+        identity.health = container.health;
+    }
     let kubelet = match rules.style {
         _ if !path::parse(&cgroup.path).shown_by_kubelet(&cgroup.path) => KubeletLabels::NotShown,
         LabelStyle::Kubernetes => KubeletLabels::Base,
         LabelStyle::Cadvisor => KubeletLabels::Own(kubelet.into()),
     };
-    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet }
+    let storage = Storage::default();
+    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet, storage }
+}
+
+/// Where a container or a pod keeps data. What lives inside a node that is a
+/// container itself has paths that mean something else on the host.
+fn storage(path: &PathIdentity<'_>, row: &Row, pods: &Path) -> Storage {
+    if path.within.is_some() {
+        return Storage::default();
+    }
+    match path.level {
+        Level::Pod => Storage {
+            layer: false,
+            logs: row.pod.as_ref().map(|p| LogDirectory::Files(pod_logs(&p.namespace, &p.name, p.uid))),
+            volumes: path.pod.map(|uid| pods.join(uid.to_string()).join("volumes")),
+        },
+        Level::Container => Storage { layer: true, logs: container_logs(row), volumes: None },
+        Level::None
+        | Level::Ignored
+        | Level::PodsRoot
+        | Level::Qos
+        | Level::PodmanPod
+        | Level::EmptySandbox
+        | Level::Nested
+        | Level::Monitor
+        | Level::Below => Storage::default(),
+    }
+}
+
+/// Docker and Podman have a directory for each container, in which the log is;
+/// elsewhere it is the kubelet that has the logs.
+fn container_logs(row: &Row) -> Option<LogDirectory> {
+    let container = row.container.as_ref()?;
+    let told = container.log_path.as_deref().map(Path::new).filter(|p| p.is_absolute());
+    let directory = told.and_then(Path::parent).map(Path::to_path_buf);
+    if matches!(container.runtime, Some(Runtime::Docker | Runtime::Podman)) {
+        return directory.map(LogDirectory::Tree);
+    }
+    let by_name = || {
+        let (pod, name) = (container.pod.as_ref()?, container.container.as_ref()?);
+        let one = |part: &str| !part.is_empty() && !part.contains('/') && part != "..";
+        let logs = pod_logs(&pod.namespace, &pod.name, pod.uid?);
+        (!container.is_sandbox && one(name)).then(|| logs.join(&**name))
+    };
+    directory.or_else(by_name).map(LogDirectory::Files)
+}
+
+fn pod_logs(namespace: &str, name: &str, uid: path::PodUid) -> PathBuf {
+    // Names of Kubernetes have no slash; others must not lead elsewhere.
+    let one = format!("{namespace}_{name}_{uid}").replace('/', "_");
+    Path::new(POD_LOGS).join(one)
 }
 
 #[cfg(test)]
@@ -185,6 +273,37 @@ mod tests {
         let cadvisor = named(&cgroup, &row(&path), &LabelRules::new(LabelStyle::Cadvisor));
         assert!(!cadvisor.labels.contains("pod="), "{}", cadvisor.labels);
         assert_eq!(cadvisor.kubelet, KubeletLabels::Own(six.into()));
+    }
+
+    #[test]
+    fn where_data_is() {
+        let pods = Path::new("/srv/kubelet/pods");
+        let at = |text: &str, row: &Row| storage(&path::parse(text), row, pods);
+        let pod = at(&format!("/kubepods/pod{UID}"), &Row::default());
+        assert_eq!(pod.volumes, Some(pods.join(UID).join("volumes")));
+        assert!(!pod.layer && pod.logs.is_none());
+
+        let in_pod = format!("/kubepods/besteffort/pod{UID}/{ID}");
+        let logs = format!("/var/log/pods/shop_web-1_{UID}/web");
+        let found = at(&in_pod, &row(&in_pod));
+        assert_eq!(found.logs, Some(LogDirectory::Files(logs.into())));
+        assert!(found.layer && found.volumes.is_none());
+
+        let docker = format!("/docker/{ID}");
+        let info = ContainerInfo {
+            runtime: Some(Runtime::Docker),
+            log_path: Some("/data/docker/containers/x/x-json.log".into()),
+            ..ContainerInfo::new(ID.into())
+        };
+        let mut docker_row = row(&docker);
+        docker_row.container = Some(Arc::new(info));
+        let found = at(&docker, &docker_row);
+        assert_eq!(found.logs, Some(LogDirectory::Tree("/data/docker/containers/x".into())));
+
+        // A pod of a node that is a Docker container.
+        let inner = format!("/docker/{ID}/kubelet/kubepods/besteffort/pod{UID}/{ID}");
+        assert_eq!(at(&inner, &row(&inner)), Storage::default());
+        assert_eq!(at("/system.slice", &Row::default()), Storage::default());
     }
 
     #[test]

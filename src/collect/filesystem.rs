@@ -164,16 +164,21 @@ fn select(mounts: &[Mount]) -> Vec<(&Mount, String)> {
         {
             continue;
         }
-        let device = match mount.fs_type.as_str() {
-            "tmpfs" => point.into_owned(),
-            "overlay" => format!("overlay_{}-{}", mount.major, mount.minor),
-            _ => mount.source.clone(),
-        };
+        let device = label(mount);
         if selected.len() < MAX_MOUNTS && seen.insert(device.clone()) {
             selected.push((mount, device));
         }
     }
     selected
+}
+
+/// The `device` label of a mount's filesystem.
+pub(super) fn label(mount: &Mount) -> String {
+    match mount.fs_type.as_str() {
+        "tmpfs" => mount.mount_point.to_string_lossy().into_owned(),
+        "overlay" => format!("overlay_{}-{}", mount.major, mount.minor),
+        _ => mount.source.clone(),
+    }
 }
 
 #[derive(Debug)]

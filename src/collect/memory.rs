@@ -55,7 +55,7 @@ const V2: &[&str] = &[
     "slab",
 ];
 
-const EVENTS: &[&str] = &["low", "high", "max", "oom"];
+const EVENTS: &[&str] = &["low", "high", "max", "oom", "oom_kill"];
 
 #[derive(Debug)]
 struct V1Memory {
@@ -210,11 +210,12 @@ impl Collector for V2Memory {
             memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
             let keys = &mut self.event_keys;
             if cx.file(node, self.events, |text| keys.read(text, values))?.is_some() {
-                let [low, high, max, oom, ..] = *values;
+                let [low, high, max, oom, oom_kill, ..] = *values;
                 memory.events_low = low.and_then(reading);
                 memory.events_high = high.and_then(reading);
                 memory.events_max = max.and_then(reading);
                 memory.events_oom = oom.and_then(reading);
+                memory.events_oom_kill = oom_kill.and_then(reading);
                 memory.failcnt = memory.events_max;
             }
         }

@@ -10,6 +10,7 @@
 //! `snapshot.rs`, and one row per metric in `expose/families`.
 
 mod cpu;
+mod departures;
 pub mod filesystem;
 mod hugetlb;
 mod io;
@@ -23,6 +24,7 @@ mod pressure;
 mod process;
 pub mod sampler;
 mod spec;
+pub mod usage;
 
 use std::time::Duration;
 
@@ -31,6 +33,10 @@ use crate::kernel::handles::{FileKey, HandleCounts, Reader};
 use crate::kernel::tree::{Node, TreeCounts};
 use crate::kernel::{ReadError, Roots};
 use crate::snapshot::{CgroupSample, Kind, Kinds, Machine, Snapshot};
+
+pub use departures::Departures;
+pub use oom::ledger::Described;
+use sampler::Namer;
 
 /// The cgroup vanished while it was read: its row is left out of the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +55,29 @@ pub trait Collector: Send + std::fmt::Debug {
     fn read(&mut self, cx: &mut Context<'_>, node: &mut Node, row: &mut CgroupSample)
     -> Result<(), Vanished>;
 
+    /// Runs once after the cgroups of a tick.
+    fn end(&mut self, _end: &mut End<'_>) {}
+
     /// Drops what is remembered of a cgroup that is gone.
     fn forget(&mut self, _id: u64) {}
+}
+
+/// What a collector may change when all cgroups have been read.
+pub struct End<'a> {
+    /// The rows, in the order they were read.
+    pub snapshot: &'a mut Snapshot,
+    /// Rows of what has vanished.
+    pub departed: &'a mut Departures,
+    /// Says who a cgroup was.
+    pub namer: &'a mut dyn Namer,
+    /// What was noticed of the kernel's log.
+    pub log: &'a mut LogCounts,
+}
+
+impl std::fmt::Debug for End<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("End").finish_non_exhaustive()
+    }
 }
 
 /// What a collector is made from.
@@ -64,6 +91,8 @@ pub struct Setup<'a> {
     pub reader: &'a mut Reader,
     /// Kinds that are on.
     pub kinds: Kinds,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
 }
 
 /// A row of the table of collectors.
@@ -92,6 +121,7 @@ pub const COLLECTORS: &[Entry] = &[
     Entry { name: "cpuLoad", kinds: &[Kind::CpuLoad], make: load::make },
     Entry { name: "spec", kinds: &[], make: spec::make },
     Entry { name: "disk", kinds: &[Kind::Disk, Kind::DiskIo], make: filesystem::make },
+    Entry { name: "diskUsage", kinds: &[Kind::Disk], make: usage::make },
 ];
 
 /// What a collector may use during a tick.
@@ -156,12 +186,47 @@ pub struct Report {
     pub handles: HandleCounts,
     /// The tree of cgroups.
     pub tree: TreeCounts,
+    /// The kernel's log.
+    pub log: LogCounts,
     /// Rows in the last snapshot.
     pub cgroups: u64,
     /// Cgroups that vanished while they were read, and were left out of that snapshot.
     pub vanished_in_tick: u64,
     /// How long the last tick took.
     pub duration: Duration,
+}
+
+/// What became of the kernel's log; counts are since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Whether it can be read.
+    pub state: LogState,
+    /// Records read.
+    pub records: u64,
+    /// Times the kernel overwrote records before they were read.
+    pub overruns: u64,
+    /// Records that were lost so.
+    pub missed: u64,
+    /// OOM kills found.
+    pub kills: u64,
+    /// Those among them that are on no row: their cgroup is not known here.
+    pub unplaced: u64,
+}
+
+/// Whether the kernel's log can be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogState {
+    /// Nobody asked for it, or the tree is a captured one.
+    #[default]
+    Unused,
+    /// It is read.
+    Read,
+    /// There is no `/dev/kmsg` here.
+    Absent,
+    /// Permission denied.
+    Denied,
+    /// It is something else, or reading failed.
+    Failed,
 }
 
 /// One collector's work.

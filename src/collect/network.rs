@@ -23,6 +23,9 @@ use crate::snapshot::{CgroupSample, Interface, InterfaceName, Snapshot};
 /// More interfaces than this in one namespace are not followed.
 const MAX_INTERFACES: usize = 256;
 
+/// Processes of one namespace asked in one tick until one answers.
+const MAX_ASKED: usize = 4;
+
 /// Device and inode of a namespace's `net/dev`.
 type Namespace = (u64, u64);
 
@@ -31,6 +34,10 @@ struct Member {
     /// A process of the cgroup itself.
     pid: u32,
     namespace: Namespace,
+    /// Where its counters were to go when it was located.
+    network: NetworkRow,
+    /// What it would be the owner by; the host's has none.
+    claim: Option<Claim>,
 }
 
 /// Who has the rows of a namespace: least first.
@@ -137,7 +144,10 @@ impl Network {
         })?;
         for pid in pids.into_iter().take(count) {
             match self.interfaces(cx, pid, None, false, None) {
-                Ok(namespace) => return Ok(Some(Member { pid, namespace })),
+                Ok(namespace) => {
+                    let network = node.network;
+                    return Ok(Some(Member { pid, namespace, network, claim: None }));
+                }
                 Err(ReadError::Gone) => {}
                 Err(error) => cx.failed(&node.cgroup.path, error),
             }
@@ -149,24 +159,36 @@ impl Network {
     fn locate(&mut self, cx: &mut Context<'_>, node: &mut Node) {
         let found = self.place(cx, node).unwrap_or(None);
         self.leave(node.id);
-        let Some(member) = found else { return };
-        self.members.insert(node.id, member);
+        let Some(mut member) = found else { return };
         let row = match node.network {
-            NetworkRow::Nowhere => return,
-            NetworkRow::Own => node.id,
-            NetworkRow::Of(row) => row,
+            NetworkRow::Nowhere => None,
+            NetworkRow::Own => Some(node.id),
+            NetworkRow::Of(row) => Some(row),
         };
-        if self.host == Some(member.namespace) {
-            return;
-        }
         let created = node.cgroup.created.unwrap_or(u64::MAX);
-        let claim = Claim { created, row, member: node.id };
-        let owner = self.owners.entry(member.namespace).or_insert(claim);
-        if claim < *owner {
-            self.rows.remove(&owner.row);
-            *owner = claim;
+        let row = row.filter(|_| self.host != Some(member.namespace));
+        member.claim = row.map(|row| Claim { created, row, member: node.id });
+        self.members.insert(node.id, member);
+        let owner = self.owners.get(&member.namespace).copied();
+        if let Some(claim) = member.claim.filter(|claim| owner.is_none_or(|owner| *claim < owner)) {
+            self.appoint(member.namespace, Some(claim));
         }
-        self.rows.insert(owner.row, member.namespace);
+    }
+
+    /// Gives a namespace to the least claim on it.
+    fn elect(&mut self, namespace: Namespace) {
+        let claims = self.members.values().filter(|m| m.namespace == namespace).filter_map(|m| m.claim);
+        self.appoint(namespace, claims.min());
+    }
+
+    fn appoint(&mut self, namespace: Namespace, owner: Option<Claim>) {
+        if let Some(before) = self.owners.remove(&namespace) {
+            self.rows.remove(&before.row);
+        }
+        if let Some(owner) = owner {
+            self.owners.insert(namespace, owner);
+            self.rows.insert(owner.row, namespace);
+        }
     }
 
     /// Whether this cgroup's process is the one asked about its namespace.
@@ -174,12 +196,11 @@ impl Network {
         self.owners.get(&member.namespace).is_some_and(|owner| owner.member == id)
     }
 
+    /// Forgets where a cgroup lives; the next in line has its namespace then.
     fn leave(&mut self, id: u64) {
-        if let Some(member) = self.members.remove(&id)
-            && let Some(owner) = self.owners.get(&member.namespace).filter(|o| o.member == id)
-        {
-            self.rows.remove(&owner.row);
-            self.owners.remove(&member.namespace);
+        let Some(member) = self.members.remove(&id) else { return };
+        if self.is_asked(id, &member) {
+            self.elect(member.namespace);
         }
     }
 }
@@ -196,8 +217,10 @@ impl Collector for Network {
             // join a namespace, and the one who is asked may have gone.
             let member = self.members.get(&node.id);
             let settling = member.is_none() && node.age < 3;
+            // Its pod's sandbox has become known since, or that it is on the host's network.
+            let moved = member.is_some_and(|m| m.network != node.network);
             let idle = !member.is_some_and(|m| self.is_asked(node.id, m));
-            if self.lost.remove(&node.id) || ((node.slow || settling) && idle) {
+            if self.lost.remove(&node.id) || moved || ((node.slow || settling) && idle) {
                 self.locate(cx, node);
             }
         }
@@ -215,7 +238,9 @@ impl Collector for Network {
             }
             return Ok(());
         }
-        for _attempt in 0..2 {
+        // A pod without a pause process lives on in any of its containers, and they
+        // are tried in turn when the one that was asked has ended.
+        for _attempt in 0..MAX_ASKED {
             let namespace = self.rows.get(&node.id);
             let owner = namespace.and_then(|n| self.owners.get(n)).filter(|owner| owner.row == node.id);
             let Some(asked) = owner.map(|owner| owner.member) else { return Ok(()) };
@@ -226,7 +251,7 @@ impl Collector for Network {
                 Ok(_) | Err(ReadError::Gone) if asked == node.id => self.locate(cx, node),
                 Ok(_) | Err(ReadError::Gone) => {
                     self.lost.insert(asked);
-                    return Ok(());
+                    self.leave(asked);
                 }
                 Err(error) => {
                     cx.failed(&node.cgroup.path, error);

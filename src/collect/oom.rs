@@ -1,13 +1,25 @@
-//! Processes killed by the OOM killer, of the cgroup alone.
+//! Processes killed by the OOM killer: the kernel's counters, and its log for what
+//! they cannot tell.
 //!
-//! v2 `memory.events.local:oom_kill` (5.2), before that `memory.events`, which
-//! is the subtree's; v1 `memory.oom_control:oom_kill` (4.13).
+//! Counters: v2 `memory.events.local:oom_kill` (5.2), before that `memory.events`,
+//! which is the subtree's; v1 `memory.oom_control:oom_kill` (4.13). A counter goes
+//! with its cgroup, and a container whose main process is killed is gone before the
+//! next tick, so kills are taken from the log too ([`log`]), and both are put
+//! together by one rule ([`ledger`]).
 
-use super::{Collector, Context, Setup, Vanished};
+pub(super) mod ledger;
+mod log;
+
+use std::time::Instant;
+
+use super::{Collector, Context, End, LogState, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
+use crate::kernel::oom::Kill;
 use crate::kernel::parse::{Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, reading};
+use crate::snapshot::{CgroupSample, Snapshot, reading};
+use ledger::{Ledger, Moment, Seen};
+use log::Log;
 
 #[derive(Debug)]
 struct Oom {
@@ -15,35 +27,114 @@ struct Oom {
     fallback: Option<FileKey>,
     keys: Keyed,
     values: Values,
+    log: Option<Log>,
+    ledger: Ledger,
+    /// Kills of this tick; the memory is used again.
+    kills: Vec<Kill>,
+    /// Kills that could be put on no row.
+    unplaced: u64,
+    now: Instant,
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let tree = setup.layout.tree_for("memory")?;
+    let live = setup.layout.trees.get(tree.index()).is_some_and(|root| root.is_cgroupfs);
     let mut register = |name| setup.reader.register(tree, name, Pace::Tick);
     let (file, fallback) = if setup.layout.is_v2() {
         (register("memory.events.local"), register("memory.events"))
     } else {
         (register("memory.oom_control"), None)
     };
-    Some(Box::new(Oom { file, fallback, keys: Keyed::new(&["oom_kill"]), values: [None; MAX_KEYS] }))
+    Some(Box::new(Oom {
+        file,
+        fallback,
+        keys: Keyed::new(&["oom_kill"]),
+        values: [None; MAX_KEYS],
+        // A captured tree's log has ended.
+        log: live.then(|| Log::follow(setup.roots)),
+        ledger: Ledger::default(),
+        kills: Vec::new(),
+        unplaced: 0,
+        now: Instant::now(),
+    }))
+}
+
+fn find(nodes: &[Node], path: &str) -> Option<u64> {
+    let index = nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(path)).ok()?;
+    nodes.get(index).map(|n| n.id)
+}
+
+impl Oom {
+    fn counter(&mut self, cx: &mut Context<'_>, node: &mut Node) -> Result<Option<u64>, Vanished> {
+        let (keys, values) = (&mut self.keys, &mut self.values);
+        let mut found = cx.file(node, self.file, |text| keys.read(text, values))?;
+        if found.is_none() {
+            found = cx.file(node, self.fallback, |text| keys.read(text, values))?;
+        }
+        let [kills, ..] = *values;
+        Ok(found.and(kills))
+    }
 }
 
 impl Collector for Oom {
+    fn begin(&mut self, _cx: &mut Context<'_>, nodes: &mut [Node], snapshot: &mut Snapshot) {
+        self.now = snapshot.monotonic;
+        let at = Moment { now: self.now, wall_ms: snapshot.wall_ms };
+        for node in nodes.iter().filter(|n| n.age == 0) {
+            self.ledger.found(node.id, &node.cgroup);
+        }
+        let mut state = LogState::Unused;
+        if let Some(log) = &self.log {
+            let counts = log.take(&mut self.kills);
+            state = counts.state;
+            for kill in &self.kills {
+                let placed = kill.cgroup.as_deref().is_some_and(|path| {
+                    let is_here = |path: &str| find(nodes, path).is_some();
+                    self.ledger.killed(path, find(nodes, path), at, is_here)
+                });
+                self.unplaced += u64::from(!placed);
+            }
+        }
+        self.ledger.begin(state == LogState::Read);
+    }
+
     fn read(
         &mut self,
         cx: &mut Context<'_>,
         node: &mut Node,
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
-        let (keys, values) = (&mut self.keys, &mut self.values);
-        let mut found = cx.file(node, self.file, |text| keys.read(text, values))?;
-        if found.is_none() {
-            found = cx.file(node, self.fallback, |text| keys.read(text, values))?;
+        let counter = self.counter(cx, node);
+        let seen = Seen {
+            id: node.id,
+            cgroup: &node.cgroup,
+            whole: node.whole,
+            waits: node.waits,
+            counter: counter.unwrap_or(None),
+            below: row.memory.events_oom_kill.map(|n| n.get()),
+        };
+        self.ledger.look(seen, self.now);
+        counter.map(drop)
+    }
+
+    fn end(&mut self, end: &mut End<'_>) {
+        let snapshot = &mut *end.snapshot;
+        let at = Moment { now: self.now, wall_ms: snapshot.wall_ms };
+        self.ledger.settle(at, |path, age| end.namer.describe_gone(path, age));
+        for (index, row) in snapshot.cgroups.iter_mut().enumerate() {
+            row.memory.oom_kills = self.ledger.value(index).and_then(reading);
         }
-        if found.is_some() {
-            let [kills, ..] = *values;
-            row.memory.oom_kills = kills.and_then(reading);
+        if let Some(rows) = self.ledger.news() {
+            end.departed.set_kills(rows, self.now);
         }
-        Ok(())
+        if let Some(log) = &self.log {
+            let mut counts = log.counts();
+            counts.unplaced += self.unplaced;
+            *end.log = counts;
+        }
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.ledger.left(id, Moment { now: Instant::now(), wall_ms: super::sampler::wall_ms() });
     }
 }

@@ -1,14 +1,18 @@
 //! Runs the collectors over the cgroups and fills a snapshot.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{COLLECTORS, Collector, CollectorReport, Context, Report, Setup, Vanished, machine};
+use super::{
+    COLLECTORS, Collector, CollectorReport, Context, Departures, Described, End, Report, Setup, Vanished,
+    machine,
+};
 use crate::kernel::Roots;
 use crate::kernel::cgroup::{Layout, LayoutError};
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
-use crate::kernel::tree::{Node, Tree};
+use crate::kernel::tree::{Node, Occasion, Tree};
 use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kind, Kinds, Machine, Origin, Snapshot};
 
 /// How often the machine is looked at again.
@@ -31,6 +35,8 @@ pub struct Options {
     pub descriptors: u64,
     /// Cgroups followed at most.
     pub max_cgroups: usize,
+    /// CPU that measuring disk usage may take, microseconds for each second; 0 is off.
+    pub disk_usage: u32,
 }
 
 /// Says who a cgroup is: the seam where identity comes in. It is asked on the
@@ -42,6 +48,11 @@ pub trait Namer: Send {
     /// Names again those whose names may have changed. Runs once a tick, when
     /// the tree is up to date; what is no more has no node.
     fn update(&mut self, _nodes: &mut [Node]) {}
+
+    /// Says who the cgroup of this path was, which was gone `age` ago before it was seen.
+    fn describe_gone(&mut self, path: &str, _age: Duration) -> Described {
+        Described { cgroup: self.describe(path.to_owned(), None), waits: false, whole: false }
+    }
 }
 
 impl<F: FnMut(String, Option<u64>) -> Arc<Cgroup> + Send> Namer for F {
@@ -66,6 +77,7 @@ pub struct Sampler {
     machine_read: Instant,
     sequence: u64,
     report: Report,
+    departures: Departures,
     /// Rows left out of the snapshot, by index.
     left_out: Vec<usize>,
 }
@@ -94,7 +106,8 @@ impl Sampler {
         for entry in COLLECTORS {
             let kinds = options.kinds.or(options.on_request);
             let on = reads(entry.kinds, kinds);
-            let mut setup = Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds };
+            let disk_usage = options.disk_usage;
+            let mut setup = Setup { roots: &roots, layout: &layout, reader: &mut reader, kinds, disk_usage };
             if let Some(collector) = on.then(|| (entry.make)(&mut setup)).flatten() {
                 collectors.push((entry.kinds, collector));
                 report.collectors.push(CollectorReport { name: entry.name, ..CollectorReport::default() });
@@ -114,6 +127,7 @@ impl Sampler {
             machine_read: Instant::now(),
             sequence: 0,
             report,
+            departures: Departures::default(),
             left_out: Vec::new(),
         })
     }
@@ -148,7 +162,15 @@ impl Sampler {
             filesystems: Arc::new(Filesystems::default()),
             disks: Vec::new(),
             cgroups: Vec::new(),
+            departed: Arc::default(),
+            oom_gone: Arc::default(),
         }
+    }
+
+    /// Says what became of the last tick's snapshot, so that the rows of what
+    /// vanishes next can be taken from it.
+    pub fn published(&mut self, snapshot: &Arc<Snapshot>) {
+        self.departures.published(snapshot);
     }
 
     /// Reads everything into `snapshot`, whatever it held before. A tick as a
@@ -163,30 +185,54 @@ impl Sampler {
                 self.machine = Arc::new(machine);
             }
         }
-        let namer = &mut self.namer;
-        let mut describe = |path, created| namer.describe(path, created);
-        self.tree.update(&self.layout, &mut self.reader, self.machine.boot_time, &mut describe);
-        self.namer.update(&mut self.tree.nodes);
-        for id in &self.tree.removed {
-            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
-        }
+        self.update_tree(Occasion::Tick);
         snapshot.sequence = self.sequence;
         snapshot.origin = origin;
         snapshot.kinds = self.wanted;
         snapshot.monotonic = Instant::now();
         snapshot.wall_ms = wall_ms();
+        self.departures.expire(snapshot.monotonic);
+        let removed = self.tree.removed.iter().map(|(_, cgroup)| cgroup);
+        self.departures.add(removed, snapshot.monotonic, snapshot.wall_ms);
         if !Arc::ptr_eq(&snapshot.machine, &self.machine) {
             snapshot.machine = Arc::clone(&self.machine);
         }
         self.prepare_rows(snapshot);
         self.collect(snapshot);
         self.drop_incomplete(snapshot);
+        self.departures.show(snapshot);
         self.reader.refill_spare(&self.layout);
         snapshot.duration = started.elapsed();
         self.report.handles = self.reader.counts();
         self.report.tree = self.tree.counts;
         self.report.cgroups = snapshot.cgroups.len() as u64;
         self.report.duration = snapshot.duration;
+    }
+
+    /// Notices cgroups that are new, without reading their figures, so that their
+    /// names are asked for before the next tick.
+    pub fn look(&mut self) {
+        if self.tree.has_news() {
+            self.update_tree(Occasion::Look);
+            let removed = self.tree.removed.iter().map(|(_, cgroup)| cgroup);
+            self.departures.add(removed, Instant::now(), wall_ms());
+        }
+    }
+
+    /// A descriptor that becomes readable when there may be something to look at.
+    pub fn readable(&self) -> Option<OwnedFd> {
+        self.tree.readable()
+    }
+
+    fn update_tree(&mut self, occasion: Occasion) {
+        let namer = &mut self.namer;
+        let mut describe = |path, created| namer.describe(path, created);
+        let boot = self.machine.boot_time;
+        self.tree.update(&self.layout, &mut self.reader, boot, &mut describe, occasion);
+        self.namer.update(&mut self.tree.nodes);
+        for (id, _) in &self.tree.removed {
+            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
+        }
     }
 
     fn prepare_rows(&mut self, snapshot: &mut Snapshot) {
@@ -228,6 +274,14 @@ impl Sampler {
             report.total += report.last;
             report.passes += 1;
         }
+        for (_, collector) in self.collectors.iter_mut().filter(|(kinds, _)| reads(kinds, self.wanted)) {
+            collector.end(&mut End {
+                snapshot,
+                departed: &mut self.departures,
+                namer: &mut *self.namer,
+                log: &mut self.report.log,
+            });
+        }
     }
 
     /// A row that was read in part, or of a cgroup that is still being made or
@@ -238,8 +292,10 @@ impl Sampler {
         self.report.vanished_in_tick += self.left_out.len() as u64;
         for index in &self.left_out {
             if let Some(node) = self.tree.nodes.get(*index) {
-                let relative = node.files.relative().to_owned();
+                let (relative, cgroup) = (node.files.relative().to_owned(), Arc::clone(&node.cgroup));
                 self.tree.suspect_parent(&relative);
+                // The next tick finds it gone, when this one is the last.
+                self.departures.add(std::iter::once(&cgroup), snapshot.monotonic, snapshot.wall_ms);
             }
         }
         let unfinished = self.tree.nodes.iter().enumerate().filter(|(_, n)| n.unfinished || n.waits);

@@ -1,5 +1,6 @@
 //! Readers of single values: text to a checked value, or what is accepted.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -43,6 +44,24 @@ pub(super) fn count(text: &str) -> Result<usize> {
         Ok(count @ 1..=1_000_000) => Ok(count),
         _ => bail!("not accepted; accepted: 1 to 1000000"),
     }
+}
+
+/// Percent of a core, as microseconds of CPU for each second.
+pub(super) fn share(text: &str) -> Result<u32> {
+    let accepted = || anyhow!("not accepted; accepted: 0 to 100 percent, such as 1 or 0.25");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |t: &str| !t.is_empty() && t.len() <= 4 && t.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) {
+        return Err(accepted());
+    }
+    let part: u32 = format!("{part:0<4}").parse()?;
+    let share = whole.parse::<u32>()? * 10_000 + part;
+    if share > 1_000_000 { Err(accepted()) } else { Ok(share) }
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { bail!("not accepted; accepted: an absolute path on the host") }
 }
 
 pub(super) fn node_name(text: &str) -> Result<String> {

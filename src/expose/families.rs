@@ -16,7 +16,7 @@ mod network;
 use std::fmt::Write as _;
 
 use super::lines::Lines;
-use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, Machine, Snapshot};
+use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, Machine, OomGone, Snapshot};
 
 pub use cpu::shares_of_weight;
 pub use filesystem::FirstMounts;
@@ -44,7 +44,8 @@ pub fn of_the_kubelet(family: &Family) -> bool {
 }
 
 /// Families that cAdvisor does not have.
-const OURS: &[&str] = &[];
+const OURS: &[&str] =
+    &["nodegauge_disk_usage_bytes", "nodegauge_disk_usage_inodes", "nodegauge_disk_usage_age_seconds"];
 
 /// One family of samples.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +149,9 @@ const fn everywhere(source: Source) -> Sources {
 pub enum Emit {
     /// For each cgroup, with its base labels.
     Cgroup(fn(&Row<'_>, &mut Lines<'_>)),
+    /// For each cgroup, and after them for each that is gone and whose OOM kills
+    /// are still shown.
+    CgroupAndGone(fn(&Row<'_>, &mut Lines<'_>), fn(&OomGone, &mut Lines<'_>)),
     /// Once, with the machine's labels.
     Machine(fn(&Machine, &mut Lines<'_>)),
     /// Once, without base labels.
@@ -167,6 +171,8 @@ pub struct Row<'a> {
     pub kinds: Kinds,
     /// Which mounts have a `device` label of their own.
     pub mounts: &'a FirstMounts,
+    /// Whether the rows are those of a kubelet.
+    pub of_kubelet: bool,
 }
 
 impl Row<'_> {

@@ -2,18 +2,23 @@
 //!
 //! One thread serves all sockets; whatever renders, compresses or reads files
 //! runs on others. Every connection has a number, a time for each thing it may
-//! do ([`Deadlines`]) and a size for its head; request bodies are refused. What
-//! is asked and answered is in [`routes`](super::routes).
+//! do ([`Deadlines`]) and a size for its head; request bodies are refused. A
+//! peer has a share of the connections and a rate of requests; a few more
+//! connections are kept for probes, which are answered when all else is taken.
+//! Who may ask for what is decided by the [`Guard`], what is asked and answered
+//! is in [`routes`](super::routes).
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,39 +26,58 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::rustls;
 
 use super::connection::{Activity, Deadlines, Timed};
+use super::peers::{Peer, Peers};
 use super::routes::{App, line};
-use crate::telemetry::{Limiter, LostConnection, Telemetry};
+use crate::auth::{Asked, Guard, Refusal, User};
+use crate::telemetry::{HandshakeFailure, Limiter, LostConnection, Refused, Telemetry};
 
 /// How long accepting rests when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// How often the answers' memory is tidied.
-const TIDY: Duration = Duration::from_secs(5);
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections open at once.
     pub connections: usize,
+    /// Of these, how many one peer may have.
+    pub per_peer: usize,
+    /// Connections beyond these, on which probes are answered.
+    pub probes: usize,
+    /// Longest such a connection may last.
+    pub probe: Duration,
+    /// Requests of one peer a second; it may have saved up twice as many.
+    pub rate: u32,
     /// Bytes of a request's head.
     pub head_bytes: usize,
     /// Times of one connection.
     pub deadlines: Deadlines,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How often memory of answers is tidied and files are looked at for changes.
+    pub tidy: Duration,
     /// How long requests in flight may take once we are to stop.
     pub drain: Duration,
 }
 
 impl Limits {
     /// The limits of a process that may have `descriptors` descriptors: 256
-    /// connections, or an eighth of the descriptors where that is less.
+    /// connections, or an eighth of the descriptors where that is less; three
+    /// quarters of them for one peer, and a sixteenth more for probes.
     pub fn new(descriptors: u64) -> Self {
+        let connections = usize::try_from(descriptors / 8).unwrap_or(usize::MAX).clamp(8, 256);
         Limits {
-            connections: usize::try_from(descriptors / 8).unwrap_or(usize::MAX).clamp(8, 256),
+            connections,
+            per_peer: connections / 4 * 3,
+            probes: (connections / 16).max(2),
+            probe: Duration::from_secs(2),
+            rate: 200,
             head_bytes: 16 << 10,
             deadlines: Deadlines {
                 head: Duration::from_secs(10),
@@ -61,8 +85,15 @@ impl Limits {
                 stall: Duration::from_secs(30),
                 answer: Duration::from_secs(120),
             },
+            handshake: Duration::from_secs(5),
+            tidy: Duration::from_secs(5),
             drain: Duration::from_secs(5),
         }
+    }
+
+    /// Descriptors that clients may take.
+    pub fn descriptors(&self) -> u64 {
+        self.connections.saturating_add(self.probes) as u64
     }
 }
 
@@ -76,7 +107,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `app` until `stop` completes; then takes no more connections, lets
+/// Serves `app` to whom `guard` lets until `stop` completes; then takes no more connections, lets
 /// requests in flight end, and returns. True if all ended in time.
 ///
 /// # Errors
@@ -84,6 +115,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
+    guard: Arc<Guard>,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
@@ -92,20 +124,23 @@ pub async fn serve(
     let server = Server {
         router: app.router(),
         telemetry: Arc::clone(app.telemetry()),
+        guard,
         slots: Arc::new(Semaphore::new(limits.connections)),
+        probes: Arc::new(Semaphore::new(limits.probes)),
+        peers: Peers::new(limits.per_peer, limits.rate),
         limits,
         stop: watching,
     };
     let mut connections = JoinSet::new();
-    let mut tidy = tokio::time::interval(TIDY);
+    let mut tidy = tokio::time::interval(limits.tidy);
     tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             accepted = server.accept(&listener) => {
-                if let Some((stream, slot)) = accepted {
-                    connections.spawn(server.clone().connection(stream, slot));
+                if let Some((stream, place)) = accepted {
+                    connections.spawn(server.clone().connection(stream, place));
                 }
             }
             // Ended connections are let go of at once.
@@ -114,7 +149,13 @@ pub async fn serve(
                     tracing::error!(%error, "connection failed");
                 }
             }
-            _ = tidy.tick() => app.tidy(),
+            _ = tidy.tick() => {
+                app.tidy();
+                server.peers.tidy();
+                // It reads files.
+                let guard = Arc::clone(&server.guard);
+                tokio::task::spawn_blocking(move || guard.refresh());
+            }
         }
     }
     drop(listener);
@@ -131,30 +172,44 @@ pub async fn serve(
 struct Server {
     router: Router,
     telemetry: Arc<Telemetry>,
+    guard: Arc<Guard>,
     slots: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
+    peers: Peers,
     limits: Limits,
     /// Its sender goes when the server is to stop.
     stop: watch::Receiver<()>,
 }
 
+/// What a connection takes from the limits, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    peer: Peer,
+    /// Whether it is one too many, so that only probes are answered.
+    crowded: bool,
+    _slot: OwnedSemaphorePermit,
+}
+
 impl Server {
     /// The next connection, if there is room for it. Safe to be cancelled.
-    async fn accept(&self, listener: &tokio::net::TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &tokio::net::TcpListener) -> Option<(TcpStream, Place)> {
         static REFUSED: Limiter = Limiter::every(Duration::from_secs(60));
         static FAILED: Limiter = Limiter::every(Duration::from_secs(60));
         match listener.accept().await {
-            Ok((stream, peer)) => match Arc::clone(&self.slots).try_acquire_owned() {
-                Ok(slot) => Some((stream, slot)),
-                Err(_) => {
-                    self.telemetry.lost_connection(LostConnection::Limit);
-                    if let Some(suppressed) = REFUSED.pass() {
-                        let limit = self.limits.connections;
-                        tracing::warn!(%peer, limit, suppressed, "too many connections, refused");
-                    }
-                    refuse(stream);
-                    None
+            Ok((stream, peer)) => {
+                if let Some(place) = self.place(peer.ip()) {
+                    return Some((stream, place));
                 }
-            },
+                self.telemetry.lost_connection(LostConnection::Limit);
+                if let Some(suppressed) = REFUSED.pass() {
+                    let (limit, per_peer) = (self.limits.connections, self.limits.per_peer);
+                    tracing::warn!(%peer, limit, per_peer, suppressed, "too many connections, refused");
+                }
+                if self.guard.tls().is_none() {
+                    refuse(stream);
+                }
+                None
+            }
             Err(error) => {
                 let code = error.raw_os_error().map(Errno::from_raw);
                 if matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) {
@@ -171,20 +226,61 @@ impl Server {
         }
     }
 
-    async fn connection(self, stream: TcpStream, slot: OwnedSemaphorePermit) {
-        let _slot = slot;
+    /// A place within the limits, or one of those for probes.
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        let (peer, share) = self.peers.connect(peer)?;
+        let slot = share.then(|| Arc::clone(&self.slots).try_acquire_owned().ok()).flatten();
+        let crowded = slot.is_none();
+        let slot = slot.or_else(|| Arc::clone(&self.probes).try_acquire_owned().ok())?;
+        Some(Place { peer, crowded, _slot: slot })
+    }
+
+    async fn connection(self, stream: TcpStream, place: Place) {
         let _open = self.telemetry.connection();
         // Chunks are large; the last one must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
+        let (crowded, probe) = (place.crowded, self.limits.probe);
+        let telemetry = Arc::clone(&self.telemetry);
+        let served = async {
+            let Some(acceptor) = self.guard.tls().map(|tls| tls.acceptor()) else {
+                return self.speak(stream, place, None).await;
+            };
+            let handshake = tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await;
+            let stream = match handshake {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "handshake failed");
+                    return self.telemetry.handshake_failed(cause(&error));
+                }
+                Err(_) => return self.telemetry.handshake_failed(HandshakeFailure::Slow),
+            };
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let user = certificate.and_then(|c| User::from_certificate(c)).map(Arc::new);
+            self.speak(stream, place, user).await;
+        };
+        if !crowded {
+            return served.await;
+        }
+        if tokio::time::timeout(probe, served).await.is_err() {
+            telemetry.lost_connection(LostConnection::Slow);
+        }
+    }
+
+    /// Answers requests until the connection ends.
+    async fn speak<S>(&self, stream: S, place: Place, user: Option<Arc<User>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let caller = Arc::new(Caller { place, user });
         let activity = Activity::default();
         let io = TokioIo::new(Timed::new(stream, activity.clone(), self.limits.deadlines));
         let server = self.clone();
         let requests = activity.clone();
         let service = service_fn(move |request| {
             let answering = requests.begin();
-            let server = server.clone();
+            let (server, caller) = (server.clone(), Arc::clone(&caller));
             async move {
-                let response = server.answer(request).await;
+                let response = server.answer(request, &caller).await;
                 Ok::<_, Infallible>(response.map(|body| answering.until_end_of(body)))
             }
         });
@@ -212,25 +308,95 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let has_body = request.headers().contains_key(TRANSFER_ENCODING)
-            || request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let mut response = if has_body {
-            line(StatusCode::PAYLOAD_TOO_LARGE, "request bodies are not accepted")
-        } else {
-            let router = TowerToHyperService::new(self.router.clone());
-            match router.call(request.map(Body::new)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
+        let refused = self.refused(&request, caller).await;
+        let close = refused.as_ref().is_some_and(|(_, close)| *close);
+        let mut response = match refused {
+            Some((response, _)) => response,
+            None => {
+                let router = TowerToHyperService::new(self.router.clone());
+                match router.call(request.map(Body::new)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
             }
         };
         self.telemetry.responded(response.status().as_u16());
         // Nobody may keep idle connections when there are few left: probes need one.
-        let crowded = self.slots.available_permits() < self.limits.connections / 4;
-        if has_body || crowded {
+        let crowded = caller.place.crowded || self.slots.available_permits() < self.limits.connections / 4;
+        if close || crowded {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// The answer to a request that goes no further, and whether the connection ends with it.
+    async fn refused(&self, request: &Request<Incoming>, caller: &Caller) -> Option<(Response<Body>, bool)> {
+        let headers = request.headers();
+        let has_body = headers.contains_key(TRANSFER_ENCODING)
+            || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        if has_body {
+            self.telemetry.refused(Refused::Body);
+            return Some((line(StatusCode::PAYLOAD_TOO_LARGE, "request bodies are not accepted"), true));
+        }
+        let path = request.uri().path();
+        if self.guard.is_probe(path) {
+            return None;
+        }
+        if caller.place.crowded {
+            self.telemetry.refused(Refused::Crowded);
+            return Some((line(StatusCode::SERVICE_UNAVAILABLE, "too many connections"), true));
+        }
+        if !caller.place.peer.request() {
+            self.telemetry.refused(Refused::Rate);
+            let mut response = line(StatusCode::TOO_MANY_REQUESTS, "too many requests");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return Some((response, true));
+        }
+        let asked = Asked {
+            method: request.method().as_str(),
+            path,
+            authorization: headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+            user: caller.user.as_ref(),
+        };
+        let (reason, mut response) = match self.guard.admit(asked).await {
+            Ok(()) => return None,
+            Err(Refusal::Unauthenticated) => {
+                caller.place.peer.unknown();
+                (
+                    Refused::Unauthenticated,
+                    line(StatusCode::UNAUTHORIZED, "a token or a certificate is needed"),
+                )
+            }
+            Err(Refusal::Forbidden) => (Refused::Forbidden, line(StatusCode::FORBIDDEN, "not allowed")),
+            Err(Refusal::Unavailable) => (
+                Refused::Unavailable,
+                line(StatusCode::SERVICE_UNAVAILABLE, "whether this is allowed cannot be found out now"),
+            ),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        self.telemetry.refused(reason);
+        Some((response, false))
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+struct Caller {
+    place: Place,
+    /// Whom the certificate names.
+    user: Option<Arc<User>>,
+}
+
+/// Why a handshake failed.
+fn cause(error: &io::Error) -> HandshakeFailure {
+    let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(_)) => HandshakeFailure::Certificate,
+        Some(_) => HandshakeFailure::Protocol,
+        None => HandshakeFailure::Closed,
     }
 }
 

@@ -8,7 +8,8 @@
 //! - [`lines`] and [`labels`] are how it is written without allocating;
 //! - [`mod@negotiate`] says which text and compression a request gets;
 //! - [`http`] is the listener, [`routes`] what it answers, [`scrape`] the bodies
-//!   that carry metrics, [`connection`] how long a client may take.
+//!   that carry metrics, [`connection`] how long a client may take and [`peers`]
+//!   how much.
 
 pub mod connection;
 pub mod families;
@@ -16,6 +17,7 @@ pub mod http;
 pub mod labels;
 pub mod lines;
 pub mod negotiate;
+pub mod peers;
 pub mod prometheus;
 pub mod routes;
 pub mod scrape;

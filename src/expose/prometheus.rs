@@ -106,20 +106,33 @@ impl Renderer {
         for (family, heading) in &self.families {
             let end = if family.stamped { &self.stamped } else { &self.plain };
             lines.family(heading, end);
-            match family.emit {
-                Emit::Cgroup(emit) => {
-                    for sample in &snapshot.cgroups {
-                        let Some(base) = base_labels(&sample.cgroup, view) else { continue };
-                        lines.base(base);
-                        emit(&Row { sample, snapshot, kinds, mounts: &self.mounts }, &mut lines);
-                    }
+            let (each, gone) = match family.emit {
+                Emit::Cgroup(each) => (Some(each), None),
+                Emit::CgroupAndGone(each, gone) => (Some(each), Some(gone)),
+                _ => (None, None),
+            };
+            if let Some(each) = each {
+                let of_kubelet = view == View::Kubelet;
+                for sample in &snapshot.cgroups {
+                    let Some(base) = base_labels(&sample.cgroup, view) else { continue };
+                    lines.base(base);
+                    each(&Row { sample, snapshot, kinds, mounts: &self.mounts, of_kubelet }, &mut lines);
                 }
+            }
+            if let Some(gone) = gone {
+                for row in snapshot.oom_gone.iter() {
+                    let Some(base) = base_labels(&row.cgroup, view) else { continue };
+                    lines.base(base);
+                    gone(row, &mut lines);
+                }
+            }
+            match family.emit {
                 Emit::Machine(emit) => {
                     lines.base(&self.machine_labels);
                     emit(&snapshot.machine, &mut lines);
                 }
                 Emit::Scrape(emit) => emit(snapshot, &mut lines),
-                Emit::Never => {}
+                Emit::Cgroup(_) | Emit::CgroupAndGone(..) | Emit::Never => {}
             }
             if lines.stopped() {
                 break;

@@ -17,16 +17,22 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::grpc::proto::cri as pb;
+use super::grpc::proto::cri::image_service_client::ImageServiceClient;
 use super::grpc::proto::cri::runtime_service_client::RuntimeServiceClient;
 use super::grpc::{self, MAX_MESSAGE, call, refused};
 use super::socket::Socket;
-use super::source::{Feed, Session, Source, SourceError};
+use super::source::{Feed, ImageFilesystem, Session, Source, SourceError};
 use picture::{Flavor, Owed, Picture};
 
 /// Status calls under way at once.
 const PARALLEL: usize = 16;
 /// While details arrive, they are published this often.
 const PUBLISH: Duration = Duration::from_millis(50);
+/// How often the runtime is asked what its images take up. It adds up figures it
+/// keeps; what containers take up it would have to ask of each one's shim.
+const IMAGES: Duration = Duration::from_secs(60);
+/// Filesystems of images taken.
+const MAX_IMAGE_FILESYSTEMS: usize = 16;
 /// Events waiting to be taken; the runtime is held up beyond that.
 const EVENTS: usize = 64;
 
@@ -47,6 +53,8 @@ impl Cri {
         let timing = feed.timing;
         let socket = Socket::find(&self.sockets)?;
         let channel = grpc::connect(&socket, timing.call).await?;
+        let mut image_client = ImageServiceClient::new(channel.clone());
+        let mut images_asked: Option<Instant> = None;
         let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let request = pb::VersionRequest { version: "v1".into() };
         let version = call("Version", timing.call, client.version(request)).await?;
@@ -64,6 +72,10 @@ impl Cri {
                 return Err(SourceError::failed("follow", "the socket was replaced"));
             }
             refresh(&mut client, &mut picture, feed).await?;
+            if images_asked.is_none_or(|at| at.elapsed() >= IMAGES) {
+                images_asked = Some(Instant::now());
+                images(&mut image_client, feed).await;
+            }
             let mut due = false;
             while !due {
                 let next = async {
@@ -111,6 +123,26 @@ async fn refresh(client: &mut Client, picture: &mut Picture, feed: &mut Feed) ->
     details(client, picture, feed).await?;
     feed.answered(started.elapsed());
     Ok(())
+}
+
+/// Asks where images are. A runtime that cannot tell has names all the same.
+async fn images(client: &mut ImageServiceClient<Channel>, feed: &mut Feed) {
+    let asked = call("ImageFsInfo", feed.timing.call, client.image_fs_info(pb::ImageFsInfoRequest {}));
+    let told = match asked.await {
+        Ok(told) => told,
+        Err(error) => return tracing::debug!(%error, "the runtime does not tell of its image filesystem"),
+    };
+    let images = told.image_filesystems.into_iter().map(|f| (f, false));
+    let all = images.chain(told.container_filesystems.into_iter().map(|f| (f, true)));
+    let filesystem = |(usage, layers): (pb::FilesystemUsage, bool)| ImageFilesystem {
+        path: usage.fs_id.map(|id| id.mountpoint).unwrap_or_default(),
+        layers,
+        used_bytes: usage.used_bytes.map(|v| v.value),
+        inodes_used: usage.inodes_used.map(|v| v.value),
+        measured_ns: u64::try_from(usage.timestamp).ok().filter(|t| *t > 0),
+    };
+    let all = all.map(filesystem).filter(|f| !f.path.is_empty());
+    feed.images(all.take(MAX_IMAGE_FILESYSTEMS).collect());
 }
 
 /// Takes an event and those that have already arrived behind it.

@@ -21,6 +21,17 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// A directory of just these.
+    pub fn of(
+        containers: impl IntoIterator<Item = ContainerInfo>,
+        pods: impl IntoIterator<Item = PodInfo>,
+    ) -> Directory {
+        let mut directory = Directory::default();
+        directory.containers.extend(containers.into_iter().map(|c| (Arc::clone(&c.id), Arc::new(c))));
+        directory.pods.extend(pods.into_iter().map(|p| (p.uid, Arc::new(p))));
+        directory
+    }
+
     /// Counts up whenever anything in the directory changed.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -83,6 +94,8 @@ pub(super) fn merge_containers(
         fill(&mut m.pid, &o.pid);
         fill(&mut m.created_ns, &o.created_ns);
         fill(&mut m.started_ns, &o.started_ns);
+        fill(&mut m.health, &o.health);
+        fill(&mut m.log_path, &o.log_path);
         m.is_sandbox |= o.is_sandbox;
         if m.labels.is_empty() {
             m.labels = o.labels.clone();

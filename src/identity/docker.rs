@@ -20,9 +20,10 @@ use super::json::{Cutter, Wanted};
 use super::model::{ContainerInfo, ContainerState};
 use super::path::Runtime;
 use super::socket::Socket;
-use super::source::{Feed, Session, Source, SourceError, within};
+use super::source::{Feed, ImageFilesystem, Session, Source, SourceError, within};
 use super::store::View;
-use answers::{Event, Inspected, Listed, Version};
+use crate::snapshot::Health;
+use answers::{Event, Info, Inspected, Listed, Version};
 
 /// Bytes accepted of a list, of one container, of one event.
 const MAX_LIST: usize = 16 << 20;
@@ -68,11 +69,15 @@ impl Docker {
         // Subscribed before the first list, so that nothing falls in between.
         let mut events = subscribe(engine.clone());
         feed.events(true);
+        let mut told_images = false;
         loop {
             if engine.socket.is_replaced() {
                 return Err(SourceError::failed("follow", "the socket was replaced"));
             }
             refresh(&engine, &mut connection, &mut known, feed).await?;
+            if !std::mem::replace(&mut told_images, true) {
+                images(&engine, feed).await;
+            }
             loop {
                 tokio::select! {
                     news = events.receiver.recv() => {
@@ -115,6 +120,23 @@ impl Engine {
         let answer = connection.get(what, "docker", &path, None).await?;
         let body = http::read(what, answer.into_body(), limit).await?;
         serde_json::from_slice(&body).map_err(|e| SourceError::failed(what, e))
+    }
+}
+
+/// Asks where images are, which does not change while the daemon runs. What they
+/// take up it would have to walk. On a connection of its own, since a daemon that
+/// cannot tell has names all the same.
+async fn images(engine: &Engine, feed: &mut Feed) {
+    let told = within("info", feed.timing.call, async {
+        let mut connection = engine.connect().await?;
+        engine.get::<Info>(&mut connection, "info", "/info", MAX_INSPECT).await
+    });
+    let path = match told.await {
+        Ok(info) => info.docker_root_dir,
+        Err(error) => return tracing::debug!(%error, "the daemon does not tell where its images are"),
+    };
+    if !path.is_empty() {
+        feed.images(vec![ImageFilesystem { path, ..ImageFilesystem::default() }]);
     }
 }
 
@@ -190,8 +212,16 @@ impl Known {
                 None => false,
             },
             "destroy" | "remove" => self.containers.remove(id).is_some(),
-            _ => false,
+            _ => event.health().is_some_and(|health| self.checked(id, health)),
         }
+    }
+
+    /// Takes the outcome of a health check, most of which are the same as before.
+    fn checked(&mut self, id: &str, health: Health) -> bool {
+        let info = self.containers.get_mut(id).and_then(|e| e.info.as_mut());
+        let Some(info) = info.filter(|info| info.health != Some(health)) else { return false };
+        *info = Arc::new(ContainerInfo { health: Some(health), ..ContainerInfo::clone(info) });
+        true
     }
 
     /// Inspects what has not been, over a few connections.
@@ -314,7 +344,6 @@ async fn events(
             // An event we cannot read is made up for by the next refresh.
             if let Ok(event) = serde_json::from_slice::<Event>(object)
                 && !event.action.starts_with("exec_")
-                && !event.action.starts_with("health_status")
             {
                 found.push(event);
             }

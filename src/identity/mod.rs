@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 pub use directory::Directory;
-pub use source::{SourceKind, SourceState, SourceStatus, Timing};
+pub use source::{ImageFilesystem, SourceKind, SourceState, SourceStatus, Timing};
 pub use store::{MAX_CONTAINERS, MAX_PODS, StoreCounts};
 
 use cri::Cri;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::path::{PodUid, Qos, Runtime};
+use crate::snapshot::Health;
 
 /// Labels kept of one pod or container; more are dropped, the last in key order first.
 pub const MAX_LABELS: usize = 256;
@@ -211,6 +212,10 @@ pub struct ContainerInfo {
     pub created_ns: Option<u64>,
     /// Nanoseconds since the epoch.
     pub started_ns: Option<u64>,
+    /// The result of its health check; only Docker and Podman have such.
+    pub health: Option<Health>,
+    /// The host's file its output goes to, where there is one.
+    pub log_path: Option<Arc<str>>,
     /// Whether the source still owes something that goes into labels.
     pub partial: bool,
 }
@@ -233,6 +238,8 @@ impl ContainerInfo {
             pid: None,
             created_ns: None,
             started_ns: None,
+            health: None,
+            log_path: None,
             partial: false,
         }
     }

@@ -199,6 +199,16 @@ impl PodUid {
         Some(PodUid { value, is_static })
     }
 
+    /// From its 128 bits, the first digit in the highest ones.
+    pub fn from_bytes(bytes: [u8; 16], is_static: bool) -> PodUid {
+        PodUid { value: u128::from_be_bytes(bytes), is_static }
+    }
+
+    /// Its 128 bits, the first digit in the highest ones.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.value.to_be_bytes()
+    }
+
     /// Whether it is the hash the kubelet gives a static pod.
     pub fn is_static(self) -> bool {
         self.is_static

@@ -117,6 +117,24 @@ pub struct SourceStatus {
     pub rejected: u64,
     /// Whether it has answered or failed at least once.
     pub tried: bool,
+    /// Where a runtime keeps images and layers; empty until known.
+    pub images: Vec<ImageFilesystem>,
+}
+
+/// A filesystem on which a runtime keeps images or layers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ImageFilesystem {
+    /// A directory on it, as the host has it: CRI `fs_id.mountpoint`, Docker
+    /// `DockerRootDir`. Space is told by `statfs` there.
+    pub path: String,
+    /// Whether it is told of writable layers, which may be apart from images.
+    pub layers: bool,
+    /// The runtime's own count, bytes; Docker does not keep one.
+    pub used_bytes: Option<u64>,
+    /// Likewise, inodes.
+    pub inodes_used: Option<u64>,
+    /// When the runtime counted. Nanoseconds since the epoch.
+    pub measured_ns: Option<u64>,
 }
 
 impl SourceStatus {
@@ -139,6 +157,7 @@ impl SourceStatus {
             failures: 0,
             rejected: 0,
             tried: false,
+            images: Vec::new(),
         }
     }
 }
@@ -276,6 +295,11 @@ impl Feed {
     /// Notes whether changes are told without being asked for.
     pub(super) fn events(&mut self, offered: bool) {
         self.store.update(self.slot, |s| s.events = Some(offered));
+    }
+
+    /// Notes where images and layers are.
+    pub(super) fn images(&mut self, images: Vec<ImageFilesystem>) {
+        self.store.update(self.slot, |s| s.images = images);
     }
 
     /// Notes entries that could not be used.

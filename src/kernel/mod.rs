@@ -9,7 +9,9 @@ pub mod cgroup;
 pub mod cgroupstats;
 pub mod file;
 pub mod handles;
+pub mod kmsg;
 pub mod mounts;
+pub mod oom;
 pub mod own;
 pub mod parse;
 pub mod tree;
@@ -44,6 +46,19 @@ impl Roots {
     pub fn in_host(&self, path: &Path) -> PathBuf {
         self.host.join(path.strip_prefix("/").unwrap_or(path))
     }
+}
+
+/// A path of the kernel's as text; bytes that are not UTF-8 become `\xHH`, so that
+/// different names stay different.
+pub fn lossless_text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 1);
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
 }
 
 /// Why a kernel file gave no figure.

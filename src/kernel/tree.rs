@@ -7,21 +7,24 @@
 //! nothing depends on events alone. Cgroups that vanish between listing and
 //! reading are normal.
 
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::ReadError;
+use watch::{Event, Watcher};
+
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
+use super::{ReadError, lossless_text};
 use crate::snapshot::{Cgroup, Spec};
 
 /// How often everything is listed again.
@@ -45,7 +48,7 @@ pub struct Node {
     pub files: CgroupFiles,
     /// Has no child cgroups.
     pub leaf: bool,
-    /// Ticks since it was found.
+    /// Ticks since it was found; looks in between do not count.
     pub age: u32,
     /// Its turn for what is read every tenth tick only.
     pub slow: bool,
@@ -53,6 +56,8 @@ pub struct Node {
     pub unfinished: bool,
     /// Its row waits for a name.
     pub waits: bool,
+    /// It is a pod or a container: what is below is a part of it.
+    pub whole: bool,
     /// Where its processes' network counters go.
     pub network: NetworkRow,
     /// A file in its directory was written: limits may have changed.
@@ -106,8 +111,8 @@ pub struct TreeCounts {
 pub struct Tree {
     /// Sorted by path; the root is first.
     pub nodes: Vec<Node>,
-    /// Ids of cgroups that vanished in the last update.
-    pub removed: Vec<u64>,
+    /// Cgroups that vanished in the last update, by id.
+    pub removed: Vec<(u64, Arc<Cgroup>)>,
     /// Self-observation.
     pub counts: TreeCounts,
     max_cgroups: usize,
@@ -119,15 +124,18 @@ pub struct Tree {
     last_full: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Watcher {
-    inotify: Inotify,
-    paths: HashMap<WatchDescriptor, CString>,
-}
-
 struct Child {
     relative: CString,
     inode: u64,
+}
+
+/// What the tree is brought up to date for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// Everything is read next.
+    Tick,
+    /// Only to notice what is new.
+    Look,
 }
 
 /// Makes the unchanging part of a row from path and creation time.
@@ -136,13 +144,6 @@ pub type Describe<'a> = &'a mut dyn FnMut(String, Option<u64>) -> Arc<Cgroup>;
 impl Tree {
     /// An empty tree that will follow at most `max_cgroups`.
     pub fn new(max_cgroups: usize) -> Self {
-        let watcher = match Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC) {
-            Ok(inotify) => Some(Watcher { inotify, paths: HashMap::new() }),
-            Err(error) => {
-                tracing::warn!(%error, "no inotify instance to be had: new cgroups are found by polling");
-                None
-            }
-        };
         Tree {
             nodes: Vec::new(),
             removed: Vec::new(),
@@ -150,10 +151,22 @@ impl Tree {
             max_cgroups,
             next_id: 1,
             first_look: None,
-            watcher,
+            watcher: Watcher::new(),
             dirty: BTreeSet::new(),
             last_full: None,
         }
+    }
+
+    /// Whether cgroups came or went since the last look, as far as that is told.
+    pub fn has_news(&mut self) -> bool {
+        self.drain_events();
+        !self.dirty.is_empty() || (self.watcher.is_some() && self.last_full.is_none())
+    }
+
+    /// A descriptor that becomes readable when there may be news; none where
+    /// nothing tells.
+    pub fn readable(&self) -> Option<OwnedFd> {
+        self.watcher.as_ref()?.readable()
     }
 
     /// Brings the nodes up to date; `boot` is the earliest creation time possible.
@@ -163,6 +176,7 @@ impl Tree {
         reader: &mut Reader,
         boot: Option<u64>,
         describe: Describe<'_>,
+        occasion: Occasion,
     ) {
         self.removed.clear();
         self.drain_events();
@@ -183,6 +197,9 @@ impl Tree {
             }
         }
         let Scan { added, changed, .. } = scan;
+        if occasion == Occasion::Tick {
+            self.nodes.iter_mut().for_each(|node| node.age = node.age.saturating_add(1));
+        }
         self.finish(layout, reader, boot, describe, added, changed);
     }
 
@@ -208,7 +225,6 @@ impl Tree {
         let before = self.nodes.len();
         let removed = &mut self.removed;
         self.nodes.retain_mut(|node| {
-            node.age = node.age.saturating_add(1);
             // Directories of one cgroup are removed one after the other; the
             // first tree is the one everything is in.
             let left = node.in_first && node.files.directories.first().is_none_or(|d| d.inode == 0);
@@ -216,7 +232,7 @@ impl Tree {
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
-                removed.push(node.id);
+                removed.push((node.id, Arc::clone(&node.cgroup)));
             }
             !gone
         });
@@ -240,6 +256,7 @@ impl Tree {
                 slow: true,
                 unfinished: false,
                 waits: false,
+                whole: false,
                 network: NetworkRow::default(),
                 spec_changed: true,
                 spec: Spec::default(),
@@ -253,7 +270,7 @@ impl Tree {
             self.mark_leaves();
         }
         self.mark_unfinished(layout);
-        self.counts.watches = self.watcher.as_ref().map_or(0, |w| w.paths.len() as u64);
+        self.counts.watches = self.watcher.as_ref().map_or(0, Watcher::len);
     }
 
     /// A cgroup of the last second that is missing in a v1 tree its parent is in
@@ -454,51 +471,25 @@ impl Tree {
     }
 
     fn watch(&mut self, root: &Path, relative: &CStr) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let path = root.join(std::ffi::OsStr::from_bytes(relative.to_bytes()));
-        // Written and closed: limits of this directory changed. The kernel's own
-        // notifications (memory.events and the like) do not close.
-        let mask = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVED_FROM
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONLYDIR;
-        match watcher.inotify.add_watch(&path, mask) {
-            Ok(descriptor) => {
-                watcher.paths.insert(descriptor, relative.to_owned());
-            }
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    watches = watcher.paths.len(),
-                    "no more inotify watches to be had (fs.inotify.max_user_watches): new cgroups are found by polling"
-                );
-                self.watcher = None;
-            }
+        if let Some(watcher) = &mut self.watcher
+            && !watcher.add(root, relative)
+        {
+            self.watcher = None;
         }
     }
 
     fn drain_events(&mut self) {
         let Some(watcher) = &mut self.watcher else { return };
         let mut specs: Vec<CString> = Vec::new();
-        while let Ok(events) = watcher.inotify.read_events() {
-            for event in events {
-                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                    self.counts.overflows += 1;
-                    self.last_full = None;
-                } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                    watcher.paths.remove(&event.wd);
-                } else if let Some(path) = watcher.paths.get(&event.wd) {
-                    if !event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE) {
-                        self.dirty.insert(path.clone());
-                    } else if specs.last() != Some(path) {
-                        specs.push(path.clone());
-                    }
-                }
+        watcher.drain(|event| match event {
+            Event::Overflow => {
+                self.counts.overflows += 1;
+                self.last_full = None;
             }
-        }
+            Event::Children(path) => drop(self.dirty.insert(path.clone())),
+            Event::Written(path) if specs.last() != Some(path) => specs.push(path.clone()),
+            Event::Written(_) => {}
+        });
         for relative in specs {
             if let Some(node) = self.find(&path_text(&relative)) {
                 node.spec_changed = true;
@@ -575,20 +566,11 @@ fn created(layout: &Layout, files: &CgroupFiles, boot: Option<u64>) -> Option<u6
     Some(earliest?.max(boot.unwrap_or(0)))
 }
 
-/// A relative path as the `id` label shows it; bytes that are not UTF-8 become
-/// `\xHH`, so that different names stay different.
+/// A relative path as the `id` label shows it.
 pub fn path_text(relative: &CStr) -> String {
     let bytes = relative.to_bytes();
     if bytes == b"." {
         return "/".to_owned();
     }
-    let mut out = String::with_capacity(bytes.len() + 1);
-    out.push('/');
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out
+    format!("/{}", lossless_text(bytes))
 }

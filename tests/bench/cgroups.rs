@@ -65,6 +65,7 @@ pub fn sampler(descriptors: u64) -> Sampler {
         handle_memory: 16 << 20,
         descriptors,
         max_cgroups: 20_000,
+        disk_usage: 0,
     };
     let describe = Box::new(|path: String, created| {
         Arc::new(Cgroup { labels: format!("id=\"{path}\""), path, created, ..Cgroup::default() })

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Cgroup, CgroupSample, CpuStats, Dimm, DiskStats, Filesystem, FilesystemSpace, Filesystems, Hierarchy,
-    HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind, Kinds, Limit, LoadStats,
-    Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading, Snapshot, Spec, Traffic,
-    reading,
+    Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem, FilesystemSpace,
+    Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind,
+    Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading,
+    Snapshot, Spec, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -25,6 +25,11 @@ pub(crate) fn all_kinds() -> Kinds {
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
+    /// From this number on.
+    pub(crate) fn from(first: u64) -> Numbers {
+        Numbers(first)
+    }
+
     /// The next one; never 0.
     pub(crate) fn number(&mut self) -> u64 {
         self.0 += 7_919;
@@ -81,6 +86,8 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
         filesystems: Arc::new(filesystems),
         disks,
         cgroups,
+        departed: Arc::default(),
+        oom_gone: Arc::default(),
     }
 }
 
@@ -130,6 +137,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         events_high: on(v2),
         events_max: on(v2),
         events_oom: on(v2),
+        events_oom_kill: on(v2),
         oom_kills: on(true),
     };
     sample.io = vec![IoDevice {
@@ -193,7 +201,39 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         memory_min: v2.then_some(Limit::Value(0)),
         threads_max: Some(Limit::Max),
     };
+    if !root {
+        let mut part = |device: &str| disk_part(device, n);
+        let volume = VolumeUsage {
+            name: "cache".into(),
+            plugin: "empty-dir",
+            mounted: false,
+            usage: part("/dev/vda"),
+        };
+        sample.disk = Some(Arc::new(DiskUsage {
+            layer: Some(part("/dev/vda")),
+            logs: Some(part("/dev/vdb1")),
+            volumes: vec![volume],
+        }));
+    }
     sample
+}
+
+/// A tree on a filesystem.
+pub(crate) fn disk_part(device: &str, n: &mut Numbers) -> DiskPart {
+    DiskPart {
+        used_bytes: n.number(),
+        inodes: Some(n.number()),
+        skipped_directories: 0,
+        measured_ms: 1_699_999_960_000,
+        device: device.into(),
+        space: FilesystemSpace {
+            capacity_bytes: n.number(),
+            available_bytes: n.number(),
+            usage_bytes: n.number(),
+            inodes: Some(n.number()),
+            inodes_free: Some(n.number()),
+        },
+    }
 }
 
 fn operations(n: &mut Numbers, v1: bool) -> IoOperations {

@@ -67,7 +67,7 @@ evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi}
 fileCheckFrequency: 1s
 YAML
 
-# pod NAME EXTRA: two containers, one that works a little and one that sleeps.
+# pod NAME EXTRA [MOUNTS]: two containers, one that works a little and one that sleeps.
 pod() {
   cat >"$work/manifests/$1.yaml" <<YAML
 apiVersion: v1
@@ -80,7 +80,8 @@ $2
   - name: work
     image: nodegauge.test/busybox:1
     imagePullPolicy: Never
-    command: [sh, -c, "while :; do dd if=/dev/zero of=/tmp/f bs=64k count=16 2>/dev/null; sleep 0.2; done"]
+    command: [sh, -c, "dd if=/dev/zero of=/data/f bs=64k count=32; while :; do dd if=/dev/zero of=/tmp/f bs=64k count=16 conv=notrunc 2>/dev/null; sleep 0.2; done"]
+${3:-}
     resources: {requests: {cpu: 20m, memory: 16Mi}, limits: {memory: 64Mi}}
   - name: idle
     image: nodegauge.test/busybox:1
@@ -104,6 +105,8 @@ stop() {
     [ ! -d "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
   rm -rf /var/lib/kubelet /var/log/pods/e2e_* /var/log/containers/*_e2e_* /run/containerd/containerd.sock*
+  # Left by the kubelet; another's are not empty.
+  rmdir /var/log/pods /var/log/containers 2>/dev/null || true
   cleanup
 }
 trap stop EXIT
@@ -119,7 +122,7 @@ wait_for 30 ctr version || { tail -5 "$work/containerd.log"; fail "containerd do
 ctr images import "$work/pause.tar" >/dev/null
 ctr images import "$work/busybox.tar" >/dev/null
 
-pod plain ''
+pod plain '  volumes: [{name: data, emptyDir: {}}]' '    volumeMounts: [{name: data, mountPath: /data}]'
 pod onhost '  hostNetwork: true'
 pod withinit '  initContainers:
   - {name: prepare, image: "nodegauge.test/busybox:1", imagePullPolicy: Never, command: [sh, -c, "sleep 2"]}'
@@ -164,7 +167,8 @@ expected() {
     printf '%s\n' "$name-node-e2e " "$name-node-e2e idle" "$name-node-e2e work"
   done
 }
-named() { [ "$(names | grep -v ^crashing)" = "$(expected | sort -u)" ]; }
+# Of the pods that stay; the crashing one and those of starts.py come and go.
+named() { [ "$(names | grep -v '^crashing\|^start-')" = "$(expected | sort -u)" ]; }
 
 for source in all cri logs; do
   case $source in
@@ -191,5 +195,53 @@ python3 "$here/kubelet/compare.py" "http://127.0.0.1:10255/metrics/cadvisor" "ht
   >"$work/compare" && ok=yes || ok=no
 cat "$work/compare"
 check "the kubelet's own /metrics/cadvisor has the same rows, and figures within tolerance" [ "$ok" = yes ]
-kill "$kubelet_pid" 2>/dev/null || true
+
+# What a container wrote, and what its pod keeps: found by the walker in its time.
+disk_usage() {
+  curl -fs "http://127.0.0.1:$side_by_side/metrics" >"$work/metrics"
+  sed -n "s/^nodegauge_disk_usage_bytes{container=\"$1\".*namespace=\"e2e\",pod=\"plain-node-e2e\".*$2.*} \([0-9]*\).*/\1/p" "$work/metrics"
+}
+measured() { [ -n "$(disk_usage work 'part="layer"')" ] && [ -n "$(disk_usage '' 'volume="data"')" ]; }
+wait_for 120 measured || true
+id=$(sed -n 's/^container_cpu_user_seconds_total{container="work",id="\([^"]*\)".*pod="plain-node-e2e".*/\1/p' "$work/metrics")
+work_pid=$(head -1 /sys/fs/cgroup"$id"/cgroup.procs 2>/dev/null || head -1 /sys/fs/cgroup/memory"$id"/cgroup.procs)
+upper=$(sed -n 's|^[^ ]* [^ ]* [^ ]* [^ ]* / .*,upperdir=\([^,]*\),workdir=.*|\1|p' "/proc/$work_pid/mountinfo")
+check "the layer of a container is what du finds: $(disk_usage work 'part="layer"')" \
+  [ "$(disk_usage work 'part="layer"')" = "$(du -sx --block-size=1 "$upper" | cut -f 1)" ]
+check "its pod's volume is what du finds: $(disk_usage '' 'volume="data"')" \
+  [ "$(disk_usage '' 'volume="data"')" = "$(du -sx --block-size=1 /var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/data | cut -f 1)" ]
+
+check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$side_by_side/metrics/cadvisor" \
+  "$work/manifests" "$work/root/io.containerd.grpc.v1.cri" 0.5 "${E2E_STARTS:-40}"
+
+# The runtime hangs, then dies: ticks stay on time, names stay and new ones come.
+own() { curl -fs "http://127.0.0.1:$side_by_side/metrics/self" | awk -v name="$1" '$1 == name { printf "%d", $2 }'; }
+missed=$(own nodegauge_ticks_missed_total)
+before=$(own 'nodegauge_ticks_total{origin="grid"}')
+seconds=${E2E_STOP_SECONDS:-10}
+port=$side_by_side
+kill -STOP "$daemon"
+sleep "$seconds"
+named && pass "names stay while containerd hangs" || fail "names went while containerd hung"
+kill -CONT "$daemon"
+ticks=$(($(own 'nodegauge_ticks_total{origin="grid"}') - before))
+check "$ticks ticks in $seconds s in which containerd hung, none missed" \
+  [ "$(own nodegauge_ticks_missed_total)" = "$missed" -a "$ticks" -ge $((seconds * 2 - 1)) ]
+kill -KILL "$daemon"
+wait "$daemon" 2>/dev/null || true
+sleep 2
+named && pass "names stay while containerd is dead" || fail "names went with containerd"
+background "$work/containerd.log" containerd --config "$work/config.toml"
+daemon=$!
+wait_for 30 ctr version
+pod later ''
+expected() {
+  local name
+  for name in later onhost plain withinit; do
+    printf '%s\n' "$name-node-e2e " "$name-node-e2e idle" "$name-node-e2e work"
+  done
+}
+check "a pod that starts after containerd came back is named" wait_for 90 named
+check "no tick was missed meanwhile: $(($(own nodegauge_ticks_missed_total) - missed)) were" \
+  [ "$(own nodegauge_ticks_missed_total)" = "$missed" ]
 finish

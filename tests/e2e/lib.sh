@@ -11,7 +11,7 @@ started=()
 cleanup() {
   local pid
   for pid in "${started[@]}"; do
-    kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+    kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
   done
   rm -rf "$work"
 }

@@ -9,12 +9,13 @@ need containerd containerd runc
 need curl curl
 need ip iproute2
 need jq jq
+need openssl openssl
 [ -d /usr/lib/cni ] || need no-such-command containernetworking-plugins
 [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || need busybox busybox-static
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus identity-docker identity-containerd; do
+for script in docker prometheus hostile identity-docker identity-containerd churn push crash; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done

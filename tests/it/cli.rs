@@ -17,7 +17,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_nodegauge");
 
 fn nodegauge<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(arguments).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    // Whether there are pods on the machine that runs the tests is not theirs to know.
+    command.args(arguments).env_clear().env("NODEGAUGE_LABEL_STYLE", "cadvisor");
+    command.envs(environment.iter().copied()).stdin(Stdio::null());
     command
 }
 
@@ -53,7 +55,9 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     usage(&["--interval", "a\nb"], &["--interval \"a\\nb\""]);
     usage(&["--listen", "localhost"], &["--listen \"localhost\"", "IP:PORT"]);
     usage(&["--listen", "0.0.0.0:0"], &["--listen \"0.0.0.0:0\"", "loopback", "--auth none"]);
-    usage(&["--auth", "kubernetes"], &["--auth \"kubernetes\"", "none"]);
+    usage(&["--auth", "all"], &["--auth \"all\"", "none, token, kubernetes"]);
+    usage(&["--auth", "token"], &["--auth \"token\"", "--auth-token-file"]);
+    usage(&["--tls-cert", "a"], &["--tls-cert", "--tls-key"]);
     usage(&["--metrics", "cpu,tcp"], &["--metrics", "\"tcp\"", "cpu, percpu"]);
     usage(&["--metrics", "cpu", "--disable-metrics", "tcp"], &["--metrics", "--disable-metrics", "one of"]);
     usage(&["once", "--format", "xml"], &["--format \"xml\"", "prometheus, json"]);
@@ -100,6 +104,12 @@ fn what_cannot_start_exits_1_and_says_why() {
         &[],
         1,
         &["--host-root \"/nowhere\"", "no such file"],
+    );
+    refused(
+        &["--listen", "127.0.0.1:0", "--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"],
+        &[],
+        1,
+        &["--tls-cert", "/nowhere/tls.crt", "No such file"],
     );
     refused(
         &["once", "--host-root", "/etc/hostname"],
@@ -289,8 +299,11 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     for arguments in
         [&["once"][..], &["once", "--format=json"], &["check"], &["check", "--families"], &["--help"]]
     {
-        let mut child =
-            nodegauge(arguments, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = nodegauge(arguments, &[("NODEGAUGE_LOG_LEVEL", "warn")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         drop(child.stdout.take());
         let mut log = String::new();
         child.stderr.take().unwrap().read_to_string(&mut log).unwrap();

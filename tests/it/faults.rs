@@ -11,13 +11,14 @@ use nodegauge::snapshot::{Cgroup, CgroupSample, Kind, Kinds, Origin, Snapshot};
 
 use crate::ttar;
 
-fn sampler(root: &Path) -> Sampler {
+pub(crate) fn sampler(root: &Path) -> Sampler {
     let options = Options {
         on_request: Kinds::NONE,
         kinds: Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with),
         handle_memory: 16 << 20,
         descriptors: 1024,
         max_cgroups: 1000,
+        disk_usage: 0,
     };
     let describe = Box::new(|path: String, created| {
         Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
@@ -29,7 +30,7 @@ fn errors(sampler: &Sampler) -> u64 {
     sampler.report().collectors.iter().map(|c| c.errors.total()).sum()
 }
 
-fn tick(sampler: &mut Sampler) -> Snapshot {
+pub(crate) fn tick(sampler: &mut Sampler) -> Snapshot {
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Grid, &mut snapshot);
     snapshot
@@ -186,6 +187,7 @@ fn the_limit_of_cgroups_is_kept_and_counted() {
         handle_memory: 0,
         descriptors: 256,
         max_cgroups: 3,
+        disk_usage: 0,
     };
     let describe = Box::new(|path: String, created| {
         Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
@@ -195,4 +197,42 @@ fn the_limit_of_cgroups_is_kept_and_counted() {
     assert!(few.report().tree.over_limit > 0);
     assert!(all > 3);
     assert_eq!(few.report().handles.files, 0, "no memory for handles means none");
+}
+
+#[test]
+fn a_look_finds_a_new_cgroup_and_the_next_tick_reads_all_of_it() {
+    let tree = ttar::unpack("v2-systemd-6.12");
+    let (told, described) = std::sync::mpsc::channel();
+    let describe = Box::new(move |path: String, created| {
+        told.send(path.clone()).unwrap();
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
+    });
+    let options = Options {
+        kinds: Kinds::DEFAULT,
+        on_request: Kinds::NONE,
+        handle_memory: 16 << 20,
+        descriptors: 1024,
+        max_cgroups: 1000,
+        disk_usage: 0,
+    };
+    let mut sampler = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
+    let first = tick(&mut sampler);
+    assert_eq!(described.try_iter().count(), first.cgroups.len());
+    sampler.look();
+    assert_eq!(described.try_iter().count(), 0, "nothing was new");
+    // A copy of a container's cgroup, beside it.
+    let limited = |r: &&CgroupSample| r.leaf && r.spec.memory_limit.is_some();
+    let leaf = first.cgroups.iter().find(limited).unwrap();
+    let root = tree.path().join("sys/fs/cgroup");
+    let (old, new) = (root.join(&leaf.cgroup.path[1..]), root.join("new"));
+    fs::create_dir(&new).unwrap();
+    for file in files(&old) {
+        fs::copy(&file, new.join(file.file_name().unwrap())).unwrap();
+    }
+    (0..3).for_each(|_| sampler.look());
+    assert_eq!(described.try_iter().collect::<Vec<_>>(), ["/new"]);
+    let second = tick(&mut sampler);
+    let row = second.cgroups.iter().find(|r| r.cgroup.path == "/new").unwrap();
+    assert_eq!(row.spec.memory_limit, leaf.spec.memory_limit);
+    assert_eq!(described.try_iter().count(), 0);
 }

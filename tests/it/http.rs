@@ -2,212 +2,20 @@
 
 #![allow(clippy::disallowed_methods, reason = "clients that are slow on purpose sleep")]
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nodegauge::expose::http::{self, Limits};
-use nodegauge::expose::routes::{App, Policy};
+use nodegauge::expose::http::Limits;
+use nodegauge::expose::routes::Policy;
 use nodegauge::expose::{Format, Options, Renderer, View};
-use nodegauge::publish::{self, Publisher, Request};
+use nodegauge::publish::Request;
 use nodegauge::snapshot::{Hierarchy, Kinds, Snapshot};
-use nodegauge::telemetry::Telemetry;
 
 use crate::data;
-
-const POLICY: Policy = Policy {
-    on_request: Kinds::NONE,
-    kinds: Kinds::DEFAULT,
-    timestamps: false,
-    // Snapshots made by hand stay as they are unless a test says otherwise.
-    max_age: Duration::from_secs(3600),
-    interval: Duration::from_secs(10),
-    patience: Duration::from_secs(2),
-};
-
-fn limits() -> Limits {
-    Limits::new(20_000)
-}
-
-/// A server on its own thread, with the publisher's end in the test's hands.
-struct Server {
-    address: SocketAddr,
-    publisher: Publisher,
-    telemetry: Arc<Telemetry>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<bool>>,
-}
-
-impl Server {
-    fn start(policy: Policy, limits: Limits) -> Server {
-        let (publisher, snapshots) = publish::channel();
-        let telemetry = Telemetry::new();
-        let app = App::new(policy, snapshots, Arc::clone(&telemetry));
-        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let stop = async { stopped.await.unwrap_or(()) };
-            let drained = runtime.block_on(http::serve(listener, app, limits, stop)).unwrap();
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            drained
-        });
-        Server { address, publisher, telemetry, stop: Some(stop), thread: Some(thread) }
-    }
-
-    /// One that has published a snapshot of `cgroups` cgroups already.
-    fn with(cgroups: usize, policy: Policy, limits: Limits) -> Server {
-        let server = Server::start(policy, limits);
-        server.publish(1, cgroups);
-        server
-    }
-
-    fn publish(&self, sequence: u64, cgroups: usize) -> Arc<Snapshot> {
-        let snapshot = Arc::new(Snapshot { sequence, ..data::snapshot(Hierarchy::V2, cgroups) });
-        self.publisher.publish(Arc::clone(&snapshot));
-        snapshot
-    }
-
-    fn connect(&self) -> Client {
-        Client::to(self.address)
-    }
-
-    fn get(&self, path: &str, headers: &str) -> Answer {
-        get(self.address, path, headers)
-    }
-
-    /// The value of one of the agent's own series.
-    fn own(&self, series: &str) -> Option<f64> {
-        let text = self.telemetry.encode(true);
-        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
-    }
-
-    fn lost(&self, reason: &str) -> f64 {
-        self.own(&format!("nodegauge_http_connections_lost_total{{reason=\"{reason}\"}}")).unwrap()
-    }
-
-    /// Stops; whether all connections ended in time.
-    fn stop(&mut self) -> bool {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-struct Client(BufReader<TcpStream>);
-
-/// A request on a connection of its own.
-fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
-    let mut client = Client::to(address);
-    client.send("GET", path, headers);
-    client.answer()
-}
-
-impl Client {
-    fn to(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Client(BufReader::new(stream))
-    }
-
-    fn send(&mut self, method: &str, path: &str, headers: &str) {
-        self.write(format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n").as_bytes());
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.get_mut().write_all(bytes).unwrap();
-    }
-
-    fn answer(&mut self) -> Answer {
-        let mut answer = self.head();
-        answer.body = match answer.headers.get("content-length") {
-            Some(length) => {
-                let mut body = vec![0; length.parse().unwrap()];
-                self.0.read_exact(&mut body).unwrap();
-                body
-            }
-            None => {
-                assert_eq!(answer.header("transfer-encoding"), "chunked");
-                self.chunks().expect("a whole body")
-            }
-        };
-        answer
-    }
-
-    fn head(&mut self) -> Answer {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            self.0.read_line(&mut line).unwrap();
-            match line.trim_end() {
-                "" => break,
-                line => lines.push(line.to_owned()),
-            }
-        }
-        let status = lines.first().map(|l| l.split(' ').nth(1).unwrap().parse().unwrap());
-        let header = |l: &String| l.split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned()));
-        Answer {
-            status: status.expect("an answer"),
-            headers: lines.iter().skip(1).filter_map(header).collect(),
-            body: Vec::new(),
-        }
-    }
-
-    /// A chunked body; the error when it breaks off.
-    fn chunks(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let mut size = String::new();
-            self.0.read_line(&mut size)?;
-            let size = usize::from_str_radix(size.trim_end(), 16)
-                .map_err(|_| std::io::Error::from(ErrorKind::UnexpectedEof))?;
-            let start = body.len();
-            body.resize(start + size, 0);
-            self.0.read_exact(&mut body[start..])?;
-            self.0.read_line(&mut String::new())?;
-            if size == 0 {
-                return Ok(body);
-            }
-        }
-    }
-
-    /// Waits for the other side to close.
-    fn closed_after(&mut self) -> Duration {
-        let began = Instant::now();
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
-        }
-        began.elapsed()
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-
-    fn line(&self) -> &str {
-        let text = self.text();
-        assert_eq!(text.matches('\n').count(), 1, "{text:?} is not one line");
-        text.trim_end()
-    }
-}
+use crate::served::{Client, POLICY, Server, get, limits};
 
 const GZIP: &str = "accept-encoding: gzip\r\n";
 
@@ -515,7 +323,7 @@ fn a_reader_that_stops_is_cut_and_frees_its_render() {
 
 #[test]
 fn three_hundred_connections() {
-    let server = Server::with(2, POLICY, limits());
+    let server = Server::with(2, POLICY, Limits { per_peer: 256, probes: 0, ..limits() });
     let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
     let statuses: Vec<u16> = clients
         .iter_mut()

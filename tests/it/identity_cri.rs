@@ -36,6 +36,8 @@ async fn containerds_answers() {
     assert_eq!((app.restart_count, app.state), (Some(2), Some(ContainerState::Running)));
     assert_eq!((app.pid, app.started_ns), (Some(2001), Some(1_700_000_002_000_000_000)));
     assert_eq!(app.labels.get("io.cri-containerd.kind"), Some("container"));
+    let logs = format!("/var/log/pods/shop_pod-1_{}/app/2.log", uid(1));
+    assert_eq!(app.log_path.as_deref(), Some(logs.as_str()));
     let pause = directory.container(&sandbox).unwrap();
     assert!(pause.is_sandbox && !pause.partial);
     assert_eq!((pause.container.as_deref(), pause.name.as_deref()), (None, Some(sandbox.as_str())));
@@ -53,6 +55,12 @@ async fn containerds_answers() {
     let status = until_status(&identities, "containerd", "up", |s| s.state == SourceState::Up).await;
     assert_eq!((status.events, status.version.as_deref()), (Some(false), Some("containerd 1.7.27")));
     assert_eq!(runtime.calls("GetContainerEvents"), 0);
+
+    let status = until_status(&identities, "containerd", "images", |s| s.images.len() == 2).await;
+    let images = &status.images[0];
+    assert!(images.path.ends_with("snapshotter.v1.overlayfs") && !images.layers && status.images[1].layers);
+    assert_eq!((images.used_bytes, images.inodes_used), (Some(123_456), None));
+    assert_eq!((images.measured_ns, runtime.calls("ImageFsInfo")), (Some(1_700_000_003_000_000_000), 1));
 }
 
 #[tokio::test]
@@ -105,6 +113,39 @@ async fn crios_answers() {
     // Events are offered by the API and switched off by default.
     let status = until_status(&identities, "cri-o", "no events", |s| s.events == Some(false)).await;
     assert_eq!(status.state, SourceState::Up);
+}
+
+/// CRI-O need not make a cgroup for a sandbox that has no process. The pod's
+/// network is on its own row then, told by any of its containers, not by their
+/// monitors; a pod on the host's network has none.
+#[tokio::test]
+async fn crios_pods_without_a_sandbox_cgroup() {
+    let host = Host::new();
+    let runtime = Runtime::new("cri-o", "1.31.2");
+    let (_, container) = runtime.pod(1, false);
+    let (host_sandbox, host_container) = runtime.pod(2, true);
+    let _serving = runtime.serve(&host.at("run/crio/crio.sock"));
+    let identities = Identities::start(&host.options());
+    assert!(identities.settled(Duration::from_secs(5)).await);
+    let slice = |number| format!("/kubepods.slice/kubepods-pod{}.slice", uid(number).replace('-', "_"));
+    let paths = [
+        slice(1),
+        format!("{}/crio-{container}.scope", slice(1)),
+        format!("{}/crio-{container}.scope/container", slice(1)),
+        format!("{}/crio-conmon-{container}.scope", slice(1)),
+        slice(2),
+        format!("{}/crio-{host_container}.scope", slice(2)),
+        format!("{}/crio-{host_sandbox}", slice(2)),
+        format!("{}/crio-conmon-{host_container}.scope", slice(2)),
+    ];
+    let directory = until(&identities, "complete", |d| {
+        complete(d, &container) && complete(d, &host_container) && complete(d, &host_sandbox)
+    })
+    .await;
+    let rows: Vec<_> = paths.iter().map(|p| resolve(&parse(p), &directory, Duration::ZERO)).collect();
+    let roles = network_roles(&paths.iter().map(|p| parse(p)).zip(&rows).collect::<Vec<_>>());
+    use NetworkRole::{Nobody, OfPod};
+    assert_eq!(roles, [Nobody, OfPod(0), OfPod(0), Nobody, Nobody, Nobody, Nobody, Nobody]);
 }
 
 #[tokio::test]
@@ -315,4 +356,34 @@ async fn five_hundred_pods_from_cold() {
     let before = until_status(&identities, "containerd", "answers", |s| answers(s) > 0).await.answers;
     until_status(&identities, "containerd", "refreshed", |s| answers(s) > before + 1).await;
     assert_eq!(identities.directory().generation(), generation);
+}
+
+#[tokio::test]
+async fn sources_are_told_of_in_own_metrics() {
+    let host = Host::new();
+    let runtime = Runtime::new("containerd", "1.7.27");
+    runtime.pod(1, false);
+    let _serving = runtime.serve(&host.at(SOCKET));
+    let identities = std::sync::Arc::new(Identities::start(&host.options()));
+    until_status(&identities, "containerd", "up", |s| s.state == SourceState::Up).await;
+    assert!(identities.settled(Duration::from_secs(10)).await);
+    let telemetry = nodegauge::telemetry::Telemetry::new();
+    assert!(!telemetry.encode(true).contains("nodegauge_source_up"), "nobody was asked yet");
+    telemetry.names_come_from(&identities);
+    let text = telemetry.encode(false);
+    let value = |series: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(value("nodegauge_source_up{source=\"containerd\"}"), 1.0);
+    assert_eq!(value("nodegauge_source_up{source=\"cri-o\"}"), 0.0);
+    assert!(value("nodegauge_source_answers_total{source=\"containerd\"}") >= 1.0);
+    assert_eq!(value("nodegauge_source_failures_total{source=\"containerd\"}"), 0.0);
+    assert_eq!(value("nodegauge_source_events{source=\"containerd\"}"), 0.0);
+    assert_eq!(value("nodegauge_source_known{source=\"containerd\",kind=\"container\"}"), 2.0);
+    assert_eq!(value("nodegauge_source_known{source=\"containerd\",kind=\"pod\"}"), 1.0);
+    assert_eq!(value("nodegauge_identities{kind=\"container\"}"), 2.0);
+    assert!(value("nodegauge_source_answer_age_seconds{source=\"containerd\"}") < 60.0);
+    // What is not there says no more than that.
+    assert!(!text.contains("nodegauge_source_known{source=\"cri-o\""), "{text}");
 }

@@ -1,11 +1,15 @@
 //! The Docker source against a stand-in that answers well, hangs, or lies.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nodegauge::identity::model::{ContainerState, NetworkMode};
 use nodegauge::identity::path::{Runtime, parse};
 use nodegauge::identity::{Directory, Identities, SourceState};
+use nodegauge::snapshot::{Cgroup, CgroupSample, Health, Hierarchy, Identity};
 
+use crate::data::{cgroup, snapshot};
+use crate::expose::{scrape, value};
 use crate::standin::docker::{Daemon, Mood};
 use crate::standin::{Host, id, until, until_status};
 
@@ -53,6 +57,8 @@ async fn lists_inspects_and_follows_events() {
     let status = identities.status().into_iter().find(|s| s.name == "docker").unwrap();
     assert_eq!((status.version.as_deref(), status.events), (Some("20.10.24 (API 1.41)"), Some(true)));
     assert_eq!((status.answers, status.failures), (1, 0));
+    let status = until_status(&identities, "docker", "images", |s| !s.images.is_empty()).await;
+    assert_eq!((status.images[0].path.as_str(), status.images[0].used_bytes), ("/var/lib/docker", None));
 }
 
 #[tokio::test]
@@ -117,4 +123,52 @@ async fn hangs_garbage_and_endless_answers() {
     daemon.remove(&id(1));
     until_status(&identities, "docker", "one left", |s| s.containers == 1).await;
     assert!(complete(&identities.directory(), &id(1)), "the last sample still needs its name");
+}
+
+/// Health comes with the inspection, then by events, for which nobody is asked.
+#[tokio::test]
+async fn health_follows_events() {
+    let host = Host::new();
+    let daemon = Daemon::new();
+    daemon.add(&id(1), "web");
+    daemon.add(&id(2), "db");
+    daemon.set_health(&id(1), "starting");
+    let _serving = daemon.serve(&host.at(SOCKET));
+    let mut options = host.options();
+    options.timing.refresh = Duration::from_secs(60);
+    let identities = Identities::start(&options);
+    until(&identities, "both", |d| complete(d, &id(1)) && complete(d, &id(2))).await;
+    let health = |d: &Directory, n: u32| d.container(&id(n)).unwrap().health;
+    let directory = identities.directory();
+    assert_eq!((health(&directory, 1), health(&directory, 2)), (Some(Health::Starting), None));
+    let inspected = daemon.inspected();
+    for (word, want) in [("healthy", Health::Healthy), ("unhealthy", Health::Unhealthy)] {
+        daemon.tell(&format!("health_status: {word}"), &id(1));
+        until(&identities, word, |d| health(d, 1) == Some(want)).await;
+    }
+    assert_eq!(daemon.inspected(), inspected);
+    assert_eq!(health(&identities.directory(), 2), None);
+}
+
+#[test]
+fn start_and_health_are_the_runtimes() {
+    let check = |identity: Identity, start: &str, health: &str| {
+        let mut one = snapshot(Hierarchy::V2, 0);
+        let made = Cgroup { created: Some(1_700_000_000), ..Cgroup::clone(&cgroup("/docker/a", identity)) };
+        one.cgroups = vec![CgroupSample::new(Arc::new(made))];
+        let samples = scrape(&one);
+        let got =
+            ["container_creation_time_seconds", "container_start_time_seconds", "container_health_state"]
+                .map(|family| value(&samples, family, "/docker/a"));
+        assert_eq!(got, ["1700000000", start, health].map(|v| Some(v.to_owned())));
+    };
+    let told = Identity { started_ns: Some(1_700_000_009_900_000_000), ..Identity::default() };
+    check(Identity::default(), "1700000000", "-1");
+    // The kubelet shows the cgroup's time whatever its runtime says.
+    check(told.clone(), "1700000000", "-1");
+    let docker = |health| Identity { start_is_told: true, health, ..told.clone() };
+    check(docker(None), "1700000009", "-1");
+    check(docker(Some(Health::Healthy)), "1700000009", "1");
+    check(docker(Some(Health::Starting)), "1700000009", "0");
+    check(docker(Some(Health::Unhealthy)), "1700000009", "0");
 }

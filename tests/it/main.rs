@@ -6,12 +6,17 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod aggregate;
+mod auth;
+mod batch;
 mod cli;
 #[path = "../data/mod.rs"]
 mod data;
+mod disk_usage;
 mod expose;
 mod faults;
 mod golden;
+mod hostile;
 mod http;
 mod identity_cri;
 mod identity_docker;
@@ -20,7 +25,13 @@ mod identity_live;
 mod identity_path;
 mod kubelet_view;
 mod log_model;
+mod oom;
 mod parsers;
+mod push;
+mod push_encode;
+mod served;
 mod standin;
+mod step;
 mod tidy;
+mod tls;
 mod ttar;

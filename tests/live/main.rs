@@ -20,6 +20,9 @@ mod exposition;
 mod faults;
 mod group;
 mod numbers;
+mod oom;
+mod pod_network;
+mod pods;
 #[path = "../it/ttar.rs"]
 mod ttar;
 mod worker;

@@ -71,6 +71,17 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Waits until it was killed.
+    pub fn ended(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "nobody killed the worker");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -2,10 +2,10 @@
 //! it was seen, when it began, what it is allowed.
 
 use super::MetricType::Gauge;
-use super::Source::{File, None as Absent};
+use super::Source::File;
 use super::{Emit, Family, Unit, by_version, cpu, everywhere};
 use crate::expose::lines::{Label, Value, number};
-use crate::snapshot::Limit;
+use crate::snapshot::{Health, Limit};
 
 /// A limit as cAdvisor writes it: 0 is unlimited.
 fn limit(limit: Option<Limit>) -> Option<Value> {
@@ -57,13 +57,20 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "container_health_state",
-        help: "Result of the container's health check.",
+        help: "Result of the container's health check: 1 healthy, 0 starting or unhealthy, -1 without one.",
         metric: Gauge,
         unit: Unit::None,
         kind: None,
         stamped: true,
-        sources: everywhere(Absent("the kernel knows no health, and no runtime is asked for it")),
-        emit: Emit::Never,
+        // Nothing but a container of Docker's or Podman's has such a check.
+        sources: everywhere(File("Docker's and Podman's State.Health.Status; -1 elsewhere")),
+        emit: Emit::Cgroup(|row, out| {
+            out.sample(Some(match row.sample.cgroup.identity.health {
+                Some(Health::Healthy) => Value::integer(1),
+                Some(Health::Starting | Health::Unhealthy) => Value::integer(0),
+                None => Value::MINUS_ONE,
+            }));
+        }),
     },
     Family {
         name: "container_creation_time_seconds",
@@ -86,10 +93,16 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: None,
         stamped: false,
         sources: by_version(
-            File("mtime of the directory and of cgroup.clone_children"),
-            File("mtime of the directory and of cgroup.events"),
+            File(
+                "Docker's and Podman's State.StartedAt; else mtime of the directory and of cgroup.clone_children",
+            ),
+            File("Docker's and Podman's State.StartedAt; else mtime of the directory and of cgroup.events"),
         ),
-        emit: Emit::Cgroup(|row, out| out.sample(row.sample.cgroup.created.map(Value::integer))),
+        emit: Emit::Cgroup(|row, out| {
+            let cgroup = &row.sample.cgroup;
+            let told = cgroup.identity.started_ns.filter(|_| cgroup.identity.start_is_told);
+            out.sample(told.map(|ns| ns / 1_000_000_000).or(cgroup.created).map(Value::integer));
+        }),
     },
     Family {
         name: "container_spec_cpu_period",

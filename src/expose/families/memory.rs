@@ -3,7 +3,7 @@
 use super::MetricType::{Counter, Gauge};
 use super::Source::{File, None as Absent};
 use super::{Emit, Family, Row, Source, Sources, Unit, by_version};
-use crate::expose::lines::{Label, Lines, microseconds, number};
+use crate::expose::lines::{Label, Lines, Value, microseconds, number};
 use crate::snapshot::{HugetlbStats, Kind, Reading};
 
 const V2_ONLY: Source = Absent("the kernel counts it on cgroup v2 only");
@@ -257,18 +257,27 @@ pub(super) const FAMILIES: &[Family] = &[
         ),
         emit: Emit::Cgroup(|row, out| out.sample(number(row.sample.memory.refault_anon))),
     },
+    // cAdvisor's count goes with the container, so that a container that dies of
+    // it is never seen to rise. Ours stays for ten minutes under the labels it had,
+    // and for good on the pod's row, which is there before the first kill; and it
+    // is each victim's own cgroup that counts, also when the machine ran short.
     Family {
         name: "container_oom_events_total",
-        help: "Processes of this cgroup alone killed because memory ran out.",
+        help: "Processes killed because memory ran out; of a pod or a container with all that is or was below it.",
         metric: Counter,
         unit: Unit::Count,
         kind: Some(Kind::OomEvent),
         stamped: true,
         sources: by_version(
-            File("memory.oom_control:oom_kill (4.13)"),
-            File("memory.events.local:oom_kill (5.2), before that memory.events:oom_kill"),
+            File("memory.oom_control:oom_kill (4.13), /dev/kmsg; the larger"),
+            File(
+                "memory.events.local:oom_kill (5.2), before that memory.events:oom_kill; /dev/kmsg; the larger",
+            ),
         ),
-        emit: Emit::Cgroup(|row, out| out.sample(number(row.sample.memory.oom_kills))),
+        emit: Emit::CgroupAndGone(
+            |row, out| out.sample(number(row.sample.memory.oom_kills)),
+            |gone, out| out.sample(Some(Value::integer(gone.kills))),
+        ),
     },
     Family {
         name: "container_hugetlb_failcnt",

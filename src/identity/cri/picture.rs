@@ -92,6 +92,7 @@ struct Details {
     image: Option<Arc<str>>,
     pid: Option<u32>,
     started_ns: Option<u64>,
+    log_path: Option<Arc<str>>,
     host_network: Option<bool>,
 }
 
@@ -224,6 +225,9 @@ impl Picture {
         details.known = true;
         details.image = status.image.as_ref().and_then(|i| names.some(&i.image)).or(details.image);
         details.started_ns = ns(status.started_at).or(details.started_ns);
+        // Behind cri-dockerd that is a link to the file that Docker tells of itself.
+        let told = (!status.log_path.is_empty() && self.flavor != Flavor::Docker).then_some(status.log_path);
+        details.log_path = told.map(Arc::from).or(details.log_path);
         if let Some(info) = info {
             details.pid = Verbose::parse(info).pid.filter(|p| *p > 0);
         }
@@ -436,6 +440,7 @@ impl Picture {
             pid: details.pid,
             created_ns: ns(listed.created_at),
             started_ns: details.started_ns,
+            log_path: details.log_path.clone(),
             partial: owed,
             ..ContainerInfo::new(Arc::clone(&id))
         };

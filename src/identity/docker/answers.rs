@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::identity::model::{ContainerInfo, ContainerState, Labels, Names, NetworkMode, PodRef, time_ns};
 use crate::identity::path::{PodUid, Runtime};
+use crate::snapshot::Health;
 
 /// `GET /version`.
 #[derive(Debug, Deserialize)]
@@ -15,6 +16,14 @@ pub(super) struct Version {
     #[serde(default)]
     pub(super) version: String,
     pub(super) api_version: String,
+}
+
+/// `GET /info`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Info {
+    #[serde(default)]
+    pub(super) docker_root_dir: String,
 }
 
 /// An element of `GET /containers/json`.
@@ -54,6 +63,8 @@ pub(super) struct Inspected {
     host_config: HostConfig,
     #[serde(default)]
     restart_count: u32,
+    #[serde(default)]
+    log_path: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,6 +73,15 @@ struct State {
     status: String,
     pid: u32,
     started_at: String,
+    #[serde(alias = "Healthcheck")]
+    health: Option<HealthCheck>,
+}
+
+/// Absent, or of status `none` or empty, where there is no check.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HealthCheck {
+    status: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +105,17 @@ pub(super) struct Event {
     pub(super) action: String,
     #[serde(default)]
     pub(super) actor: Actor,
+    /// Podman's, with the action `health_status`.
+    #[serde(default, alias = "health_status")]
+    health_status: String,
+}
+
+impl Event {
+    /// The outcome of a health check: `health_status: healthy`.
+    pub(super) fn health(&self) -> Option<Health> {
+        let rest = self.action.strip_prefix("health_status")?;
+        health(rest.strip_prefix(':').map_or(self.health_status.as_str(), str::trim))
+    }
 }
 
 /// Whom an event is about.
@@ -92,6 +123,16 @@ pub(super) struct Event {
 pub(super) struct Actor {
     #[serde(rename = "ID", default)]
     pub(super) id: String,
+}
+
+/// The word for a state of health, in an answer and in an event.
+pub(super) fn health(word: &str) -> Option<Health> {
+    match word {
+        "starting" => Some(Health::Starting),
+        "healthy" => Some(Health::Healthy),
+        "unhealthy" => Some(Health::Unhealthy),
+        _ => None,
+    }
 }
 
 impl Listed {
@@ -134,7 +175,9 @@ impl Inspected {
         Some(ContainerInfo {
             created_ns: time_ns(&self.created),
             started_ns: time_ns(&self.state.started_at),
+            health: self.state.health.as_ref().and_then(|check| health(&check.status)),
             pid: Some(self.state.pid).filter(|p| *p > 0),
+            log_path: Some(self.log_path.as_str()).filter(|p| !p.is_empty()).map(Arc::from),
             ..seen.info(runtime, names)?
         })
     }
@@ -224,15 +267,39 @@ mod tests {
 
         let inspected: Inspected = serde_json::from_str(
             r#"{"Id":"ab","Name":"/db","Created":"2024-01-01T00:00:00.5Z","RestartCount":2,
-                "State":{"Status":"running","Pid":7,"StartedAt":"2024-01-01T00:00:01Z"},
+                "LogPath":"/var/lib/docker/containers/ab/ab-json.log",
+                "State":{"Status":"running","Pid":7,"StartedAt":"2024-01-01T00:00:01Z","Health":{"Status":"starting"}},
                 "Config":{"Image":"postgres:16","Labels":null},"HostConfig":{"NetworkMode":"host"}}"#,
         )
         .unwrap();
         let info = inspected.info(Runtime::Docker, &mut names).unwrap();
         assert_eq!((info.image.as_deref(), info.pid), (Some("postgres:16"), Some(7)));
         assert_eq!(info.network, Some(NetworkMode::Host));
+        assert_eq!(info.health, Some(Health::Starting));
+        assert_eq!(info.log_path.as_deref(), Some("/var/lib/docker/containers/ab/ab-json.log"));
         assert_eq!(info.labels.iter().collect::<Vec<_>>(), [("restartcount", "2")]);
         assert!(!info.partial && info.started_ns > info.created_ns);
+    }
+
+    #[test]
+    fn health_in_answers_and_events() {
+        let check = |state: &str, want: Option<Health>| {
+            let text = format!(r#"{{"Id":"ab","State":{{{state}}}}}"#);
+            let info = serde_json::from_str::<Inspected>(&text).unwrap();
+            assert_eq!(info.info(Runtime::Docker, &mut Names::default()).unwrap().health, want, "{state}");
+        };
+        check("", None);
+        check(r#""Health":null"#, None);
+        check(r#""Health":{"Status":"none"}"#, None);
+        check(r#""Healthcheck":{"Status":""}"#, None);
+        check(r#""Health":{"Status":"healthy"}"#, Some(Health::Healthy));
+        check(r#""Healthcheck":{"Status":"unhealthy"}"#, Some(Health::Unhealthy));
+        let event = |text: &str| serde_json::from_str::<Event>(text).unwrap().health();
+        assert_eq!(event(r#"{"Action":"health_status: unhealthy"}"#), Some(Health::Unhealthy));
+        assert_eq!(event(r#"{"Action":"health_status","health_status":"healthy"}"#), Some(Health::Healthy));
+        assert_eq!(event(r#"{"Action":"health_status","HealthStatus":"healthy"}"#), Some(Health::Healthy));
+        assert_eq!(event(r#"{"Action":"health_status"}"#), None);
+        assert_eq!(event(r#"{"Action":"start"}"#), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! The rows are in memory and the payloads in the file. A change is made here
 //! first and then written with all earlier ones that failed, so that the file is
 //! behind at times and never ahead.
+//!
+//! It is one file because every change of the state is one transaction over all of it.
 
 mod room;
 

@@ -17,6 +17,7 @@ use super::{Running, id, uid};
 pub(crate) mod pb {
     include!(concat!(env!("OUT_DIR"), "/tests/runtime.v1.rs"));
 }
+use pb::image_service_server::{ImageService, ImageServiceServer};
 use pb::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 
 /// What the stand-in knows and how it behaves.
@@ -59,8 +60,9 @@ impl Runtime {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).unwrap();
         let service = RuntimeServiceServer::new(self.clone());
+        let images = ImageServiceServer::new(self.clone());
         Running::new(tokio::spawn(async move {
-            let served = tonic::transport::Server::builder().add_service(service);
+            let served = tonic::transport::Server::builder().add_service(service).add_service(images);
             served.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
         }))
     }
@@ -138,6 +140,7 @@ impl Runtime {
             reason: String::new(),
             labels,
             annotations: listed_container.annotations.clone(),
+            log_path: format!("/var/log/pods/shop_pod-{number}_{}/app/2.log", uid(number)),
         };
         let info = format!(r#"{{"sandboxID":"{sandbox}","pid":{}}}"#, 2000 + number);
         let status_answer = pb::ContainerStatusResponse {
@@ -175,6 +178,27 @@ impl Runtime {
         if hangs {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Runtime {
+    async fn image_fs_info(
+        &self,
+        _: Request<pb::ImageFsInfoRequest>,
+    ) -> Result<Response<pb::ImageFsInfoResponse>, Status> {
+        self.called("ImageFsInfo").await;
+        let mountpoint = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs".into();
+        let usage = pb::FilesystemUsage {
+            timestamp: 1_700_000_003_000_000_000,
+            fs_id: Some(pb::FilesystemIdentifier { mountpoint }),
+            used_bytes: Some(pb::UInt64Value { value: 123_456 }),
+            inodes_used: None,
+        };
+        Ok(Response::new(pb::ImageFsInfoResponse {
+            image_filesystems: vec![usage.clone()],
+            container_filesystems: vec![usage],
+        }))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Stand-ins for the daemons the agent talks to: they say what a test tells
 //! them to, and misbehave on request.
 
+pub(crate) mod apiserver;
 pub(crate) mod connections;
 pub(crate) mod cri;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod kubelet;
+pub(crate) mod receiver;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

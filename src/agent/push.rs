@@ -1,0 +1,236 @@
+//! The way from ticks to sinks: ticks become steps, steps go into the queue, and
+//! a worker per sink takes them out.
+//!
+//! ```text
+//! reader ──(2 ticks)──► steps: builder, queue ──► push: one loop, a worker per sink
+//! ```
+//!
+//! Two threads of its own, so that neither a slow disk nor a large step delays a
+//! tick or an answer: the reader hands over what it published and never waits;
+//! a tick that comes while two are waiting is left out and counted.
+//!
+//! Stop order: the reader ends, which ends `steps` once the last tick is in the
+//! queue; then the workers send what is queued, until it is sent, fails or takes
+//! too long. What is on disk by then stays there for the next run.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::identity::Identities;
+use crate::publish::Tap;
+use crate::push::batch::{self, Encoder};
+use crate::push::delivery::Timing;
+use crate::push::delivery::worker::{Parts, Worker};
+use crate::push::log::{self, Log, SinkName};
+use crate::push::sinks;
+use crate::push::step::{self, Departed, StepBuilder};
+use crate::push::target::{Protocol, Target};
+use crate::snapshot::{Origin, Snapshot};
+use crate::telemetry::Limiter;
+use crate::telemetry::push::PushMetrics;
+
+/// Ticks that wait to be made into steps.
+const WAITING_TICKS: usize = 2;
+
+/// Acknowledged steps are kept this long for aggregators that start again.
+const KEEP_ACKNOWLEDGED: Duration = Duration::from_secs(15 * 60);
+
+/// Threads for names and the queue's disk.
+const BLOCKING_THREADS: usize = 8;
+
+/// How long the last tick may take into the queue.
+const LAST_STEP: Duration = Duration::from_secs(2);
+
+/// What is running.
+#[derive(Debug)]
+pub struct Pushing {
+    steps: JoinHandle<()>,
+    workers: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    drain: Duration,
+}
+
+/// Starts to push, where there are sinks, and hands over what ticks are to be
+/// given to.
+///
+/// # Errors
+/// The queue cannot be opened, or no thread can be had.
+pub fn start(
+    config: &Config,
+    identities: Arc<Identities>,
+    metrics: Arc<PushMetrics>,
+) -> Result<Option<(Pushing, Tap)>> {
+    let Some(resolution) = config.push.iter().map(|t| t.resolution).min() else { return Ok(None) };
+    let log = Arc::new(open(config)?);
+    let timing = Timing::default();
+    let (stop, stopped) = watch::channel(false);
+    let drain = timing.drain;
+
+    let mut workers = Vec::new();
+    for target in &config.push {
+        let parts = Parts {
+            target,
+            log: Arc::clone(&log),
+            directory: config.queue_dir.as_deref(),
+            node: &config.node_name,
+            metrics: metrics.sink(&target.name),
+            timing: timing.clone(),
+        };
+        let sink = sinks::sink(target, config.queue_dir.as_deref());
+        let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
+        workers.push(Worker::new(sink, name(target), parts));
+        tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the loop that pushes")?;
+    let workers = thread::Builder::new()
+        .name("push".to_owned())
+        .spawn(move || {
+            runtime.block_on(send(workers, stopped, drain));
+            // What hangs in there hangs in a resolver or on a disk.
+            runtime.shutdown_background();
+        })
+        .context("cannot start the thread that pushes")?;
+
+    let options = step::Options {
+        node: config.node_name.clone(),
+        boot_id: batch::boot_id(),
+        interval: config.interval,
+        resolution,
+        limits: step::Limits::default(),
+    };
+    let mut builder = StepBuilder::new(options);
+    if let Some(time_ms) = log.last_time_ms()? {
+        builder.resume_after(time_ms);
+    }
+    let (sender, ticks) = sync_channel::<Arc<Snapshot>>(WAITING_TICKS);
+    let maker = Maker {
+        builder,
+        identities,
+        log,
+        encoder: Encoder::new().context("cannot start the compressor")?,
+        metrics: Arc::clone(&metrics),
+    };
+    let steps = thread::Builder::new()
+        .name("steps".to_owned())
+        .spawn(move || maker.run(&ticks))
+        .context("cannot start the thread that makes steps")?;
+    let tap: Tap = Box::new(move |snapshot| {
+        if snapshot.origin == Origin::Grid {
+            hand_over(&sender, snapshot, &metrics);
+        }
+    });
+    Ok(Some((Pushing { steps, workers, stop, drain }, tap)))
+}
+
+fn hand_over(sender: &SyncSender<Arc<Snapshot>>, snapshot: &Arc<Snapshot>, metrics: &PushMetrics) {
+    match sender.try_send(Arc::clone(snapshot)) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => metrics.step_skipped(),
+        // It ended, which it does not do by itself: the stop says so.
+        Err(TrySendError::Disconnected(_)) => {}
+    }
+}
+
+impl Pushing {
+    /// Ends once what is queued is sent, or the time for that is over. The
+    /// reader must have ended.
+    pub fn finish(self) {
+        wait(&self.steps, LAST_STEP);
+        // Workers that are gone need no telling.
+        let _ = self.stop.send(true);
+        wait(&self.workers, self.drain + Duration::from_secs(1));
+    }
+}
+
+fn wait(thread: &JoinHandle<()>, at_most: Duration) {
+    let end = Instant::now() + at_most;
+    while !thread.is_finished() && Instant::now() < end {
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn open(config: &Config) -> Result<Log> {
+    let names = config.push.iter().map(name).collect::<Vec<_>>();
+    // Nobody else ever asks for what it has had.
+    let forgetful = config.push.iter().any(|t| t.protocol == Protocol::Aggregator);
+    let keep_acknowledged = if forgetful { KEEP_ACKNOWLEDGED } else { Duration::ZERO };
+    let options =
+        log::Options { max_bytes: config.queue_max_bytes, keep_acknowledged, ..log::Options::default() };
+    let directory = config.queue_dir.as_deref();
+    let (log, opened) = Log::open(directory, options, &names).with_context(|| match directory {
+        Some(directory) => format!("--queue-dir {directory:?}"),
+        None => "queue in memory".to_owned(),
+    })?;
+    tracing::info!(%opened, "queue");
+    Ok(log)
+}
+
+fn name(target: &Target) -> SinkName {
+    SinkName::new(&target.name)
+}
+
+async fn send(workers: Vec<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
+    let mut running = tokio::task::JoinSet::new();
+    for worker in workers {
+        running.spawn(worker.run(stop.clone()));
+    }
+    let mut stopped = stop;
+    // Whoever could ask for a stop is gone: the same.
+    let _ = stopped.wait_for(|stop| *stop).await;
+    let all = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all).await.is_err() {
+        tracing::warn!(after = ?drain, "steps that were not sent yet stay in the queue");
+    }
+}
+
+/// Makes steps on a thread of its own.
+struct Maker {
+    builder: StepBuilder,
+    identities: Arc<Identities>,
+    log: Arc<Log>,
+    encoder: Encoder,
+    metrics: Arc<PushMetrics>,
+}
+
+impl Maker {
+    fn run(mut self, ticks: &Receiver<Arc<Snapshot>>) {
+        while let Ok(snapshot) = ticks.recv() {
+            if let Err(error) = self.tick(&snapshot) {
+                self.metrics.step_failed();
+                static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
+                if let Some(suppressed) = LIMITER.pass() {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        suppressed,
+                        "a step did not get into the queue"
+                    );
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let directory = self.identities.directory();
+        let departed = snapshot.departed.iter().map(|departed| Departed {
+            sample: &departed.last,
+            seen_ms: departed.seen_ms,
+            gone: departed.gone,
+        });
+        let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
+        let Some(step) = step else { return Ok(()) };
+        let payload = self.encoder.encode(&step.batch).context("compress a step")?;
+        self.log.append(step.batch.time_ms(), &payload).context("write a step")?;
+        self.metrics.step_made();
+        Ok(())
+    }
+}

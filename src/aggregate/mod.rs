@@ -1,0 +1,10 @@
+//! The central role: what the agents push, per pod, namespace, node and cluster.
+//!
+//! - [`model`] is the cluster: all nodes, sums over namespaces, what is asked;
+//! - [`node`] is one node of the model: who lives there, and its last steps;
+//! - [`window`] holds these steps compressed, [`names`] the strings once.
+
+pub mod model;
+pub mod names;
+pub mod node;
+pub mod window;

@@ -1,0 +1,425 @@
+//! The cluster: all nodes, and the sums over namespaces and over everything.
+//!
+//! A slot of the model is open until every live node has pushed its end, or until
+//! a while after it, so that a node that hangs costs the others nothing. Open
+//! slots are not answered from. What comes late goes into its own slot, and the
+//! sums of that slot are worked out again.
+//!
+//! Time is passed in: the wall clock of this process, milliseconds since the epoch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use super::names::Names;
+use super::node::{Entity, Key, Kind, Node, Taken};
+use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
+
+/// What namespaces and the cluster have, summed over pods.
+pub const SUMMED: [MetricId; 6] = [
+    MetricId::CpuUsageRate,
+    MetricId::MemoryUsage,
+    MetricId::CpuRequest,
+    MetricId::CpuLimit,
+    MetricId::MemoryRequest,
+    MetricId::MemoryLimit,
+];
+
+/// Pod → the machines that had it within the window, newest last.
+type Homes = BTreeMap<Arc<str>, Vec<Arc<str>>>;
+
+/// Sums in the order of [`SUMMED`]; absent where no pod had a value.
+type Sums = [Option<u64>; SUMMED.len()];
+
+/// How long, and how fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Time between two slots.
+    pub resolution: Duration,
+    /// How long slots are kept, and silent nodes.
+    pub kept: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { resolution: Duration::from_secs(60), kept: Duration::from_secs(15 * 60) }
+    }
+}
+
+/// Who a question is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Everything.
+    Cluster,
+    /// One namespace.
+    Namespace(Arc<str>),
+    /// One machine.
+    Node(Arc<str>),
+    /// A system container of a machine.
+    System(Arc<str>, Arc<str>),
+    /// Namespace and name of a pod.
+    Pod(Arc<str>, Arc<str>),
+    /// Namespace and name of a pod, name of a container.
+    Container(Arc<str>, Arc<str>, Arc<str>),
+}
+
+/// One machine, as far as it is not in its slots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// When its last push came, by our clock, milliseconds since the epoch.
+    pub heard_ms: u64,
+    /// Time of its newest push, by its clock.
+    pub pushed_ms: u64,
+    /// How far its clock was ahead of ours when its last push came, milliseconds;
+    /// what the push took on its way makes it look behind.
+    pub ahead_ms: i64,
+}
+
+#[derive(Debug)]
+struct Member {
+    node: Node,
+    status: NodeStatus,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Model {
+    options: Options,
+    names: Names,
+    nodes: RwLock<BTreeMap<Arc<str>, Arc<Mutex<Member>>>>,
+    /// By namespace.
+    pods: RwLock<BTreeMap<Arc<str>, Homes>>,
+    /// Sums of closed slots by namespace.
+    sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
+    /// Closed slots that something came into late.
+    late: Mutex<BTreeSet<u64>>,
+    /// The newest closed slot; 0 before there is one.
+    closed: AtomicU64,
+}
+
+// What the locks protect is whole at any time: a panic elsewhere changes nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+impl Model {
+    /// A cluster nothing is known of.
+    pub fn new(options: Options) -> Model {
+        Model {
+            options,
+            names: Names::default(),
+            nodes: RwLock::default(),
+            pods: RwLock::default(),
+            sums: RwLock::default(),
+            late: Mutex::default(),
+            closed: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes a push that came at `now_ms`.
+    pub fn ingest(&self, batch: &Batch, now_ms: u64) -> Taken {
+        let name = self.names.get(batch.node());
+        let known = read(&self.nodes).get(&name).cloned();
+        let member = known.unwrap_or_else(|| {
+            Arc::clone(write(&self.nodes).entry(name).or_insert_with(|| self.member(batch.node())))
+        });
+        let mut member = lock(&member);
+        let Member { node, status } = &mut *member;
+        let before: BTreeSet<(Arc<str>, Arc<str>)> = pods_of(node);
+        let taken = node.take(batch, &self.names);
+        status.heard_ms = now_ms;
+        status.pushed_ms = status.pushed_ms.max(batch.time_ms());
+        if let Some(sent) = batch.sent_ms() {
+            let ahead = i128::from(sent) - i128::from(now_ms);
+            status.ahead_ms = i64::try_from(ahead).unwrap_or(i64::MAX);
+        }
+        if let Taken::Slot(slot) = taken {
+            let after = pods_of(node);
+            if before != after {
+                self.move_pods(&status.name, &before, &after);
+            }
+            if slot <= self.closed.load(Ordering::Acquire) {
+                lock(&self.late).insert(slot);
+            }
+        }
+        taken
+    }
+
+    fn member(&self, name: &str) -> Arc<Mutex<Member>> {
+        let resolution = millis(self.options.resolution);
+        let steps = usize::try_from(millis(self.options.kept) / resolution).unwrap_or(1);
+        // One more for the slot that is open.
+        let node = Node::new(resolution, steps.max(1) + 1);
+        let status = NodeStatus { name: self.names.get(name), ..NodeStatus::default() };
+        Arc::new(Mutex::new(Member { node, status }))
+    }
+
+    fn move_pods(
+        &self,
+        node: &Arc<str>,
+        before: &BTreeSet<(Arc<str>, Arc<str>)>,
+        after: &BTreeSet<(Arc<str>, Arc<str>)>,
+    ) {
+        let mut pods = write(&self.pods);
+        for (namespace, pod) in after.difference(before) {
+            let nodes = pods.entry(Arc::clone(namespace)).or_default().entry(Arc::clone(pod)).or_default();
+            nodes.retain(|n| n != node);
+            nodes.push(Arc::clone(node));
+        }
+        for (namespace, pod) in before.difference(after) {
+            let Some(of_namespace) = pods.get_mut(namespace) else { continue };
+            if let Some(nodes) = of_namespace.get_mut(pod) {
+                nodes.retain(|n| n != node);
+                if nodes.is_empty() {
+                    of_namespace.remove(pod);
+                }
+            }
+            if of_namespace.is_empty() {
+                pods.remove(namespace);
+            }
+        }
+    }
+
+    /// Closes slots whose time has come, works sums out again, and forgets machines
+    /// that have been silent too long. To be called often: about every second.
+    pub fn tick(&self, now_ms: u64) {
+        self.forget_silent(now_ms);
+        if let Some(slot) = self.closable(now_ms) {
+            let oldest = slot.saturating_sub(millis(self.options.kept));
+            // A slot that no tick closed by itself is closed with this one.
+            let before = self.closed.swap(slot, Ordering::AcqRel).max(oldest);
+            let resolution = millis(self.options.resolution);
+            lock(&self.late).extend((0..(slot - before) / resolution).map(|back| slot - back * resolution));
+            let mut sums = write(&self.sums);
+            sums.retain(|time, _| *time > oldest);
+        }
+        let late: Vec<u64> = std::mem::take(&mut *lock(&self.late)).into_iter().collect();
+        if !late.is_empty() {
+            self.sum(&late);
+        }
+    }
+
+    /// The newest slot that may be closed now, if it is not closed yet.
+    fn closable(&self, now_ms: u64) -> Option<u64> {
+        let resolution = millis(self.options.resolution);
+        // How long after its end a slot waits for machines that hang.
+        let grace = (resolution / 4).max(2_000);
+        let closed = self.closed.load(Ordering::Acquire);
+        let overdue = now_ms.saturating_sub(grace) / resolution * resolution;
+        let ended = now_ms / resolution * resolution;
+        let (mut live, mut reported, mut any) = (0, 0, false);
+        for member in read(&self.nodes).values() {
+            let member = lock(member);
+            any = true;
+            if now_ms.saturating_sub(member.status.heard_ms) < 2 * resolution {
+                live += 1;
+                reported += usize::from(member.status.pushed_ms >= ended);
+            }
+        }
+        let newest = if live > 0 && live == reported { ended } else { overdue };
+        (any && newest > closed).then_some(newest)
+    }
+
+    fn forget_silent(&self, now_ms: u64) {
+        let kept = millis(self.options.kept);
+        let silent = |m: &Arc<Mutex<Member>>| now_ms.saturating_sub(lock(m).status.heard_ms) > kept;
+        if !read(&self.nodes).values().any(silent) {
+            return;
+        }
+        let mut gone = Vec::new();
+        write(&self.nodes).retain(|_, member| {
+            let stays = !silent(member);
+            if !stays {
+                gone.push(Arc::clone(member));
+            }
+            stays
+        });
+        for member in gone {
+            let member = lock(&member);
+            self.move_pods(&member.status.name, &pods_of(&member.node), &BTreeSet::new());
+        }
+        self.names.tidy();
+    }
+
+    fn sum(&self, slots: &[u64]) {
+        let mut by_slot: BTreeMap<u64, HashMap<Arc<str>, Sums>> =
+            slots.iter().map(|s| (*s, HashMap::new())).collect();
+        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
+        for member in members {
+            let member = lock(&member);
+            for (at, id) in SUMMED.iter().enumerate() {
+                let Some(metric) = metric(*id as i32) else { continue };
+                member.node.slot_values(slots, metric, |slot, entity, value| {
+                    if entity.key.kind != Kind::Pod {
+                        return;
+                    }
+                    let Value::Integer(value) = value else { return };
+                    let of_slot = by_slot.entry(slot).or_default();
+                    let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
+                    if let Some(sum) = sums.get_mut(at) {
+                        *sum = Some(sum.unwrap_or(0).saturating_add(value));
+                    }
+                });
+            }
+        }
+        write(&self.sums).append(&mut by_slot);
+    }
+
+    /// The newest closed slot, milliseconds since the epoch.
+    pub fn closed_ms(&self) -> Option<u64> {
+        Some(self.closed.load(Ordering::Acquire)).filter(|slot| *slot > 0)
+    }
+
+    /// The machines, by name.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        read(&self.nodes).values().map(|m| lock(m).status.clone()).collect()
+    }
+
+    /// Namespaces with pods, in order.
+    pub fn namespaces(&self) -> Vec<Arc<str>> {
+        read(&self.pods).keys().cloned().collect()
+    }
+
+    /// Pods of a namespace, in order.
+    pub fn pods(&self, namespace: &str) -> Vec<Arc<str>> {
+        read(&self.pods).get(namespace).map(|pods| pods.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Containers of a pod, in order.
+    pub fn containers(&self, namespace: &str, pod: &str) -> Vec<Arc<str>> {
+        let mut found = BTreeSet::new();
+        for member in self.homes(namespace, pod) {
+            let of_pod = |e: &Entity| {
+                e.key.kind == Kind::Container && *e.key.namespace == *namespace && *e.key.pod == *pod
+            };
+            let member = lock(&member);
+            found.extend(
+                member.node.entities().filter(|(_, e)| of_pod(e)).map(|(_, e)| Arc::clone(&e.key.container)),
+            );
+        }
+        found.into_iter().collect()
+    }
+
+    /// System containers of a machine, in order.
+    pub fn system_containers(&self, node: &str) -> Vec<Arc<str>> {
+        let Some(member) = read(&self.nodes).get(node).cloned() else { return Vec::new() };
+        let member = lock(&member);
+        let system = member.node.entities().filter(|(_, e)| e.key.kind == Kind::System);
+        let found: BTreeSet<_> = system.map(|(_, e)| Arc::clone(&e.key.container)).collect();
+        found.into_iter().collect()
+    }
+
+    /// What is known of a subject beside its figures.
+    pub fn describe(&self, subject: &Subject) -> Option<Entity> {
+        let (members, key) = self.places(subject);
+        members.iter().rev().find_map(|member| Some(lock(member).node.find(&key)?.1.clone()))
+    }
+
+    /// Metrics without a label that a subject has, by name.
+    pub fn metrics(&self, subject: &Subject) -> Vec<&'static Metric> {
+        let until = self.closed.load(Ordering::Acquire);
+        let mut found: Vec<&'static Metric> = match subject {
+            Subject::Cluster | Subject::Namespace(_) => {
+                let has = |id: &&MetricId| !self.summed(subject, **id).is_empty();
+                SUMMED.iter().filter(has).filter_map(|id| metric(*id as i32)).collect()
+            }
+            _ => {
+                let (members, key) = self.places(subject);
+                let of = |member: &Arc<Mutex<Member>>| {
+                    let member = lock(member);
+                    let number = member.node.find(&key).map(|(number, _)| number);
+                    number.map(|number| member.node.metrics_of(number, until)).unwrap_or_default()
+                };
+                members.iter().flat_map(of).collect()
+            }
+        };
+        found.sort_by_key(|m| m.name);
+        found.dedup_by_key(|m| m.name);
+        found
+    }
+
+    /// Times and values of closed slots, from old to new; `label` is empty for a
+    /// metric that has none.
+    pub fn series(&self, subject: &Subject, metric: &Metric, label: &str) -> Vec<(u64, Value)> {
+        if matches!(subject, Subject::Cluster | Subject::Namespace(_)) {
+            return self.summed(subject, metric.id);
+        }
+        let until = self.closed.load(Ordering::Acquire);
+        let (members, key) = self.places(subject);
+        let mut found = BTreeMap::new();
+        // A pod that moved: where both have a slot, the newer home counts.
+        for member in &members {
+            let member = lock(member);
+            let Some((number, _)) = member.node.find(&key) else { continue };
+            member.node.series(number, metric, label, |time, value| {
+                if time <= until {
+                    found.insert(time, value);
+                }
+            });
+        }
+        found.into_iter().collect()
+    }
+
+    fn summed(&self, subject: &Subject, id: MetricId) -> Vec<(u64, Value)> {
+        let Some(at) = SUMMED.iter().position(|known| *known == id) else { return Vec::new() };
+        let of_slot = |sums: &HashMap<Arc<str>, Sums>| match subject {
+            Subject::Namespace(namespace) => sums.get(namespace)?.get(at).copied()?,
+            _ => {
+                let told = sums.values().filter_map(|s| s.get(at).copied()?);
+                told.fold(None, |sum: Option<u64>, value| Some(sum.unwrap_or(0).saturating_add(value)))
+            }
+        };
+        let sums = read(&self.sums);
+        sums.iter().filter_map(|(time, sums)| Some((*time, Value::Integer(of_slot(sums)?)))).collect()
+    }
+
+    /// The machines that may know a subject, the newest last, and its key there.
+    fn places(&self, subject: &Subject) -> (Vec<Arc<Mutex<Member>>>, Key) {
+        let none: Arc<str> = Arc::from("");
+        let key = |kind, namespace: &Arc<str>, pod: &Arc<str>, container: &Arc<str>| Key {
+            kind,
+            namespace: Arc::clone(namespace),
+            pod: Arc::clone(pod),
+            container: Arc::clone(container),
+        };
+        let machine = |name: &str| read(&self.nodes).get(name).cloned().into_iter().collect();
+        match subject {
+            Subject::Cluster | Subject::Namespace(_) => (Vec::new(), key(Kind::Node, &none, &none, &none)),
+            Subject::Node(name) => (machine(name), key(Kind::Node, &none, &none, &none)),
+            Subject::System(name, container) => (machine(name), key(Kind::System, &none, &none, container)),
+            Subject::Pod(namespace, pod) => {
+                (self.homes(namespace, pod), key(Kind::Pod, namespace, pod, &none))
+            }
+            Subject::Container(namespace, pod, container) => {
+                (self.homes(namespace, pod), key(Kind::Container, namespace, pod, container))
+            }
+        }
+    }
+
+    fn homes(&self, namespace: &str, pod: &str) -> Vec<Arc<Mutex<Member>>> {
+        let homes =
+            read(&self.pods).get(namespace).and_then(|pods| pods.get(pod)).cloned().unwrap_or_default();
+        let nodes = read(&self.nodes);
+        homes.iter().filter_map(|name| nodes.get(name).cloned()).collect()
+    }
+}
+
+fn pods_of(node: &Node) -> BTreeSet<(Arc<str>, Arc<str>)> {
+    let pods = node.entities().filter(|(_, e)| e.key.kind == Kind::Pod || e.key.kind == Kind::Container);
+    pods.map(|(_, e)| (Arc::clone(&e.key.namespace), Arc::clone(&e.key.pod))).collect()
+}

@@ -1,0 +1,539 @@
+//! One node of the model: who lives there, and what was measured in the last steps.
+//!
+//! A push belongs to the slot of the model's resolution that it lies in: slot T
+//! takes the pushes after T - resolution up to T. Counters and gauges of a slot
+//! are those of its newest push; rates are the increases of all its pushes over
+//! their windows together, and so the mean over the slot. Pushes may come in any
+//! order and again: a backlog is sent newest first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::names::Names;
+use super::window::{Column, Keys, Step, Window};
+use crate::push::batch::proto::{self, MetricId};
+use crate::push::batch::{Batch, Metric, Value, ValueType, metric};
+use crate::rate;
+
+/// Column of the windows that rates were taken over, nanoseconds.
+const WINDOWS: u16 = 0;
+
+/// The row of [`WINDOWS`] that holds for all entities without a row of their own.
+const COMMON: u64 = u64::MAX;
+
+/// Label values of one node: devices and volumes. More share the last number.
+const MAX_LABELS: usize = 4096;
+
+/// Who was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// What kind of thing.
+    pub kind: Kind,
+    /// The pod's namespace; empty for the node and its system containers.
+    pub namespace: Arc<str>,
+    /// The pod; empty likewise.
+    pub pod: Arc<str>,
+    /// The container, or the system container.
+    pub container: Arc<str>,
+}
+
+/// What kind of thing was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// The machine.
+    Node,
+    /// A part of it that Kubernetes reports.
+    System,
+    /// A pod.
+    Pod,
+    /// A container of a pod.
+    Container,
+}
+
+/// Keys and values, sorted by key.
+pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
+
+/// What is known of it beside its figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    /// Who it is.
+    pub key: Key,
+    /// The image it runs.
+    pub image: Option<Arc<str>>,
+    /// The pod's UID as in the API.
+    pub pod_uid: Option<Arc<str>>,
+    /// The pod's labels, sorted by key; shared by its containers.
+    pub labels: Labels,
+    /// When it was started, milliseconds since the epoch.
+    pub start_ms: Option<u64>,
+    /// The pod uses the host's network.
+    pub host_network: bool,
+    /// Time of the newest slot that has it.
+    pub seen_ms: u64,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the model; the slot it went into.
+    Slot(u64),
+    /// It had been taken before.
+    Duplicate,
+    /// It is older than the window.
+    TooOld,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    resolution_ms: u64,
+    entities: Vec<Option<Entity>>,
+    slots: HashMap<Key, u32>,
+    free: Vec<u32>,
+    labels: Vec<Arc<str>>,
+    window: Window,
+    /// For each slot its newest push.
+    pushes: HashMap<u64, u64>,
+    taken: HashSet<([u8; 16], u64)>,
+    /// Times of the pushes taken, in the order they came, to forget them by.
+    order: Vec<(u64, [u8; 16], u64)>,
+    latest: Latest,
+}
+
+/// The newest push, as far as it is asked for between two slots.
+#[derive(Debug, Clone, Default)]
+pub struct Latest {
+    /// Its time, milliseconds since the epoch.
+    pub time_ms: u64,
+    /// The node's clock when it was measured, milliseconds since the epoch.
+    pub sampled_ms: u64,
+    /// By number of the entity: window of the rate in nanoseconds, `cpu/usage_rate`
+    /// in millicores, `memory/working_set` in bytes.
+    pub usage: HashMap<u32, Usage>,
+}
+
+/// See [`Latest`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time the CPU rate was taken over, nanoseconds.
+    pub window_ns: Option<u64>,
+    /// Millicores.
+    pub cpu: Option<u64>,
+    /// Bytes.
+    pub memory: Option<u64>,
+}
+
+impl Node {
+    /// A node nothing is known of, with `steps` slots of `resolution_ms` milliseconds.
+    pub fn new(resolution_ms: u64, steps: usize) -> Node {
+        Node {
+            resolution_ms: resolution_ms.max(1),
+            entities: Vec::new(),
+            slots: HashMap::new(),
+            free: Vec::new(),
+            labels: vec![Arc::from("")],
+            window: Window::new(steps),
+            pushes: HashMap::new(),
+            taken: HashSet::new(),
+            order: Vec::new(),
+            latest: Latest::default(),
+        }
+    }
+
+    /// The slot a push of that time belongs to.
+    pub fn slot_of(&self, time_ms: u64) -> u64 {
+        time_ms.div_ceil(self.resolution_ms).saturating_mul(self.resolution_ms)
+    }
+
+    /// Its last steps.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// The newest push.
+    pub fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    /// Everyone known, with their numbers.
+    pub fn entities(&self) -> impl Iterator<Item = (u32, &Entity)> {
+        (0..).zip(&self.entities).filter_map(|(at, entity)| Some((at, entity.as_ref()?)))
+    }
+
+    /// The number of an entity, and what is known of it.
+    pub fn find(&self, key: &Key) -> Option<(u32, &Entity)> {
+        let number = *self.slots.get(key)?;
+        Some((number, self.entities.get(usize::try_from(number).ok()?)?.as_ref()?))
+    }
+
+    /// Takes a push.
+    pub fn take(&mut self, batch: &Batch, names: &Names) -> Taken {
+        let id = (batch.boot_id(), batch.sequence());
+        if self.taken.contains(&id) {
+            return Taken::Duplicate;
+        }
+        let slot = self.slot_of(batch.time_ms());
+        let numbers = self.numbers(batch, slot, names);
+        let step = self.step(batch, slot, &numbers, names);
+        if batch.time_ms() >= self.latest.time_ms {
+            self.latest = latest(batch, &step, &numbers);
+        }
+        let newest_push = self.pushes.get(&slot).copied();
+        let merged = match newest_push {
+            Some(push) => match self.slot(slot) {
+                Some(before) if push > batch.time_ms() => merge(before, &step),
+                Some(before) => merge(step, &before),
+                None => step,
+            },
+            None => step,
+        };
+        if !self.window.insert(merged) {
+            return Taken::TooOld;
+        }
+        self.pushes.insert(slot, newest_push.unwrap_or(0).max(batch.time_ms()));
+        self.taken.insert(id);
+        self.order.push((slot, id.0, id.1));
+        self.tidy();
+        Taken::Slot(slot)
+    }
+
+    fn slot(&self, time_ms: u64) -> Option<Step> {
+        match self.window.newest() {
+            Some(newest) if newest.time_ms == time_ms => Some(newest.clone()),
+            _ => self.window.unpack().into_iter().find(|s| s.time_ms == time_ms),
+        }
+    }
+
+    /// Numbers of the batch's entities; `None` for one that is not in the model.
+    fn numbers(&mut self, batch: &Batch, slot: u64, names: &Names) -> Vec<Option<u32>> {
+        let message = batch.message();
+        let text =
+            |at: u32| usize::try_from(at).ok().and_then(|at| message.strings.get(at)).map_or("", |s| s);
+        let mut pod_labels: HashMap<(u32, u32), Labels> = HashMap::new();
+        let mut numbers = Vec::with_capacity(message.entities.len());
+        for entity in &message.entities {
+            let kind = match entity.kind() {
+                proto::EntityKind::Node => Kind::Node,
+                proto::EntityKind::System => Kind::System,
+                proto::EntityKind::Pod if entity.pod != 0 => Kind::Pod,
+                // Containers outside pods are the node's own affair.
+                proto::EntityKind::Container if entity.pod != 0 && entity.container != 0 => Kind::Container,
+                _ => {
+                    numbers.push(None);
+                    continue;
+                }
+            };
+            let key = Key {
+                kind,
+                namespace: names.get(text(entity.namespace)),
+                pod: names.get(text(entity.pod)),
+                container: names.get(text(entity.container)),
+            };
+            let known = self.find(&key).map(|(number, known)| (number, known.seen_ms));
+            // Two runs of a container in one step: the one that lives is it.
+            let lives = !entity.departed;
+            if known.is_some_and(|(number, _)| !lives && numbers.contains(&Some(number))) {
+                numbers.push(None);
+                continue;
+            }
+            let pod = (entity.namespace, entity.pod);
+            if kind == Kind::Pod {
+                let pairs = entity.labels.chunks_exact(2).filter_map(|pair| match pair {
+                    [key, value] => Some((names.get(text(*key)), names.get(text(*value)))),
+                    _ => None,
+                });
+                pod_labels.insert(pod, pairs.collect());
+            }
+            let labels = pod_labels.get(&pod).cloned().unwrap_or_default();
+            let uid: Option<[u8; 16]> = entity.pod_uid.as_slice().try_into().ok();
+            let uid = uid.map(|uid| crate::identity::path::PodUid::from_bytes(uid, entity.static_pod));
+            let described = Entity {
+                key: key.clone(),
+                image: (entity.image != 0).then(|| names.get(text(entity.image))),
+                pod_uid: uid.map(|uid| names.get(&uid.to_string())),
+                labels,
+                start_ms: (entity.start_ms > 0).then_some(entity.start_ms),
+                host_network: entity.host_network,
+                seen_ms: slot,
+            };
+            numbers.push(Some(self.place(key, described, known)));
+        }
+        numbers
+    }
+
+    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> u32 {
+        let number = match known {
+            Some((number, seen)) if seen > described.seen_ms => return number,
+            Some((number, _)) => number,
+            None => self.free.pop().unwrap_or_else(|| {
+                self.entities.push(None);
+                u32::try_from(self.entities.len() - 1).unwrap_or(u32::MAX)
+            }),
+        };
+        if known.is_none() {
+            self.slots.insert(key, number);
+        }
+        if let Some(place) = usize::try_from(number).ok().and_then(|at| self.entities.get_mut(at)) {
+            *place = Some(described);
+        }
+        number
+    }
+
+    /// The batch as a step of the model.
+    fn step(&mut self, batch: &Batch, slot: u64, numbers: &[Option<u32>], names: &Names) -> Step {
+        let message = batch.message();
+        let mut step = Step { time_ms: slot, ..Step::default() };
+        // For each row set its keys and, for each key, the row it comes from.
+        let mut orders: Vec<(u16, Vec<u32>)> = Vec::with_capacity(message.rows.len());
+        for rows in &message.rows {
+            let mut pairs: Vec<(u64, u32)> = Vec::with_capacity(rows.entities.len());
+            let mut entity = 0_usize;
+            for (row, distance) in (0_u32..).zip(&rows.entities) {
+                entity += usize::try_from(*distance).unwrap_or(0);
+                let Some(Some(number)) = numbers.get(entity) else { continue };
+                let at = usize::try_from(row).ok().and_then(|row| rows.labels.get(row)).copied().unwrap_or(0);
+                let text = usize::try_from(at).ok().and_then(|at| message.strings.get(at));
+                let label = text.map_or(0, |text| self.label(text, names));
+                pairs.push((u64::from(*number) << 32 | u64::from(label), row));
+            }
+            pairs.sort_unstable();
+            pairs.dedup_by_key(|(key, _)| *key);
+            let keys: Keys = pairs.iter().map(|(key, _)| *key).collect();
+            let set = u16::try_from(step.sets.len()).unwrap_or(u16::MAX);
+            step.sets.push(keys);
+            orders.push((set, pairs.into_iter().map(|(_, row)| row).collect()));
+        }
+        for column in &message.columns {
+            let Some(metric) = metric(column.metric) else { continue };
+            let order = usize::try_from(column.rows).ok().and_then(|rows| orders.get(rows));
+            let (Some((set, order)), Ok(id)) = (order, u16::try_from(column.metric)) else { continue };
+            let value = |row: &u32| {
+                let row = usize::try_from(*row).unwrap_or(usize::MAX);
+                let integer = column.integers.get(row).copied();
+                integer.or_else(|| column.doubles.get(row).map(|d| d.to_bits())).unwrap_or(0)
+            };
+            debug_assert!(
+                metric.is_rate() || metric.value_type == ValueType::Integer || column.integers.is_empty()
+            );
+            step.columns.push(Column { id, set: *set, values: order.iter().map(value).collect() });
+        }
+        put_windows(&mut step, message, numbers);
+        step.columns.sort_by_key(|c| c.id);
+        step
+    }
+
+    fn label(&mut self, text: &str, names: &Names) -> u32 {
+        if text.is_empty() {
+            return 0;
+        }
+        let found = self.labels.iter().position(|known| **known == *text);
+        let at = found.unwrap_or_else(|| {
+            if self.labels.len() < MAX_LABELS {
+                self.labels.push(names.get(text));
+            }
+            self.labels.len() - 1
+        });
+        u32::try_from(at).unwrap_or(0)
+    }
+
+    /// Forgets what left the window: entities, and which pushes were taken.
+    fn tidy(&mut self) {
+        let Some(oldest) = self.window.times().last() else { return };
+        let Node { order, taken, .. } = self;
+        order.retain(|(slot, boot, sequence)| {
+            let stays = *slot >= oldest;
+            if !stays {
+                taken.remove(&(*boot, *sequence));
+            }
+            stays
+        });
+        self.pushes.retain(|slot, _| *slot >= oldest);
+        for (number, place) in (0_u32..).zip(&mut self.entities) {
+            if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
+                self.slots.remove(&gone.key);
+                self.free.push(number);
+            }
+        }
+    }
+
+    /// Hands the values of a metric that has no label in one slot to `each`, with
+    /// the entities they belong to; nothing where the slot is not there.
+    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
+        let Ok(id) = u16::try_from(metric.id as i32) else { return };
+        let mut tell = |step: &Step| {
+            let Some((keys, column)) = step.column(id) else { return };
+            for (key, bits) in keys.iter().zip(&column.values) {
+                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
+                let Some(Some(entity)) = entity else { continue };
+                let window = if metric.is_rate() {
+                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
+                        continue;
+                    };
+                    Some(window)
+                } else {
+                    None
+                };
+                each(step.time_ms, entity, value(metric, *bits, window));
+            }
+        };
+        match (slots, self.window.newest()) {
+            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
+            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
+        }
+    }
+
+    /// Metrics without a label that an entity has a value of in the newest slot not
+    /// after `until_ms`.
+    pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
+        let key = u64::from(number) << 32;
+        let has = |step: &Step| {
+            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
+            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
+        };
+        match self.window.newest() {
+            Some(newest) if newest.time_ms <= until_ms => has(newest),
+            Some(_) => {
+                self.window.unpack().iter().rfind(|s| s.time_ms <= until_ms).map(has).unwrap_or_default()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Times and values of a metric, from new to old; `label` is that of the
+    /// value, empty where the metric has none.
+    pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {
+        let Some(label) = self.labels.iter().position(|known| **known == *label) else { return };
+        let (Ok(label), Ok(id)) = (u32::try_from(label), u16::try_from(metric.id as i32)) else { return };
+        let key = u64::from(number) << 32 | u64::from(label);
+        if !metric.is_rate() {
+            return self.window.series(id, key, |time, bits| each(time, value(metric, bits, None)));
+        }
+        let mut windows = HashMap::new();
+        self.window.series(WINDOWS, COMMON, |time, ns| {
+            windows.insert(time, ns);
+        });
+        self.window.series(WINDOWS, u64::from(number) << 32, |time, ns| {
+            windows.insert(time, ns);
+        });
+        self.window.series(id, key, |time, increase| {
+            if let Some(window) = windows.get(&time).and_then(|ns| rate::Window::from_ns(*ns)) {
+                each(time, value(metric, increase, Some(window)));
+            }
+        });
+    }
+
+    /// Labels under which the newest step has values of a metric for an entity.
+    pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
+        let id = u16::try_from(metric.id as i32).ok();
+        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
+        let keys = column.map_or(&[][..], |(keys, _)| keys);
+        let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
+        let label = |key: &u64| usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
+        of_entity.filter_map(label).cloned().collect()
+    }
+}
+
+fn value(metric: &Metric, bits: u64, window: Option<rate::Window>) -> Value {
+    match (window, metric.value_type) {
+        (Some(window), ValueType::Double) => Value::Double(window.per_second(bits)),
+        (Some(window), ValueType::Integer) => Value::Integer(window.millicores(bits)),
+        (None, ValueType::Double) => Value::Double(f64::from_bits(bits)),
+        (None, ValueType::Integer) => Value::Integer(bits),
+    }
+}
+
+/// One row for the window that most entities have, and one for each other entity
+/// that has one: most nodes read all their cgroups in one go.
+fn put_windows(step: &mut Step, message: &proto::Batch, numbers: &[Option<u32>]) {
+    let ns = |window: u32| {
+        let at = usize::try_from(window).ok()?.checked_sub(1)?;
+        message.windows_ns.get(at).copied()
+    };
+    let mut rows: Vec<(u64, u64)> = message
+        .entities
+        .iter()
+        .zip(numbers)
+        .filter_map(|(entity, number)| Some((u64::from((*number)?) << 32, ns(entity.window)?)))
+        .collect();
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    rows.iter().for_each(|(_, ns)| *counts.entry(*ns).or_default() += 1);
+    let Some((common, _)) = counts.into_iter().max_by_key(|(ns, count)| (*count, *ns)) else { return };
+    rows.retain(|(_, ns)| *ns != common);
+    rows.push((COMMON, common));
+    rows.sort_unstable();
+    let set = u16::try_from(step.sets.len()).unwrap_or(u16::MAX);
+    step.sets.push(rows.iter().map(|(key, _)| *key).collect());
+    step.columns.push(Column { id: WINDOWS, set, values: rows.into_iter().map(|(_, ns)| ns).collect() });
+}
+
+/// The window of an entity's rates in a step.
+fn window_of(step: &Step, key: u64) -> Option<u64> {
+    step.value(WINDOWS, key >> 32 << 32).or_else(|| step.value(WINDOWS, COMMON))
+}
+
+/// Two pushes of one slot: counters and gauges of the newer one, and of both
+/// together the increases and the windows they were taken over.
+fn merge(newer: Step, older: &Step) -> Step {
+    let mut merged = newer;
+    let before = merged.clone();
+    for column in &mut merged.columns {
+        let Some(keys) = before.sets.get(usize::from(column.set)) else { continue };
+        if column.id == WINDOWS || !metric(i32::from(column.id)).is_some_and(Metric::is_rate) {
+            continue;
+        }
+        for (key, value) in keys.iter().zip(&mut column.values) {
+            let (Some(own), Some(other)) = (window_of(&before, *key), window_of(older, *key)) else {
+                continue;
+            };
+            match older.value(column.id, *key) {
+                Some(increase) => *value = value.saturating_add(increase),
+                // Not risen with the others in the other push: its counter began
+                // again. Its own window stands for both.
+                None => {
+                    let scaled =
+                        u128::from(*value) * u128::from(own.saturating_add(other)) / u128::from(own.max(1));
+                    *value = u64::try_from(scaled).unwrap_or(u64::MAX);
+                }
+            }
+        }
+    }
+    let numbers: HashSet<u64> =
+        before.sets.iter().flat_map(|s| s.iter()).map(|key| key >> 32 << 32).collect();
+    let total = |key: u64| {
+        let own = window_of(&before, key)?;
+        Some(own.saturating_add(window_of(older, key).unwrap_or(0)))
+    };
+    let mut rows: Vec<(u64, u64)> = numbers.into_iter().filter_map(|key| Some((key, total(key)?))).collect();
+    let common =
+        before.value(WINDOWS, COMMON).map(|ns| ns.saturating_add(older.value(WINDOWS, COMMON).unwrap_or(0)));
+    rows.retain(|(key, ns)| *key != COMMON >> 32 << 32 && Some(*ns) != common);
+    rows.extend(common.map(|ns| (COMMON, ns)));
+    rows.sort_unstable();
+    let set = u16::try_from(merged.sets.len()).unwrap_or(u16::MAX);
+    merged.sets.push(rows.iter().map(|(key, _)| *key).collect());
+    merged.columns.retain(|c| c.id != WINDOWS);
+    merged
+        .columns
+        .insert(0, Column { id: WINDOWS, set, values: rows.into_iter().map(|(_, ns)| ns).collect() });
+    merged
+}
+
+fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
+    let id = |metric: MetricId| u16::try_from(metric as i32).unwrap_or(u16::MAX);
+    let usage = |number: &u32| {
+        let key = u64::from(*number) << 32;
+        let window = window_of(step, key).and_then(rate::Window::from_ns);
+        let increase = step.value(id(MetricId::CpuUsageRate), key);
+        let usage = Usage {
+            window_ns: window.map(rate::Window::ns),
+            cpu: window.zip(increase).map(|(window, increase)| window.millicores(increase)),
+            memory: step.value(id(MetricId::MemoryWorkingSet), key),
+        };
+        (*number, usage)
+    };
+    Latest {
+        time_ms: batch.time_ms(),
+        sampled_ms: batch.sampled_ms(),
+        usage: numbers.iter().flatten().map(usage).collect(),
+    }
+}

@@ -1,0 +1,205 @@
+//! The last rows of cgroups that vanished.
+//!
+//! They are for outputs that send every step: what a container used since the
+//! last one would be lost with it. A row is kept for a minute.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::snapshot::{Cgroup, CgroupSample, Departed, OomGone, Snapshot};
+
+/// How long a row is kept.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Rows kept at most; the oldest go first.
+const MAX: usize = 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Departures {
+    /// What the last tick published; rows are taken from there.
+    last: Option<Arc<Snapshot>>,
+    rows: Arc<Vec<Arc<Departed>>>,
+    oom: Arc<Vec<OomGone>>,
+}
+
+impl Departures {
+    /// The snapshot of the last tick. It is let go when the next one comes.
+    pub(super) fn published(&mut self, snapshot: &Arc<Snapshot>) {
+        self.last = Some(Arc::clone(snapshot));
+    }
+
+    /// Cgroups were found gone at this time. What was not in the last tick is not kept.
+    pub(super) fn add<'c>(&mut self, gone: impl Iterator<Item = &'c Arc<Cgroup>>, at: Instant, gone_ms: u64) {
+        let Some(last) = &self.last else { return };
+        let find = |cgroup: &Arc<Cgroup>| {
+            let index = last.cgroups.binary_search_by(|row| row.cgroup.path.cmp(&cgroup.path)).ok()?;
+            last.cgroups.get(index)
+        };
+        let mut found = gone.filter_map(find).peekable();
+        if found.peek().is_none() {
+            return;
+        }
+        let rows = Arc::make_mut(&mut self.rows);
+        rows.extend(
+            found.map(|row| {
+                Arc::new(Departed { last: row.clone(), seen_ms: last.wall_ms, gone_ms, gone: at })
+            }),
+        );
+        let excess = rows.len().saturating_sub(MAX);
+        rows.drain(..excess);
+    }
+
+    /// Forgets what has been kept long enough.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let old = |d: &Arc<Departed>| now.duration_since(d.gone) >= KEEP;
+        if self.rows.first().is_some_and(old) {
+            Arc::make_mut(&mut self.rows).retain(|d| !old(d));
+        }
+    }
+
+    /// The OOM kills of what is gone, all of them anew.
+    pub(super) fn set_kills(&mut self, kills: Vec<OomGone>, now: Instant) {
+        for gone in &kills {
+            let total = crate::snapshot::reading(gone.kills);
+            let row = self.rows.iter().rposition(|d| d.last.cgroup.path == gone.cgroup.path);
+            match row {
+                Some(at) if self.rows.get(at).is_some_and(|d| d.last.memory.oom_kills == total) => {}
+                Some(at) => {
+                    if let Some(row) = Arc::make_mut(&mut self.rows).get_mut(at) {
+                        Arc::make_mut(row).last.memory.oom_kills = total;
+                    }
+                }
+                // Made and gone between two ticks: nothing else is known of it.
+                None => self.add_unseen(gone, now),
+            }
+        }
+        self.oom = Arc::new(kills);
+    }
+
+    fn add_unseen(&mut self, gone: &OomGone, now: Instant) {
+        let known = self.oom.iter().any(|o| o.cgroup.path == gone.cgroup.path);
+        if known || self.rows.len() >= MAX {
+            return;
+        }
+        let mut last = CgroupSample::new(Arc::clone(&gone.cgroup));
+        last.memory.oom_kills = crate::snapshot::reading(gone.kills);
+        let row = Departed { last, seen_ms: gone.gone_ms, gone_ms: gone.gone_ms, gone: now };
+        Arc::make_mut(&mut self.rows).push(Arc::new(row));
+    }
+
+    /// Puts them into a snapshot.
+    pub(super) fn show(&self, snapshot: &mut Snapshot) {
+        if !Arc::ptr_eq(&snapshot.departed, &self.rows) {
+            snapshot.departed = Arc::clone(&self.rows);
+        }
+        if !Arc::ptr_eq(&snapshot.oom_gone, &self.oom) {
+            snapshot.oom_gone = Arc::clone(&self.oom);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Hierarchy, Kinds, Origin, reading};
+
+    fn cgroup(path: &str) -> Arc<Cgroup> {
+        Arc::new(Cgroup { path: path.to_owned(), ..Cgroup::default() })
+    }
+
+    fn snapshot(sequence: u64, paths: &[&str]) -> Snapshot {
+        let row = |path: &&str| {
+            let mut row = CgroupSample::new(cgroup(path));
+            row.cpu.usage_ns = reading(sequence);
+            row
+        };
+        Snapshot {
+            sequence,
+            origin: Origin::Grid,
+            wall_ms: sequence * 1000,
+            monotonic: Instant::now(),
+            duration: Duration::ZERO,
+            hierarchy: Hierarchy::V2,
+            kinds: Kinds::NONE,
+            machine: Arc::default(),
+            filesystems: Arc::default(),
+            disks: Vec::new(),
+            cgroups: paths.iter().map(row).collect(),
+            departed: Arc::default(),
+            oom_gone: Arc::default(),
+        }
+    }
+
+    fn shown(departures: &Departures) -> Vec<(String, Option<u64>, u64)> {
+        let mut out = snapshot(9, &[]);
+        departures.show(&mut out);
+        let row = |d: &Arc<Departed>| {
+            assert!(d.seen_ms < d.gone_ms || d.last.cpu.usage_ns.is_none());
+            (d.last.cgroup.path.clone(), d.last.cpu.usage_ns.map(|n| n.get()), d.gone_ms)
+        };
+        out.departed.iter().map(row).collect()
+    }
+
+    fn at(path: &str, usage: u64, gone_ms: u64) -> (String, Option<u64>, u64) {
+        (path.to_owned(), Some(usage), gone_ms)
+    }
+
+    #[test]
+    fn the_last_row_is_kept_for_a_minute() {
+        let start = Instant::now();
+        let mut departures = Departures::default();
+        let gone = |departures: &mut Departures, path: &str, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            departures.expire(now);
+            departures.add([cgroup(path)].iter(), now, seconds * 1000);
+        };
+        gone(&mut departures, "/a", 1);
+        assert_eq!(shown(&departures), [], "nothing was published yet");
+        departures.published(&Arc::new(snapshot(1, &["/", "/a", "/b"])));
+        gone(&mut departures, "/a", 10);
+        departures.published(&Arc::new(snapshot(2, &["/", "/b"])));
+        gone(&mut departures, "/never", 20);
+        gone(&mut departures, "/b", 30);
+        assert_eq!(shown(&departures), [at("/a", 1, 10_000), at("/b", 2, 30_000)]);
+        departures.expire(start + Duration::from_secs(69));
+        assert_eq!(shown(&departures).len(), 2);
+        departures.expire(start + Duration::from_secs(70));
+        assert_eq!(shown(&departures), [at("/b", 2, 30_000)]);
+        departures.expire(start + Duration::from_secs(90));
+        assert_eq!(shown(&departures), []);
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_kept() {
+        let paths: Vec<String> = (0..MAX + 10).map(|n| format!("/{n:05}")).collect();
+        let names: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let mut departures = Departures::default();
+        departures.published(&Arc::new(snapshot(1, &names)));
+        for path in &names {
+            departures.add([cgroup(path)].iter(), Instant::now(), 2000);
+        }
+        let shown = shown(&departures);
+        assert_eq!((shown.len(), shown[0].0.as_str()), (MAX, "/00010"));
+    }
+
+    #[test]
+    fn kills_found_later_are_in_the_last_row() {
+        let mut departures = Departures::default();
+        departures.published(&Arc::new(snapshot(1, &["/a"])));
+        departures.add([cgroup("/a")].iter(), Instant::now(), 2000);
+        let kills = |kills| {
+            vec![
+                OomGone { cgroup: cgroup("/a"), kills, gone_ms: 2000 },
+                OomGone { cgroup: cgroup("/unseen"), kills: 7, gone_ms: 2000 },
+            ]
+        };
+        let totals = |departures: &Departures| -> Vec<Option<u64>> {
+            departures.rows.iter().map(|d| d.last.memory.oom_kills.map(|n| n.get())).collect()
+        };
+        departures.set_kills(kills(1), Instant::now());
+        assert_eq!(totals(&departures), [Some(1), Some(7)]);
+        departures.set_kills(kills(2), Instant::now());
+        assert_eq!(totals(&departures), [Some(2), Some(7)]);
+    }
+}

@@ -1,0 +1,262 @@
+//! Entities into lines of InfluxDB's line protocol, under Heapster's names.
+//!
+//! ```text
+//! cpu/usage_rate,cluster_name=default,container_name=c0,labels=app:web\,tier:x,namespace_name=default,nodename=n1,pod_name=web-0,type=pod_container value=20i 1893456060000000000
+//! cpu,cluster_name=default,nodename=n1,type=node usage_rate=171i 1893456060000000000
+//! ```
+//!
+//! The second is the schema with fields. Tags are sorted, as the server wants
+//! them for speed, and empty ones left out, as it demands. Integers are signed
+//! 64 bits there; what does not fit, and what is no finite number, has no line.
+//!
+//! The protocol cannot escape a backslash: one before a character that is
+//! escaped, or at the end of a value, would take its meaning away, and becomes a
+//! slash. Line breaks become spaces.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::push::batch::{Batch, Entity, EntityKind, Point, Value};
+use crate::push::target::Schema;
+
+/// The one label that metrics of a batch have.
+const LABEL: &str = "resource_id";
+
+/// Writes the lines of one entity after the other.
+#[derive(Debug)]
+pub(super) struct Lines {
+    schema: Schema,
+    extra: BTreeMap<String, String>,
+    /// Tags before and after the place of [`LABEL`], with the comma before each.
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// Blank, time, end of line.
+    end: Vec<u8>,
+    number: String,
+}
+
+impl Lines {
+    pub(super) fn new(schema: Schema, extra: BTreeMap<String, String>) -> Lines {
+        Lines { schema, extra, head: Vec::new(), tail: Vec::new(), end: Vec::new(), number: String::new() }
+    }
+
+    /// Appends the lines of an entity to `out`.
+    pub(super) fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
+        self.tags(batch, entity);
+        self.end.clear();
+        self.end.push(b' ');
+        self.end.extend_from_slice(itoa::Buffer::new().format(batch.time_ms()).as_bytes());
+        self.end.extend_from_slice(b"000000\n");
+        for point in entity.metrics() {
+            self.point(&point, out);
+        }
+    }
+
+    fn point(&mut self, point: &Point<'_>, out: &mut Vec<u8>) {
+        match point.value {
+            Value::Integer(value) if i64::try_from(value).is_err() => return,
+            Value::Double(value) if !value.is_finite() => return,
+            _ => {}
+        }
+        let name = point.metric.name;
+        let (measurement, field) = match name.split_once('/') {
+            Some((family, field)) if self.schema.with_fields => (family, field),
+            _ => (name, "value"),
+        };
+        out.extend_from_slice(measurement.as_bytes());
+        out.extend_from_slice(&self.head);
+        if let Some((key, value)) = point.label {
+            tag(key, value, out);
+        }
+        out.extend_from_slice(&self.tail);
+        out.push(b' ');
+        out.extend_from_slice(field.as_bytes());
+        out.push(b'=');
+        match point.value {
+            Value::Integer(value) => {
+                out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+                out.push(b'i');
+            }
+            Value::Double(value) => {
+                self.number.clear();
+                // Writing to a String cannot fail. A whole number has no point.
+                let _ = write!(self.number, "{value}");
+                out.extend_from_slice(self.number.as_bytes());
+            }
+        }
+        out.extend_from_slice(&self.end);
+    }
+
+    /// The tags of an entity, but for that of a metric's own label.
+    fn tags(&mut self, batch: &Batch, entity: &Entity<'_>) {
+        let mut labels = String::new();
+        for (key, value) in entity.labels() {
+            if !labels.is_empty() {
+                labels.push(',');
+            }
+            labels.extend([key, ":", value]);
+        }
+        let kind = match (entity.kind(), entity.pod()) {
+            (EntityKind::Node, _) => "node",
+            (EntityKind::Pod, _) => "pod",
+            (EntityKind::Container, Some(_)) => "pod_container",
+            // Whatever is in no pod is a system container to Heapster.
+            (EntityKind::Container, None) | (EntityKind::System, _) => "sys_container",
+        };
+        let id = entity.container_id();
+        let container = match entity.kind() {
+            EntityKind::Container => entity.container().or(entity.name()).or(id.as_deref()),
+            _ => entity.container(),
+        };
+        let ours = [
+            ("cluster_name", Some(self.schema.cluster.as_str())),
+            ("container_base_image", entity.image()),
+            ("container_name", container),
+            ("labels", Some(labels.as_str())),
+            ("namespace_name", entity.namespace()),
+            ("nodename", Some(batch.node())),
+            ("pod_name", entity.pod()),
+            ("type", Some(kind)),
+        ];
+        self.head.clear();
+        self.tail.clear();
+        let mut extra = self.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).peekable();
+        let (head, tail) = (&mut self.head, &mut self.tail);
+        let mut put = |key: &str, value: &str| tag(key, value, if key < LABEL { head } else { tail });
+        for (key, value) in ours {
+            // Two sorted lists into one; ours win over a given one of that name.
+            while let Some((other, text)) = extra.next_if(|(other, _)| *other <= key) {
+                if other != key && other != LABEL {
+                    put(other, text);
+                }
+            }
+            if let Some(value) = value.filter(|v| !v.is_empty()) {
+                put(key, value);
+            }
+        }
+        for (other, text) in extra {
+            put(other, text);
+        }
+    }
+}
+
+/// `,key=value`; keys are plain words.
+fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
+    out.push(b',');
+    out.extend_from_slice(key.as_bytes());
+    out.push(b'=');
+    let mut bytes = value.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b',' | b'=' | b' ' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' | b'\r' => out.extend_from_slice(b"\\ "),
+            b'\\' if matches!(bytes.peek(), None | Some(b',' | b'=' | b' ' | b'\n' | b'\r')) => {
+                out.push(b'/')
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::batch::{Assembler, METRICS, MetricId, proto};
+
+    fn written(build: impl FnOnce(&mut Assembler), schema: Schema, extra: &[(&str, &str)]) -> String {
+        let head = proto::Batch {
+            node: "n1".to_owned(),
+            boot_id: vec![1; 16],
+            time_ms: 1_893_456_060_000,
+            resolution_ms: 15_000,
+            ..proto::Batch::default()
+        };
+        let mut assembler = Assembler::new(head);
+        build(&mut assembler);
+        let batch = assembler.finish().unwrap();
+        let extra = extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut lines = Lines::new(schema, extra);
+        let mut out = Vec::new();
+        for entity in batch.entities() {
+            lines.entity(&batch, &entity, &mut out);
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    fn schema(with_fields: bool) -> Schema {
+        Schema { with_fields, cluster: "default".to_owned() }
+    }
+
+    fn container(a: &mut Assembler) {
+        let mut string = |text: &str| a.string(text);
+        let (namespace, pod, name) = (string("default"), string("web-0"), string("c0"));
+        let image = string("r/app:0");
+        let labels = vec![string("app"), string("web"), string("tier"), string("x")];
+        let window = a.window(10_000_000_000);
+        a.entity(proto::Entity {
+            kind: proto::EntityKind::Container.into(),
+            namespace,
+            pod,
+            container: name,
+            image,
+            labels,
+            window,
+            ..proto::Entity::default()
+        });
+        a.integer(MetricId::CpuUsageRate, 200_000_000);
+        a.integer(MetricId::MemoryPageFaultsRate, 25);
+        a.integer(MetricId::MemoryUsage, 4096);
+    }
+
+    #[test]
+    fn heapsters_two_schemas() {
+        let tags = "cluster_name=default,container_base_image=r/app:0,container_name=c0,labels=app:web\\,tier:x,\
+                    namespace_name=default,nodename=n1,pod_name=web-0,type=pod_container";
+        let time = "1893456060000000000\n";
+        let expected = format!(
+            "cpu/usage_rate,{tags} value=20i {time}memory/usage,{tags} value=4096i {time}\
+             memory/page_faults_rate,{tags} value=2.5 {time}"
+        );
+        assert_eq!(written(container, schema(false), &[]), expected);
+        let expected = format!(
+            "cpu,{tags} usage_rate=20i {time}memory,{tags} usage=4096i {time}memory,{tags} page_faults_rate=2.5 {time}"
+        );
+        assert_eq!(written(container, schema(true), &[]), expected);
+    }
+
+    #[test]
+    fn nodes_labels_of_metrics_and_extra_tags() {
+        let node = |a: &mut Assembler| {
+            a.entity(proto::Entity { kind: proto::EntityKind::Node.into(), ..proto::Entity::default() });
+            let device = a.string("/dev/sd a");
+            a.integer(MetricId::Uptime, 5);
+            a.double(MetricId::CpuNodeUtilization, 0.1313);
+            a.double(MetricId::CpuNodeCapacity, 4000.0);
+            a.double(MetricId::CpuNodeReservation, f64::NAN);
+            a.integer(MetricId::MemoryUsage, u64::MAX);
+            a.labelled(MetricId::FilesystemUsage, device, 7);
+        };
+        let extra = [("Zone", "a,b"), ("nodename", "other"), ("rack", "r\\"), ("zone", "z\\ z\n")];
+        let (head, tail) =
+            ("Zone=a\\,b,cluster_name=default,nodename=n1,rack=r/", "type=node,zone=z/\\ z\\ ");
+        let expected = format!(
+            "uptime,{head},{tail} value=5i 1893456060000000000\n\
+             cpu/node_capacity,{head},{tail} value=4000 1893456060000000000\n\
+             cpu/node_utilization,{head},{tail} value=0.1313 1893456060000000000\n\
+             filesystem/usage,{head},resource_id=/dev/sd\\ a,{tail} value=7i 1893456060000000000\n"
+        );
+        assert_eq!(written(node, schema(false), &extra), expected);
+    }
+
+    #[test]
+    fn names_need_no_escapes_and_there_is_one_label() {
+        for metric in METRICS {
+            assert!(
+                metric.name.bytes().all(|b| b.is_ascii_lowercase() || b"/_".contains(&b)),
+                "{}",
+                metric.name
+            );
+            assert!(metric.label.is_none_or(|l| l == LABEL), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+"""The crash campaign: an agent pushes every second to a real InfluxDB through a
+proxy, while the agent, the server or both are killed at random moments, stopped
+and continued, and the proxy cuts, delays, answers 500 and 429.
+
+  campaign.py AGENT TREE DIRECTORY KILLS SEED
+
+A second sink, an aggregator that never fails, keeps the ledger: the sequence of
+every step that was ever queued. At the end
+
+- the ledger has every sequence from 1 on: the queue lost no step;
+- the database has as many steps, each with as many points: it got all of them;
+- of what the database had acknowledged, at most one body a kill came again, and
+  with the same bytes.
+"""
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import push
+
+PORTS = {}
+
+
+class Ledger(BaseHTTPRequestHandler):
+    """An aggregator that holds sequences."""
+
+    protocol_version = "HTTP/1.1"
+    seen = []
+    guard = threading.Lock()
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        # The stamp: one more frame, with one raw block, at the end.
+        at = body.rindex(b"\x28\xb5\x2f\xfd\x20")
+        sequence = dict(push.fields(body[at + 9 :]))[3]
+        with self.guard:
+            self.seen.append(sequence)
+        answer = b"\x0a\x10" + b"L" * 16 + b"\x10" + encoded(sequence)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def encoded(value):
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes(out + bytes([value]))
+
+
+def wait_for(what, seconds, test):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if test():
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"{what}: not within {seconds} s")
+
+
+class Process:
+    """Started again and again with the same words."""
+
+    def __init__(self, words, log):
+        self.words, self.log, self.running = words, log, None
+
+    def start(self):
+        self.running = subprocess.Popen(
+            self.words, stdout=open(self.log, "ab"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+
+    def signal(self, number):
+        self.running.send_signal(number)
+
+    def kill(self):
+        self.running.kill()
+        self.running.wait()
+
+
+def metrics():
+    text = push.get(f"http://127.0.0.1:{PORTS['agent']}/metrics/self")
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+
+
+def drained():
+    waiting = [v for k, v in metrics().items() if k.startswith("nodegauge_push_queue_steps{")]
+    return len(waiting) == 2 and all(float(v) == 0 for v in waiting)
+
+
+def main(agent_path, tree, directory, kills, seed):
+    chance = random.Random(seed)
+    for name, port in zip(("agent", "influx", "meta", "proxy", "ledger"), range(20000 + os.getpid() % 9000 * 5, 65536)):
+        PORTS[name] = port
+    at = lambda *path: os.path.join(directory, *path)
+    with open(at("influx.conf"), "w") as out:
+        out.write(
+            f'reporting-disabled = true\nbind-address = "127.0.0.1:{PORTS["meta"]}"\n'
+            f'[meta]\n  dir = "{at("meta")}"\n[data]\n  dir = "{at("data")}"\n  wal-dir = "{at("wal")}"\n'
+            f'[http]\n  bind-address = "127.0.0.1:{PORTS["influx"]}"\n  log-enabled = false\n'
+        )
+    server = Process(["influxd", "-config", at("influx.conf")], at("influx.log"))
+    agent = Process(
+        [agent_path, "agent", "--listen", f"127.0.0.1:{PORTS['agent']}", "--interval", "1s", "--runtime", "none",
+         "--node-name", "crash", "--host-root", tree, "--queue-dir", at("queue"),
+         "--push", f"influxdb:http://127.0.0.1:{PORTS['proxy']}?resolution=1s&name=db",
+         "--push", f"aggregator:http://127.0.0.1:{PORTS['ledger']}?resolution=1s&name=ledger"],
+        at("agent.log"),
+    )
+    proxy = push.Proxy(PORTS["proxy"], PORTS["influx"], at("recorded.jsonl"))
+    ledger = ThreadingHTTPServer(("127.0.0.1", PORTS["ledger"]), Ledger)
+    ledger.daemon_threads = True
+    for serving in (proxy, ledger):
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+    server.start()
+    influx = f"http://127.0.0.1:{PORTS['influx']}"
+    try:
+        wait_for("InfluxDB starts", 30, lambda: push.get(influx + "/ping") == "")
+        agent.start()
+        done = run(chance, kills, agent, server, proxy)
+        wait_for("InfluxDB starts again", 60, lambda: push.get(influx + "/ping") == "")
+        wait_for("the queue is empty", 180, drained)
+        last = metrics()
+        agent.signal(signal.SIGTERM)
+        agent.running.wait(30)
+        return judge(influx, at("recorded.jsonl"), done, last)
+    finally:
+        for process in (agent, server):
+            if process.running and process.running.poll() is None:
+                process.signal(signal.SIGCONT)
+                process.kill()
+
+
+def run(chance, kills, agent, server, proxy):
+    """Breaks things until there were so many kills; how often each was done."""
+    done = {}
+    while done.get("kills", 0) < kills:
+        time.sleep(chance.uniform(0.3, 2.5))
+        what = chance.choice(
+            ["kill agent", "kill agent", "kill server", "kill server", "kill both", "stop agent", "stop server",
+             "cut", "cut-answer", "delay", "500", "429"]
+        )
+        done[what] = done.get(what, 0) + 1
+        if what.startswith("kill"):
+            hit = [agent, server] if what == "kill both" else [agent if what == "kill agent" else server]
+            chance.shuffle(hit)
+            for process in hit:
+                process.kill()
+            time.sleep(chance.uniform(0, 1.5))
+            for process in hit:
+                process.start()
+            done["kills"] = done.get("kills", 0) + 1
+        elif what.startswith("stop"):
+            process = agent if what == "stop agent" else server
+            process.signal(signal.SIGSTOP)
+            time.sleep(chance.uniform(0.5, 3))
+            process.signal(signal.SIGCONT)
+        else:
+            proxy.mood = what
+            time.sleep(chance.uniform(1, 3))
+            proxy.mood = "well"
+    return done
+
+
+def judge(influx, recorded, done, last):
+    sequences = sorted(set(Ledger.seen))
+    gaps = sorted(set(range(1, (sequences or [0])[-1] + 1)) - set(sequences))
+    answer = push.influx_points(influx)
+    steps = {}
+    for key in answer:
+        steps[key[3]] = steps.get(key[3], 0) + 1
+    bodies = {}
+    for record in push.records([recorded]):
+        if record["status"] == 204:
+            body = push.decoded(record)
+            bodies.setdefault(body.split(b"\n", 1)[0].rsplit(b" ", 1)[1], []).append(body)
+    sizes = {time: len(push.line_points(body[0].decode())) for time, body in bodies.items()}
+    short = [time for time, size in sizes.items() if steps.get(int(time), 0) != size]
+    again = sum(len(b) - 1 for b in bodies.values())
+    changed = sum(len(set(b)) > 1 for b in bodies.values())
+    dropped = sum(float(v) for k, v in last.items() if k.startswith("nodegauge_push_dropped"))
+    faults = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
+    print(f"faults: {faults}")
+    print(f"steps queued: {len(sequences)}, missing from the queue: {len(gaps)} {gaps[:5]}")
+    print(f"steps in the database: {len(steps)}, with points missing: {len(short)}, dropped: {dropped:g}")
+    print(f"bodies the database took again: {again} in {done['kills']} kills, with other bytes: {changed}")
+    print(f"batches the ledger got again: {len(Ledger.seen) - len(sequences)}")
+    good = sequences and not gaps and len(steps) == len(sequences) and not short and not changed
+    return bool(good) and again <= done["kills"] + done.get("cut-answer", 0) * 4 and dropped == 0
+
+
+if __name__ == "__main__":
+    path, tree, directory, kills, seed = sys.argv[1:]
+    sys.exit(0 if main(path, tree, directory, int(kills), int(seed)) else 1)

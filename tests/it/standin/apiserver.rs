@@ -1,0 +1,153 @@
+//! An API server that answers reviews: who holds a token, and what they may do.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use super::connections;
+use super::docker::Mood;
+
+/// The stand-in, on a thread of its own; clones share their state.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiServer {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<Inner>>,
+    _running: Arc<Thread>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    mood: Mood,
+    /// Token → user and groups.
+    users: HashMap<String, (String, Vec<String>)>,
+    /// User or group, and what: `nodes/metrics` or a path.
+    allowed: HashSet<(String, String)>,
+    asked: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Thread(Option<tokio::sync::oneshot::Sender<()>>, Option<JoinHandle<()>>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        let _ = self.1.take().map(JoinHandle::join);
+    }
+}
+
+impl ApiServer {
+    pub(crate) fn start() -> ApiServer {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(Inner {
+            mood: Mood::Well,
+            users: HashMap::new(),
+            allowed: HashSet::new(),
+            asked: Vec::new(),
+        }));
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&state));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let serve = async {
+                    loop {
+                        let (stream, _) = listener.accept().await.unwrap();
+                        connections::serve(stream, app.clone());
+                    }
+                };
+                tokio::select! {
+                    () = serve => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        ApiServer { address, state, _running: Arc::new(Thread(Some(stop), Some(thread))) }
+    }
+
+    /// A client of it; to be made on the event loop that will use it.
+    pub(crate) fn client(&self) -> kube::Client {
+        let url = format!("http://{}", self.address).parse().unwrap();
+        kube::Client::try_from(kube::Config::new(url)).unwrap()
+    }
+
+    pub(crate) fn knows(&self, token: &str, user: &str, groups: &[&str]) {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        self.state.lock().unwrap().users.insert(token.to_owned(), (user.to_owned(), groups));
+    }
+
+    /// Allows a user or a group `nodes/metrics` and the like, or a path.
+    pub(crate) fn allows(&self, whom: &str, what: &str) {
+        self.state.lock().unwrap().allowed.insert((whom.to_owned(), what.to_owned()));
+    }
+
+    pub(crate) fn mood(&self, mood: Mood) {
+        self.state.lock().unwrap().mood = mood;
+    }
+
+    /// The reviews asked for since the last call.
+    pub(crate) fn asked(&self) -> Vec<Value> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+}
+
+async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut review: Value = serde_json::from_slice(&body).unwrap();
+    let mood = {
+        let mut inner = state.lock().unwrap();
+        inner.asked.push(review.clone());
+        let spec = review["spec"].clone();
+        review["status"] = match path.as_str() {
+            "/apis/authentication.k8s.io/v1/tokenreviews" => {
+                match inner.users.get(spec["token"].as_str().unwrap()) {
+                    Some((name, groups)) => {
+                        json!({"authenticated": true, "user": {"username": name, "uid": "1", "groups": groups}})
+                    }
+                    None => json!({"authenticated": false, "error": "unknown"}),
+                }
+            }
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
+                let what = match spec.get("resourceAttributes") {
+                    Some(wanted) => {
+                        assert_eq!((&wanted["verb"], &wanted["name"]), (&json!("get"), &json!("node-1")));
+                        format!(
+                            "{}/{}",
+                            wanted["resource"].as_str().unwrap(),
+                            wanted["subresource"].as_str().unwrap()
+                        )
+                    }
+                    None => spec["nonResourceAttributes"]["path"].as_str().unwrap().to_owned(),
+                };
+                let mut who: Vec<&str> =
+                    spec["groups"].as_array().unwrap().iter().map(|g| g.as_str().unwrap()).collect();
+                who.push(spec["user"].as_str().unwrap());
+                let allowed = who.iter().any(|w| inner.allowed.contains(&((*w).to_owned(), what.clone())));
+                json!({"allowed": allowed})
+            }
+            other => panic!("asked for {other}"),
+        };
+        inner.mood
+    };
+    let mut response = match mood {
+        Mood::Well => Response::new(Body::from(review.to_string())),
+        Mood::Hangs => std::future::pending().await,
+        Mood::Garbage => Response::new(Body::from("<html>not what you think</html>")),
+        Mood::Huge => panic!("not of an API server"),
+    };
+    *response.status_mut() = StatusCode::CREATED;
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+}
