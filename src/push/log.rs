@@ -197,7 +197,8 @@ pub struct Status {
     pub bytes: u64,
     /// The moment of the oldest.
     pub oldest_ms: Option<u64>,
-    /// Steps dropped since the start before it got them, by reason.
+    /// Steps dropped before it got them, by reason, since the queue was begun: a
+    /// start continues these counts with the rest of the file.
     pub dropped: Vec<(&'static str, u64)>,
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Reason};
 use super::disk::{Change, Content, Disk, DiskError, length, pieces};
 use super::medium::{Marks, Medium};
 use super::{
@@ -25,17 +25,6 @@ use super::{
 
 /// How far the ceiling is put above the next sequence: so rarely is it written.
 const CEILING_AHEAD: u64 = 4096;
-
-/// The place of a reason in `REASONS`.
-#[derive(Debug, Clone, Copy)]
-enum Reason {
-    Size,
-    Age,
-    DiskFull,
-    Memory,
-    Damaged,
-    TooLarge,
-}
 
 #[derive(Debug)]
 struct Step {
@@ -175,7 +164,7 @@ impl State {
         let (bytes, limit) = (length(payload), self.options.max_bytes / 16);
         if bytes > limit {
             for cursor in self.cursors.iter_mut().filter(|c| c.absent_since.is_none()) {
-                count(cursor, Reason::TooLarge);
+                cursor.count(Reason::TooLarge);
             }
             return Err(LogError::TooLarge { bytes, limit });
         }
@@ -285,7 +274,7 @@ impl State {
         let Some(step) = self.steps.remove(&sequence) else { return };
         if let Some(reason) = reason {
             for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_owed(sequence)) {
-                count(cursor, reason);
+                cursor.count(reason);
             }
         }
         // Also one that was never written: a commit that failed may have come through.
@@ -333,7 +322,7 @@ impl State {
         }
         self.raise_ceiling();
         for _ in 0..4 {
-            match self.commit(true) {
+            match self.commit(true, &[]) {
                 Ok(()) => {
                     self.trouble = None;
                     self.stuck = false;
@@ -360,11 +349,14 @@ impl State {
             && !self.steps.values().any(|step| step.payload.is_some())
     }
 
-    /// One transaction with everything, or with all but the new steps.
-    fn commit(&mut self, with_steps: bool) -> Result<(), DiskError> {
+    /// One transaction with everything, or with all but the new steps, and without
+    /// `victims`, which are dropped once that came through.
+    fn commit(&mut self, with_steps: bool, victims: &[u64]) -> Result<(), DiskError> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let mut change = Change { next: self.next, ..Change::default() };
         change.remove = self.removed.iter().map(|(sequence, bytes)| (*sequence, *bytes)).collect();
+        let bytes = |sequence: &u64| self.steps.get(sequence).map(|step| (*sequence, step.bytes));
+        change.remove.extend(victims.iter().filter_map(bytes));
         if with_steps {
             let new =
                 self.steps.iter().filter_map(|(s, step)| Some((*s, step.time_ms, step.payload.clone()?)));
@@ -373,10 +365,18 @@ impl State {
         for name in &self.forgotten {
             change.sinks.push((Arc::clone(name), None));
         }
-        for cursor in self.cursors.iter().filter(|cursor| cursor.dirty) {
-            change.sinks.push((Arc::clone(&cursor.name), Some(cursor.encode())));
+        for cursor in &self.cursors {
+            let mut row = cursor.clone();
+            let owed = victims.iter().filter(|sequence| cursor.is_owed(**sequence));
+            owed.for_each(|_| row.count(Reason::DiskFull));
+            if row.dirty {
+                change.sinks.push((Arc::clone(&cursor.name), Some(row.encode())));
+            }
         }
         disk.commit(&change)?;
+        for sequence in victims {
+            self.drop_step(*sequence, Some(Reason::DiskFull));
+        }
         self.removed.clear();
         self.forgotten.clear();
         self.cursors.iter_mut().for_each(|cursor| cursor.dirty = false);
@@ -405,25 +405,14 @@ impl State {
                 break;
             }
             freed += step.pages();
-            victims.push((*sequence, step.bytes));
+            victims.push(*sequence);
         }
         // Only what the file did drop is dropped: while it refuses this too, its
         // steps can still be sent. Pages are free for the commit after the one that
         // frees them.
-        let given_up = !victims.is_empty() && self.remove_from_file(&victims).is_ok();
-        if given_up {
-            for (sequence, _) in &victims {
-                self.drop_step(*sequence, Some(Reason::DiskFull));
-                self.removed.remove(sequence);
-            }
-        }
-        self.stuck = !given_up || self.commit(false).is_err();
+        let given_up = !victims.is_empty() && self.commit(false, &victims).is_ok();
+        self.stuck = !given_up || self.commit(false, &[]).is_err();
         !self.stuck
-    }
-
-    fn remove_from_file(&mut self, victims: &[(u64, u64)]) -> Result<(), DiskError> {
-        let Some(disk) = &mut self.disk else { return Ok(()) };
-        disk.commit(&Change { remove: victims.to_vec(), next: self.next, ..Change::default() })
     }
 
     /// Keeps the steps that only memory has within their bound.
@@ -514,12 +503,6 @@ fn cursors(content: &Content) -> Result<Vec<Cursor>, DiskError> {
         Cursor::decode(name, row).ok_or_else(|| DiskError::Damaged(format!("cursor of {name}")))
     })
     .collect()
-}
-
-fn count(cursor: &mut Cursor, reason: Reason) {
-    if let Some(dropped) = cursor.dropped.get_mut(reason as usize) {
-        *dropped += 1;
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

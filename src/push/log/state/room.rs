@@ -2,8 +2,9 @@
 //!
 //! redb doubles a file that has no free page, and cuts it only in a compaction.
 
+use super::super::cursor::Reason;
 use super::super::disk::{DiskError, PAGE};
-use super::{Reason, State, Step};
+use super::{State, Step};
 
 /// A file below this is not worth compacting.
 const SMALL_FILE: u64 = 4 << 20;
