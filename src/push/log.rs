@@ -20,6 +20,7 @@ mod cursor;
 mod disk;
 pub mod medium;
 mod ranges;
+mod rescue;
 mod state;
 
 use std::fmt;
@@ -101,6 +102,8 @@ pub enum Opened {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// Steps that could be read of it, and are in the new one.
+        saved: u64,
     },
 }
 
@@ -109,8 +112,12 @@ impl fmt::Display for Opened {
         match self {
             Opened::Fresh => f.write_str("begun anew"),
             Opened::Continued(steps) => write!(f, "continued with {steps} steps"),
-            Opened::SetAside { path, why } => {
-                write!(f, "begun anew; the one before cannot be used ({why}) and is now {}", path.display())
+            Opened::SetAside { path, why, saved } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "begun anew with {saved} steps of the one before, which cannot be used ({why}) and is now {path}"
+                )
             }
         }
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use nodegauge::push::log::{Log, Options, Order, SinkName};
 use proptest::prelude::*;
 
+use crate::log::payload;
+use crate::standin::Chance;
 use crate::standin::disk::Disk;
 
 const SINKS: [&str; 2] = ["database", "aggregator"];
@@ -43,18 +45,6 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => (1u64..400).prop_map(Action::Wait),
     ];
     prop::collection::vec(action, 1..60)
-}
-
-fn payload(sequence: u64, length: usize) -> Vec<u8> {
-    let mut state = sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(length);
-    for _ in 0..length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.push(state.to_le_bytes()[3]);
-    }
-    bytes
 }
 
 struct Step {
@@ -290,14 +280,8 @@ impl Test {
                 self.log = None;
                 self.disk.fill(false);
                 self.disk.room(None);
-                let mut state = seed | 1;
-                let chance = move |n: u64| {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    (state >> 11) % n
-                };
-                self.disk.restart(chance, power_cut);
+                let mut chance = Chance::new(seed);
+                self.disk.restart(|n| chance.below(n), power_cut);
                 self.recover(&touched);
             }
             Action::Full(full) => self.disk.fill(full),

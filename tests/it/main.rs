@@ -24,6 +24,7 @@ mod identity_kubelet;
 mod identity_live;
 mod identity_path;
 mod kubelet_view;
+mod log;
 mod log_model;
 mod oom;
 mod parsers;

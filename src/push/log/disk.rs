@@ -1,13 +1,13 @@
 //! The log's file: a redb database with a cap on its length.
 //!
 //! `steps` has a row for each step, `chunks` its payload in pieces that fill a
-//! page each: a value in one piece would take the next power of two of pages,
+//! page each and say what they are (see `rescue`): a value in one piece would take the next power of two of pages,
 //! and leave holes that only the same size fits. `sinks` has a row for each
 //! sink, `state` a few numbers.
 //!
 //! Each change is one transaction, durable when it returns, with the state of
 //! the allocator in it, so that opening after a kill reads no more than the rows.
-//! Payloads have a checksum of their own, since reading checks no page.
+//! Rows and payloads have checksums of their own, since reading checks no page.
 //!
 //! redb wants to be opened again after an I/O error and panics on some damage.
 //! Both end here: after any failure the database is closed, and opened again by
@@ -16,7 +16,7 @@
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,9 +27,10 @@ use redb::{
 use thiserror::Error;
 
 use super::medium::{Marks, Medium};
+use super::rescue::{HEAD, Rescue, Whole};
 
-/// Sequence → time, bytes and checksum of the payload.
-const STEPS: TableDefinition<'_, u64, (u64, u64, u32)> = TableDefinition::new("steps");
+/// Sequence → time, bytes and checksum of the payload, checksum of all these.
+const STEPS: TableDefinition<'_, u64, RowValue> = TableDefinition::new("steps");
 /// Sequence and place → a piece of the payload.
 const CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("chunks");
 /// Name → `Cursor`, as bytes.
@@ -43,9 +44,9 @@ pub(super) const VERSION: u64 = 1;
 /// Bytes redb may keep of the file in memory.
 const CACHE: usize = 4 << 20;
 
-/// A page of redb, and what of it one piece may fill.
+/// A page of redb, and what of it one piece may fill beside its head.
 pub(super) const PAGE: u64 = 4096;
-pub(super) const CHUNK: usize = 4032;
+pub(super) const CHUNK: usize = 4032 - HEAD;
 
 /// A failure of the file.
 #[derive(Debug, Error)]
@@ -112,6 +113,30 @@ from_redb!(
     redb::SetDurabilityError
 );
 
+type RowValue = (u64, u64, u32, u32);
+
+impl Whole {
+    fn of(sequence: u64, time_ms: u64, payload: &[u8]) -> Whole {
+        Whole { sequence, time_ms, bytes: length(payload), sum: checksum([payload]) }
+    }
+
+    /// The row in the file.
+    fn row(&self) -> RowValue {
+        (self.time_ms, self.bytes, self.sum, self.row_sum())
+    }
+
+    /// `None` when it is no such row.
+    fn of_row(sequence: u64, (time_ms, bytes, sum, row_sum): RowValue) -> Option<Whole> {
+        let whole = Whole { sequence, time_ms, bytes, sum };
+        (whole.row_sum() == row_sum).then_some(whole)
+    }
+
+    fn row_sum(&self) -> u32 {
+        let words = [self.sequence, self.time_ms, self.bytes, u64::from(self.sum)];
+        checksum([words.map(u64::to_le_bytes).as_flattened()])
+    }
+}
+
 /// What one transaction changes.
 #[derive(Debug, Default)]
 pub(super) struct Change {
@@ -128,8 +153,7 @@ pub(super) struct Change {
 /// What a file has when it is opened.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    /// Sequence, time, bytes.
-    pub(super) steps: Vec<(u64, u64, u64)>,
+    pub(super) steps: Vec<Whole>,
     pub(super) sinks: Vec<(String, Vec<u8>)>,
     pub(super) next: u64,
 }
@@ -255,8 +279,11 @@ impl Disk {
             let mut content = Content::default();
             for row in read.open_table(STEPS)?.iter()? {
                 let (sequence, row) = row?;
-                let (time_ms, bytes, _) = row.value();
-                content.steps.push((sequence.value(), time_ms, bytes));
+                let sequence = sequence.value();
+                let Some(step) = Whole::of_row(sequence, row.value()) else {
+                    return Err(DiskError::Damaged(format!("row of step {sequence}")));
+                };
+                content.steps.push(step);
             }
             read.open_table(CHUNKS)?;
             for row in read.open_table(SINKS)?.iter()? {
@@ -283,9 +310,13 @@ impl Disk {
                     }
                 }
                 for (sequence, time_ms, payload) in &change.add {
-                    steps.insert(sequence, (*time_ms, length(payload), checksum(payload)))?;
-                    for (place, piece) in (0u32..).zip(payload.chunks(CHUNK)) {
-                        chunks.insert((*sequence, place), piece)?;
+                    let step = Whole::of(*sequence, *time_ms, payload);
+                    steps.insert(sequence, step.row())?;
+                    let mut rest = &payload[..];
+                    for place in 0..pieces(step.bytes) {
+                        let (piece, after) = rest.split_at(rest.len().min(CHUNK));
+                        chunks.insert((*sequence, place), step.piece(place, piece).as_slice())?;
+                        rest = after;
                     }
                 }
                 let mut sinks = write.open_table(SINKS)?;
@@ -309,13 +340,13 @@ impl Disk {
         self.run(|database| {
             let read = database.begin_read()?;
             let Some(row) = read.open_table(STEPS)?.get(sequence)? else { return Ok(None) };
-            let (_, bytes, sum) = row.value();
+            let Some(step) = Whole::of_row(sequence, row.value()) else { return Ok(None) };
             let chunks = read.open_table(CHUNKS)?;
             let mut payload = Vec::new();
-            for row in chunks.range((sequence, 0)..=(sequence, u32::MAX))? {
-                payload.extend_from_slice(row?.1.value());
+            for piece in chunks.range((sequence, 0)..=(sequence, u32::MAX))? {
+                payload.extend_from_slice(piece?.1.value().get(HEAD..).unwrap_or_default());
             }
-            let whole = length(&payload) == bytes && checksum(&payload) == sum;
+            let whole = length(&payload) == step.bytes && checksum([&payload]) == step.sum;
             Ok(whole.then(|| Bytes::from(payload)))
         })
     }
@@ -333,6 +364,11 @@ impl Disk {
     pub(super) fn set_aside(&mut self, why: &str, now_ms: u64) -> Result<PathBuf, DiskError> {
         self.close();
         Ok(self.medium.set_aside(why, now_ms)?)
+    }
+
+    /// Looks through what was set aside.
+    pub(super) fn rescue(&mut self, aside: &Path) -> Result<Rescue, DiskError> {
+        Ok(Rescue::of(self.medium.look(aside)?)?)
     }
 
     pub(super) fn marks(&self) -> Marks {
@@ -359,18 +395,18 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskErro
     })
 }
 
-/// Into how many pieces a payload goes.
+/// Into how many pieces a payload goes, at least one.
 pub(super) fn pieces(bytes: u64) -> u32 {
     let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-    u32::try_from(bytes.div_ceil(chunk)).unwrap_or(u32::MAX)
+    u32::try_from(bytes.div_ceil(chunk).max(1)).unwrap_or(u32::MAX)
 }
 
 pub(super) fn length(payload: &[u8]) -> u64 {
     u64::try_from(payload.len()).unwrap_or(u64::MAX)
 }
 
-fn checksum(payload: &[u8]) -> u32 {
+pub(super) fn checksum<const N: usize>(parts: [&[u8]; N]) -> u32 {
     let mut crc = Crc::new();
-    crc.update(payload);
+    parts.iter().for_each(|part| crc.update(part));
     crc.sum()
 }

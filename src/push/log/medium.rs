@@ -50,6 +50,12 @@ pub trait Medium: Debug + Send {
     /// It cannot be renamed.
     fn set_aside(&mut self, why: &str, now_ms: u64) -> io::Result<PathBuf>;
 
+    /// Opens what `set_aside` gave another name, only to read it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    fn look(&mut self, aside: &Path) -> io::Result<Arc<dyn StorageBackend>>;
+
     /// The marks last written; zeros without any.
     fn marks(&self) -> Marks;
 
@@ -146,6 +152,14 @@ impl Medium for Directory {
             fs::remove_file(old.path())?;
         }
         Ok(to)
+    }
+
+    fn look(&mut self, aside: &Path) -> io::Result<Arc<dyn StorageBackend>> {
+        let file = File::open(aside)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Arc::new(FileBackend::new(file).map_err(io::Error::other)?))
     }
 
     fn marks(&self) -> Marks {

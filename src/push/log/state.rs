@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::cursor::{Cursor, Reason};
 use super::disk::{Change, Content, Disk, DiskError, length, pieces};
 use super::medium::{Marks, Medium};
+use super::rescue::{Rescue, Whole};
 use super::{
     Appended, Clock, KEEP_CURSOR, LogError, MIN_BYTES, OpenError, Opened, Options, Order, REASONS, Record,
     SinkName, Status,
@@ -25,6 +26,12 @@ use super::{
 
 /// How far the ceiling is put above the next sequence: so rarely is it written.
 const CEILING_AHEAD: u64 = 4096;
+
+/// Sequences that are looked for at most in a damaged file: more than fit a file.
+const COUNTED: u64 = 1 << 20;
+
+/// Payloads that are moved to a new file in one transaction, bytes.
+const COPIED: u64 = 2 << 20;
 
 #[derive(Debug)]
 struct Step {
@@ -86,8 +93,7 @@ impl State {
             compacted_at: None,
             stuck: false,
         };
-        let opened = state.begin()?;
-        state.know(sinks);
+        let opened = state.begin(sinks)?;
         state.expire();
         state.make_room();
         state.write();
@@ -95,40 +101,63 @@ impl State {
         Ok((state, opened))
     }
 
-    /// Takes over what the file has, or sets it aside.
-    fn begin(&mut self) -> Result<Opened, OpenError> {
+    /// Takes over what the file has, or sets it aside and takes over what can be
+    /// read of it.
+    fn begin(&mut self, sinks: &[SinkName]) -> Result<Opened, OpenError> {
         let now = (self.clock)();
-        let Some(disk) = &mut self.disk else { return Ok(Opened::Fresh) };
+        let Some(disk) = &mut self.disk else {
+            self.know(sinks, 1);
+            return Ok(Opened::Fresh);
+        };
         let failed = |error: DiskError| OpenError::Failed(error.to_string());
-        let (content, set_aside) = match disk.load().and_then(|content| Ok((cursors(&content)?, content))) {
-            Ok(content) => (content, None),
-            Err(error @ (DiskError::Damaged(_) | DiskError::Version(_))) => {
-                let why = match &error {
-                    DiskError::Version(version) => format!("version-{version}"),
-                    _ => "damaged".to_owned(),
-                };
-                let path = disk.set_aside(&why, now).map_err(failed)?;
-                let content = disk.load().map_err(failed)?;
-                ((Vec::new(), content), Some(Opened::SetAside { path, why: error.to_string() }))
+        let error = match disk.load().and_then(|content| Ok((cursors(&content)?, content))) {
+            Ok((cursors, content)) => {
+                self.cursors = cursors;
+                self.take(&content.steps, content.next);
+                self.know(sinks, self.next);
+                let found = length_of(self.steps.len());
+                return Ok(if found == 0 { Opened::Fresh } else { Opened::Continued(found) });
             }
+            Err(error @ (DiskError::Damaged(_) | DiskError::Version(_))) => error,
             Err(error) => return Err(failed(error)),
         };
-        let (cursors, content) = content;
-        self.cursors = cursors;
-        self.next = content.next.max(self.marks.memory).max(1);
-        if set_aside.is_some() {
-            self.next = self.next.max(self.marks.ceiling);
+        let word = match &error {
+            DiskError::Version(version) => format!("version-{version}"),
+            _ => "damaged".to_owned(),
+        };
+        let path = disk.set_aside(&word, now).map_err(failed)?;
+        disk.load().map_err(failed)?;
+        let mut first = u64::MAX;
+        if matches!(error, DiskError::Damaged(_))
+            && let Ok(rescue) = disk.rescue(&path)
+        {
+            self.cursors = rescue.cursors();
+            // Who is owed what is not known of a cursor that is not there.
+            first = 0;
+            self.know(sinks, first);
+            let steps: Vec<Whole> =
+                rescue.steps().filter(|step| self.is_owed(step.sequence)).copied().collect();
+            self.take(&steps, 0);
+            self.copy(&rescue);
+            self.count_missing(rescue.next());
         }
-        for (sequence, time_ms, bytes) in content.steps {
-            self.next = self.next.max(sequence.saturating_add(1));
-            self.steps.insert(sequence, Step { time_ms, bytes, payload: None });
-        }
-        let found = length_of(self.steps.len());
-        Ok(set_aside.unwrap_or(if found == 0 { Opened::Fresh } else { Opened::Continued(found) }))
+        self.next = self.next.max(self.marks.ceiling);
+        self.know(sinks, first.min(self.next));
+        Ok(Opened::SetAside { path, why: error.to_string(), saved: length_of(self.steps.len()) })
     }
 
-    /// Makes the cursors those of the sinks there are now.
-    fn know(&mut self, sinks: &[SinkName]) {
+    /// Takes over rows.
+    fn take(&mut self, steps: &[Whole], next: u64) {
+        self.next = next.max(self.marks.memory).max(1);
+        for Whole { sequence, time_ms, bytes, .. } in steps {
+            self.next = self.next.max(sequence.saturating_add(1));
+            self.steps.insert(*sequence, Step { time_ms: *time_ms, bytes: *bytes, payload: None });
+        }
+    }
+
+    /// Makes the cursors those of the sinks there are now; new ones are owed the
+    /// steps from `first` on.
+    fn know(&mut self, sinks: &[SinkName], first: u64) {
         let now = (self.clock)();
         for cursor in &mut self.cursors {
             let configured = sinks.iter().any(|sink| sink.0 == cursor.name);
@@ -139,7 +168,21 @@ impl State {
         }
         for sink in sinks {
             if !self.cursors.iter().any(|cursor| cursor.name == sink.0) {
-                self.cursors.push(Cursor::new(Arc::clone(&sink.0), self.next));
+                self.cursors.push(Cursor::new(Arc::clone(&sink.0), first));
+            }
+        }
+    }
+
+    /// Counts steps below `next` that a sink is owed and that are not there.
+    fn count_missing(&mut self, next: u64) {
+        let newest = self.steps.last_key_value().map_or(0, |(sequence, _)| sequence.saturating_add(1));
+        // Garbage must not make this long.
+        let next = if self.marks.ceiling > 0 { next.min(self.marks.ceiling) } else { next }.max(newest);
+        for cursor in &mut self.cursors {
+            for sequence in cursor.first.max(next.saturating_sub(COUNTED))..next {
+                if cursor.first > 0 && cursor.is_owed(sequence) && !self.steps.contains_key(&sequence) {
+                    cursor.give_up(sequence, Reason::Damaged);
+                }
             }
         }
     }
@@ -274,7 +317,7 @@ impl State {
         let Some(step) = self.steps.remove(&sequence) else { return };
         if let Some(reason) = reason {
             for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_owed(sequence)) {
-                cursor.count(reason);
+                cursor.give_up(sequence, reason);
             }
         }
         // Also one that was never written: a commit that failed may have come through.
@@ -305,7 +348,7 @@ impl State {
         let oldest = self.steps.first_key_value().map_or(self.next, |(sequence, _)| *sequence);
         let forgotten = &mut self.forgotten;
         self.cursors.retain_mut(|cursor| {
-            cursor.acknowledged.forget_below(oldest);
+            cursor.forget_below(oldest);
             let keep = cursor.absent_since.is_none_or(|since| since >= before(KEEP_CURSOR));
             if !keep {
                 forgotten.insert(Arc::clone(&cursor.name));
@@ -365,12 +408,14 @@ impl State {
         for name in &self.forgotten {
             change.sinks.push((Arc::clone(name), None));
         }
-        for cursor in &self.cursors {
+        for cursor in &mut self.cursors {
             let mut row = cursor.clone();
             let owed = victims.iter().filter(|sequence| cursor.is_owed(**sequence));
-            owed.for_each(|_| row.count(Reason::DiskFull));
+            owed.for_each(|sequence| row.give_up(*sequence, Reason::DiskFull));
             if row.dirty {
                 change.sinks.push((Arc::clone(&cursor.name), Some(row.encode())));
+                // Also of a commit that fails: it may come through.
+                cursor.written = row.written;
             }
         }
         disk.commit(&change)?;
@@ -457,36 +502,67 @@ impl State {
         }
     }
 
-    /// Begins a new file with what can be read of the damaged one, newest steps
-    /// first as far as the bound of memory allows; the rest is counted as lost.
+    /// Begins a new file with what can be read of the damaged one; the rest is
+    /// counted as lost.
     fn salvage(&mut self, why: &str) {
         let now = (self.clock)();
         self.trouble = Some(why.to_owned());
         let Some(disk) = &mut self.disk else { return };
-        let mut room = self.options.max_memory_bytes;
-        let mut lost = Vec::new();
-        for (sequence, step) in self.steps.iter_mut().rev().filter(|(_, step)| step.payload.is_none()) {
-            let payload = if step.bytes <= room { disk.read(*sequence).ok().flatten() } else { None };
-            match payload {
-                Some(payload) => {
-                    room = room.saturating_sub(step.bytes);
-                    step.payload = Some(payload);
+        let path = match disk.set_aside("damaged", now) {
+            Ok(path) => path,
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                return;
+            }
+        };
+        tracing::warn!(path = %path.display(), why, "queue damaged, set aside");
+        self.removed.clear();
+        self.forgotten.clear();
+        match disk.rescue(&path) {
+            Ok(rescue) => self.copy(&rescue),
+            Err(_) => self.lose(|step| step.payload.is_none()),
+        }
+    }
+
+    /// Copies the steps that are not in memory out of a file set aside, the newest
+    /// first. Those that neither file nor memory takes are lost.
+    fn copy(&mut self, rescue: &Rescue) {
+        let missing = self.steps.iter().rev().filter(|(_, step)| step.payload.is_none());
+        let mut missing: Vec<_> =
+            missing.map(|(sequence, step)| (*sequence, step.time_ms, step.bytes)).collect();
+        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
+        let mut lost = BTreeSet::new();
+        while !missing.is_empty() {
+            let mut bytes = 0;
+            let fits = missing.iter().take_while(|(_, _, length)| {
+                bytes += length;
+                bytes <= COPIED
+            });
+            for (sequence, time_ms, _) in missing.drain(..fits.count().max(1)) {
+                let payload = rescue.payload(sequence, time_ms);
+                match self.steps.get_mut(&sequence) {
+                    Some(step) if payload.is_some() => step.payload = payload,
+                    _ => drop(lost.insert(sequence)),
                 }
-                None => lost.push(*sequence),
+            }
+            if let Err(error) = self.commit(true, &[]) {
+                self.trouble = Some(error.to_string());
+                self.bound_memory();
+                break;
             }
         }
+        lost.extend(missing.into_iter().map(|(sequence, _, _)| sequence));
         for sequence in lost {
             self.drop_step(sequence, Some(Reason::Damaged));
         }
-        self.removed.clear();
-        self.forgotten.clear();
-        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
-        let Some(disk) = &mut self.disk else { return };
-        let begun = disk.set_aside("damaged", now).and_then(|path| disk.load().map(|_| path));
-        match begun {
-            Ok(path) => tracing::warn!(path = %path.display(), why, "queue damaged, set aside"),
-            Err(error) => self.trouble = Some(error.to_string()),
+    }
+
+    fn lose(&mut self, which: impl Fn(&Step) -> bool) {
+        let lost = self.steps.iter().filter(|(_, step)| which(step)).map(|(sequence, _)| *sequence);
+        for sequence in lost.collect::<Vec<_>>() {
+            self.drop_step(sequence, Some(Reason::Damaged));
         }
+        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use nodegauge::push::log::medium::{Marks, Medium};
 use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
 
 const BLOCK: u64 = 4096;
 
@@ -32,7 +33,10 @@ struct Platter {
     full: bool,
     blocks: BTreeSet<u64>,
     longest: u64,
+    syncs: u64,
     marks: Marks,
+    /// What was last set aside.
+    aside: Vec<u8>,
 }
 
 impl Platter {
@@ -85,6 +89,23 @@ impl Disk {
         self.0.lock().unwrap().room = room;
     }
 
+    /// Cuts so many bytes off the end, of what is synced.
+    pub(crate) fn cut(&self, bytes: u64) {
+        let mut platter = self.0.lock().unwrap();
+        let left = platter.current.len().saturating_sub(usize::try_from(bytes).unwrap());
+        platter.current.truncate(left);
+        platter.synced = platter.current.clone();
+        platter.unsynced.clear();
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        u64::try_from(self.0.lock().unwrap().current.len()).unwrap()
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.0.lock().unwrap().syncs
+    }
+
     pub(crate) fn longest(&self) -> u64 {
         self.0.lock().unwrap().longest
     }
@@ -122,11 +143,19 @@ impl Medium for Disk {
     fn set_aside(&mut self, _: &str, now_ms: u64) -> io::Result<PathBuf> {
         let mut platter = self.0.lock().unwrap();
         platter.change()?;
-        platter.current.clear();
+        platter.aside = std::mem::take(&mut platter.current);
         platter.blocks.clear();
         platter.synced.clear();
         platter.unsynced.clear();
         Ok(PathBuf::from(format!("aside-{now_ms}")))
+    }
+
+    fn look(&mut self, _: &Path) -> io::Result<Arc<dyn StorageBackend>> {
+        let content = self.0.lock().unwrap().aside.clone();
+        let aside = InMemoryBackend::new();
+        aside.set_len(u64::try_from(content.len()).unwrap())?;
+        aside.write(0, &content)?;
+        Ok(Arc::new(aside))
     }
 
     fn marks(&self) -> Marks {
@@ -173,6 +202,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut platter = self.0.lock().unwrap();
         platter.change()?;
+        platter.syncs += 1;
         let Platter { synced, unsynced, .. } = &mut *platter;
         for op in unsynced.drain(..) {
             apply(synced, &op);
