@@ -30,6 +30,8 @@ enum Action {
     Room(u64),
     Close,
     Wait(u64),
+    /// A stop, and so many bytes less of the file.
+    Cut(u64),
 }
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
@@ -43,6 +45,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => (1u64..4).prop_map(|mib| Action::Room(mib << 20)),
         1 => Just(Action::Close),
         1 => (1u64..400).prop_map(Action::Wait),
+        1 => (1u64..65_536).prop_map(Action::Cut),
     ];
     prop::collection::vec(action, 1..60)
 }
@@ -62,6 +65,8 @@ struct Test {
     owed: [VecDeque<u64>; 2],
     /// Every step that was ever appended.
     steps: BTreeMap<u64, Step>,
+    /// The drops for damage that cuts are to blame for.
+    damaged: [u64; 2],
     /// The drops of each sink that were counted at the last look.
     dropped: [u64; 2],
     /// The same when the file had last everything: what a kill cannot undo.
@@ -82,6 +87,7 @@ impl Test {
             log: None,
             owed,
             steps: BTreeMap::new(),
+            damaged: [0; 2],
             dropped: [0; 2],
             written: [0; 2],
             unsafe_acks: [Vec::new(), Vec::new()],
@@ -142,7 +148,7 @@ impl Test {
             let missing = self.owed[sink].len() - found.len();
             let counted = self.dropped(sink);
             let damaged = status.dropped.iter().find(|(reason, _)| *reason == "damaged").unwrap().1;
-            assert_eq!(damaged, 0, "no fault here damages what was synced");
+            assert_eq!(damaged, self.damaged[sink], "nothing but a cut damages what was synced");
             assert_eq!(u64::try_from(missing).unwrap(), counted - self.dropped[sink], "{}", name);
             self.dropped[sink] = counted;
             if self.log().trouble().is_none() {
@@ -189,6 +195,22 @@ impl Test {
         let next = self.log().next_sequence();
         self.steps.retain(|sequence, _| *sequence < next || !in_flight.contains(sequence));
         self.steps.values_mut().for_each(|step| step.durable = true);
+    }
+
+    /// After a cut: it starts, and what is there was appended. How much may be gone
+    /// depends on the sizes, of which the tests of the file itself are.
+    fn survive(&mut self) {
+        self.open();
+        for sink in 0..SINKS.len() {
+            let found = self.all(sink, Order::OldestFirst);
+            self.owed[sink] = found.into();
+            let status = self.log().status(&Test::sinks()[sink]).unwrap();
+            self.damaged[sink] = status.dropped.iter().find(|(reason, _)| *reason == "damaged").unwrap().1;
+            let dropped = self.dropped(sink);
+            (self.dropped[sink], self.written[sink]) = (dropped, dropped);
+            self.unsafe_acks[sink].clear();
+            self.unsafe_refills[sink].clear();
+        }
     }
 
     fn push(&mut self, length: usize) -> u64 {
@@ -293,6 +315,13 @@ impl Test {
                 self.push(100);
                 self.compare();
                 self.open();
+            }
+            Action::Cut(bytes) => {
+                self.log = None;
+                self.disk.fill(false);
+                self.disk.room(None);
+                self.disk.cut(bytes);
+                self.survive();
             }
             Action::Wait(seconds) => {
                 self.clock.fetch_add(seconds * 1000, Ordering::Relaxed);

@@ -424,26 +424,26 @@ async fn a_stop_sends_what_is_queued() {
 }
 
 #[tokio::test]
-async fn a_queue_on_disk_waits_for_the_next_run() {
+async fn a_queue_on_disk_waits_over_any_number_of_runs() {
     let directory = tempfile::tempdir().unwrap();
     let path = Some(directory.path());
-    let receiver = Receiver::judging(|_| Reply::text(503, ""));
-    let (server, port) = receiver.serve(0).await;
-    let uri = format!("influxdb:http://127.0.0.1:{port}?resolution=1s&name=db");
-    let run = Run::start(&uri, path, timing());
-    run.queue(0..5, 1);
-    until("it fails", || run.retries("server") >= 1.0).await;
-    run.stop.send(true).unwrap();
-    tokio::time::timeout(Duration::from_secs(60), run.worker).await.expect("it ends").unwrap();
-    drop(run.log);
-    drop(server);
+    for run in 0..5 {
+        let receiver = Receiver::judging(|_| Reply::text(503, ""));
+        let (_server, port) = receiver.serve(0).await;
+        let uri = format!("influxdb:http://127.0.0.1:{port}?resolution=1s&name=db");
+        let sender = Run::start(&uri, path, timing());
+        sender.queue(run * 2..run * 2 + 2, 1);
+        until("it fails", || sender.retries("server") >= 1.0).await;
+        sender.stop.send(true).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), sender.worker).await.expect("it ends").unwrap();
+    }
     let receiver = Receiver::new();
     let (_server, port) = receiver.serve(0).await;
     // Another address, password and database: the name is what counts.
-    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&resolution=1s&name=db");
+    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&user=u&resolution=1s&name=db");
     let run = Run::start(&uri, path, timing());
     run.sent().await;
-    assert_eq!(order(&receiver.writes()), [0, 1, 2, 3, 4]);
+    assert_eq!(order(&receiver.writes()), (0..10).collect::<Vec<_>>());
 }
 
 /// An aggregator as the tests need it: decodes and checks, and tells duplicates

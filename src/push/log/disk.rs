@@ -356,6 +356,17 @@ impl Disk {
         self.run(|database| Ok(database.compact().map(|_| ())?))
     }
 
+    /// Makes the file as long as it may be. redb, which doubles it, takes any length
+    /// that is whole pages; it looks through the file when it opens it then.
+    pub(super) fn stretch(&mut self) -> Result<(), DiskError> {
+        self.close();
+        let file = self.medium.open()?;
+        file.set_len(self.max_bytes / PAGE * PAGE)?;
+        file.sync_data()?;
+        file.close()?;
+        self.database().map(|_| ())
+    }
+
     /// Length of the file in bytes; `None` while it is closed.
     pub(super) fn file_bytes(&self) -> Option<u64> {
         self.open.as_ref().and_then(|(_, backend)| backend.len().ok())

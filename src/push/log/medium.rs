@@ -68,13 +68,17 @@ pub trait Medium: Debug + Send {
 
 /// A directory that this process has locked.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub struct Directory {
     path: PathBuf,
     lock: File,
 }
 
 impl Directory {
-    pub(super) fn lock(path: &Path) -> Result<Directory, OpenError> {
+    /// Makes the directory and locks it for this process.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or another process has it.
+    pub fn lock(path: &Path) -> Result<Directory, OpenError> {
         let failed = |cause| OpenError::Directory { path: path.to_owned(), cause };
         fs::create_dir_all(path).map_err(failed)?;
         let lock = OpenOptions::new()

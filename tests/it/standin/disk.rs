@@ -98,10 +98,6 @@ impl Disk {
         platter.unsynced.clear();
     }
 
-    pub(crate) fn length(&self) -> u64 {
-        u64::try_from(self.0.lock().unwrap().current.len()).unwrap()
-    }
-
     pub(crate) fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
     }

@@ -33,12 +33,7 @@ impl State {
         }
         let mut pages: u64 = self.steps.values().map(Step::pages).sum();
         let spare = self.spare();
-        if self
-            .file_bytes()
-            .is_some_and(|len| file_size(pages) + spare > reachable(len, self.options.max_bytes))
-        {
-            self.tighten(file_size(pages) + spare);
-        }
+        self.stretch(file_size(pages) + spare);
         let Some(len) = self.file_bytes() else { return };
         let limit = reachable(len, self.options.max_bytes);
         while file_size(pages) + spare > limit
@@ -55,18 +50,22 @@ impl State {
         (256 << 10) + self.options.max_bytes / 64 + 3 * largest * PAGE
     }
 
-    /// A file grows by doubling. One that is a little over half the cap could not
-    /// grow again, unless it is first cut to what is in it.
-    fn tighten(&mut self, wanted: u64) {
+    /// A file grows by doubling. One that would pass the cap by that is made as
+    /// long as the cap allows, which costs reading it once.
+    fn stretch(&mut self, wanted: u64) {
         let Some(len) = self.file_bytes() else { return };
-        let half = self.options.max_bytes / 2;
-        if len <= half
-            || wanted.saturating_sub(self.spare()) > half / 64 * 63
-            || self.compacted_at == Some(len)
-        {
+        let max = self.options.max_bytes;
+        if wanted <= reachable(len, max) || reachable(len, max) > max / 16 * 15 {
             return;
         }
-        self.compact();
+        if self.stretched_at == Some(len) {
+            return;
+        }
+        self.stretched_at = Some(len);
+        let Some(disk) = &mut self.disk else { return };
+        if let Err(error) = disk.stretch() {
+            self.trouble = Some(error.to_string());
+        }
     }
 
     /// Gives the disk back what is free, once most of the file is.
@@ -94,11 +93,12 @@ fn file_size(pages: u64) -> u64 {
     (pages + pages / 32 + 64) * PAGE
 }
 
-/// How long a file of this length can become by doubling below the cap.
+/// How long a file of this length can become by doubling below the cap: all of it
+/// but the first page.
 fn reachable(len: u64, max: u64) -> u64 {
     let mut len = len;
-    while len > 0 && len.saturating_mul(2) + (64 << 10) <= max {
-        len *= 2;
+    while len > PAGE && len.saturating_mul(2) - PAGE <= max {
+        len = len * 2 - PAGE;
     }
     len.min(max)
 }
