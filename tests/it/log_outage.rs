@@ -101,7 +101,7 @@ fn helper() {
             kept = Some(status.bytes);
         }
         // Warm once the cap has been reached for an hour.
-        if dropped == HOUR {
+        if dropped >= HOUR && at_cap.is_none() {
             at_cap = Some(resident());
         }
     }
