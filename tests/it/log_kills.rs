@@ -119,7 +119,7 @@ struct Seen {
     queued: BTreeSet<[u64; 2]>,
     /// Sink → sequence → run and number.
     held: BTreeMap<String, BTreeMap<u64, [u64; 2]>>,
-    /// Sink → what came again in this run.
+    /// Sink → how many came again.
     again: BTreeMap<String, u64>,
     opened: u64,
     empty: Option<u64>,
@@ -158,7 +158,6 @@ fn kills_lose_nothing_that_was_durable_and_repeat_what_was_in_flight() {
     let directory = tempfile::tempdir().unwrap();
     let mut seen = Seen::default();
     let mut chance = Chance::new(std::process::id().into());
-    let mut repeated = 0;
     for run in 1..=kills {
         let mut child = start(directory.path(), run);
         let mut answers = child.stdin.take().unwrap();
@@ -174,9 +173,10 @@ fn kills_lose_nothing_that_was_durable_and_repeat_what_was_in_flight() {
         child.wait().unwrap();
         // What it had said by then arrived.
         lines.for_each(|line| seen.hear(&line.unwrap(), None));
-        for (sink, again) in std::mem::take(&mut seen.again) {
-            assert!(again <= 1, "{again} steps again to the {sink} in run {run}");
-            repeated += again;
+        // One that an aggregator was being sent may come again some kills later: what
+        // is newer goes first.
+        for (sink, again) in &seen.again {
+            assert!(*again <= run, "{again} steps again to the {sink} after {run} kills");
         }
     }
     let mut child = start(directory.path(), 0);
@@ -194,9 +194,9 @@ fn kills_lose_nothing_that_was_durable_and_repeat_what_was_in_flight() {
     }
     assert!(seen.held.len() == 2 && seen.queued.len() > 50, "{} steps queued", seen.queued.len());
     println!(
-        "{kills} kills, {} starts that came to the log, {} steps durable, lost 0, sent again {repeated} \
-         (at most one per kill and sink), under two sequences 0",
+        "{kills} kills, {} starts that came to the log, {} steps durable, lost 0, sent again {:?}, under two sequences 0",
         seen.opened,
         seen.queued.len(),
+        seen.again,
     );
 }

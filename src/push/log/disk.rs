@@ -14,16 +14,14 @@
 //! the next call.
 
 use std::io;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use flate2::Crc;
-use redb::{
-    BackendError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use thiserror::Error;
 
 use super::medium::{Marks, Medium};
@@ -60,9 +58,6 @@ pub(super) enum DiskError {
     /// Written by a program with other tables.
     #[error("version {0}, this program writes {VERSION}")]
     Version(u64),
-    /// Somebody else has it open.
-    #[error("another process has the file open")]
-    Busy,
     /// Anything else; it may pass.
     #[error("{0}")]
     Failed(String),
@@ -73,7 +68,6 @@ impl From<redb::Error> for DiskError {
         let text = error.to_string();
         match error {
             redb::Error::Io(cause) => DiskError::from(cause),
-            redb::Error::DatabaseAlreadyOpen => DiskError::Busy,
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => DiskError::Failed(text),
             _ => DiskError::Damaged(text),
         }
@@ -158,49 +152,41 @@ pub(super) struct Content {
     pub(super) next: u64,
 }
 
-/// A backend that refuses to grow past the cap.
-#[derive(Debug)]
-struct Capped(Arc<dyn StorageBackend>, u64);
+/// A backend that refuses to grow past the cap, and everything once it is closed.
+#[derive(Debug, Clone)]
+struct Capped {
+    file: Arc<dyn StorageBackend>,
+    max_bytes: u64,
+    closed: Arc<AtomicBool>,
+}
+
+impl Capped {
+    fn open(&self) -> io::Result<&dyn StorageBackend> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the file is closed")),
+            false => Ok(&*self.file),
+        }
+    }
+}
 
 impl StorageBackend for Capped {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len > self.1 && len > self.0.len()? {
+        if len > self.max_bytes && len > self.file.len()? {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the file is at its cap"));
         }
-        self.0.set_len(len)
+        self.open()?.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.open()?.sync_data()
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
+        self.open()?.write(offset, data)
     }
 }
 
@@ -209,7 +195,7 @@ impl StorageBackend for Capped {
 pub(super) struct Disk {
     medium: Box<dyn Medium>,
     max_bytes: u64,
-    open: Option<(Database, Arc<dyn StorageBackend>)>,
+    open: Option<(Database, Capped)>,
 }
 
 impl Disk {
@@ -220,11 +206,12 @@ impl Disk {
     /// Opens the file unless it is open.
     fn database(&mut self) -> Result<&mut Database, DiskError> {
         if self.open.is_none() {
-            let backend = self.medium.open()?;
-            let capped = Capped(Arc::clone(&backend), self.max_bytes);
+            let (file, closed) = (self.medium.open()?, Arc::default());
+            let file = Capped { file, max_bytes: self.max_bytes, closed };
+            let backend = file.clone();
             let made =
-                guarded(|| Ok(Database::builder().set_cache_size(CACHE).create_with_backend(capped)?))?;
-            self.open = Some((made, backend));
+                guarded(|| Ok(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?))?;
+            self.open = Some((made, file));
         }
         match &mut self.open {
             Some((database, _)) => Ok(database),
@@ -232,10 +219,12 @@ impl Disk {
         }
     }
 
-    /// Closes the file; the next call opens it again.
+    /// Closes the file; the next call opens it again. As a kill would: everything is
+    /// in the file, and redb would make it shorter, so that on a full disk its room
+    /// were somebody else's by then.
     pub(super) fn close(&mut self) {
-        if let Some((database, _)) = self.open.take() {
-            // Closing writes, which fails as anything else may.
+        if let Some((database, file)) = self.open.take() {
+            file.closed.store(true, Ordering::Release);
             drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
         }
     }
@@ -254,7 +243,8 @@ impl Disk {
     /// Makes the tables of a new file and reads the rows of any.
     pub(super) fn load(&mut self) -> Result<Content, DiskError> {
         self.run(|database| {
-            let write = database.begin_write()?;
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
             let version = write.open_table(STATE)?.get("version")?.map(|v| v.value());
             match version {
                 Some(VERSION) => write.abort()?,
@@ -353,7 +343,13 @@ impl Disk {
 
     /// Gives free pages at the end back, after moving what is behind holes.
     pub(super) fn compact(&mut self) -> Result<(), DiskError> {
-        self.run(|database| Ok(database.compact().map(|_| ())?))
+        self.run(|database| {
+            database.compact()?;
+            // With the state of the allocator, which a compaction leaves out.
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            Ok(write.commit()?)
+        })
     }
 
     /// Makes the file as long as it may be. redb, which doubles it, takes any length
@@ -363,13 +359,17 @@ impl Disk {
         let file = self.medium.open()?;
         file.set_len(self.max_bytes / PAGE * PAGE)?;
         file.sync_data()?;
-        file.close()?;
         self.database().map(|_| ())
+    }
+
+    /// Makes sure that the disk has room for a file of this length.
+    pub(super) fn reserve(&mut self, len: u64) -> Result<(), DiskError> {
+        Ok(self.medium.reserve(len)?)
     }
 
     /// Length of the file in bytes; `None` while it is closed.
     pub(super) fn file_bytes(&self) -> Option<u64> {
-        self.open.as_ref().and_then(|(_, backend)| backend.len().ok())
+        self.open.as_ref().and_then(|(_, file)| file.len().ok())
     }
 
     pub(super) fn set_aside(&mut self, why: &str, now_ms: u64) -> Result<PathBuf, DiskError> {

@@ -56,8 +56,6 @@ pub(super) struct State {
     trouble: Option<String>,
     /// A compaction did not help at this length: do not try again before it changes.
     compacted_at: Option<u64>,
-    /// The same of making it as long as it may be.
-    stretched_at: Option<u64>,
     /// Giving up the oldest did not help either: nothing more is given up before a
     /// write succeeds.
     stuck: bool,
@@ -93,7 +91,6 @@ impl State {
             forgotten: BTreeSet::new(),
             trouble: None,
             compacted_at: None,
-            stretched_at: None,
             stuck: false,
         };
         let opened = state.begin(sinks)?;

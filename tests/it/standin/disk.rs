@@ -136,6 +136,14 @@ impl Medium for Disk {
         Ok(Arc::new(self.clone()))
     }
 
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        let platter = self.0.lock().unwrap();
+        match platter.full || platter.room.is_some_and(|room| len > room) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
     fn set_aside(&mut self, _: &str, now_ms: u64) -> io::Result<PathBuf> {
         let mut platter = self.0.lock().unwrap();
         platter.change()?;

@@ -32,22 +32,41 @@ impl State {
             return;
         }
         let mut pages: u64 = self.steps.values().map(Step::pages).sum();
-        let spare = self.spare();
-        self.stretch(file_size(pages) + spare);
-        let Some(len) = self.file_bytes() else { return };
-        let limit = reachable(len, self.options.max_bytes);
-        while file_size(pages) + spare > limit
+        let Some((limit, reason)) = self.limit(file_size(pages)) else { return };
+        let limit = limit.saturating_sub(self.spare(limit));
+        while file_size(pages) > limit
             && let Some(sequence) = self.victim()
         {
             pages = pages.saturating_sub(self.steps.get(&sequence).map_or(0, Step::pages));
-            self.drop_step(sequence, Some(Reason::Size));
+            self.drop_step(sequence, Some(reason));
         }
     }
 
+    /// How long the file may become for so many bytes, and what hinders it from
+    /// becoming longer. Room for the next length is reserved before the present one
+    /// is used up: in a file without a free page not even a step can be dropped.
+    fn limit(&mut self, used: u64) -> Option<(u64, Reason)> {
+        let max = self.options.max_bytes;
+        let len = self.file_bytes()?;
+        if used + self.spare(len) <= len {
+            return Some((len, Reason::Size));
+        }
+        self.stretch(used + self.spare(max));
+        let len = self.file_bytes()?;
+        let mut next = len;
+        while next < used + self.spare(next) && doubled(next) <= max {
+            next = doubled(next);
+        }
+        if next > len && self.disk.as_mut().is_some_and(|disk| disk.reserve(next).is_err()) {
+            return Some((len, Reason::DiskFull));
+        }
+        Some((reachable(len, max), Reason::Size))
+    }
+
     /// Room for what a change leaves behind: pages become free one commit later.
-    fn spare(&self) -> u64 {
+    fn spare(&self, len: u64) -> u64 {
         let largest = self.steps.values().map(Step::pages).max().unwrap_or(0);
-        (256 << 10) + self.options.max_bytes / 64 + 3 * largest * PAGE
+        (256 << 10) + len / 64 + 3 * largest * PAGE
     }
 
     /// A file grows by doubling. One that would pass the cap by that is made as
@@ -58,10 +77,6 @@ impl State {
         if wanted <= reachable(len, max) || reachable(len, max) > max / 16 * 15 {
             return;
         }
-        if self.stretched_at == Some(len) {
-            return;
-        }
-        self.stretched_at = Some(len);
         let Some(disk) = &mut self.disk else { return };
         if let Err(error) = disk.stretch() {
             self.trouble = Some(error.to_string());
@@ -93,12 +108,16 @@ fn file_size(pages: u64) -> u64 {
     (pages + pages / 32 + 64) * PAGE
 }
 
-/// How long a file of this length can become by doubling below the cap: all of it
-/// but the first page.
+/// The length of a file after it has grown: twice all but the first page.
+fn doubled(len: u64) -> u64 {
+    len.saturating_mul(2).saturating_sub(PAGE)
+}
+
+/// How long a file of this length can become below the cap.
 fn reachable(len: u64, max: u64) -> u64 {
     let mut len = len;
-    while len > PAGE && len.saturating_mul(2) - PAGE <= max {
-        len = len * 2 - PAGE;
+    while len > PAGE && doubled(len) <= max {
+        len = doubled(len);
     }
     len.min(max)
 }
