@@ -531,6 +531,7 @@ impl State {
         let mut missing: Vec<_> =
             missing.map(|(sequence, step)| (*sequence, step.time_ms, step.bytes)).collect();
         self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
+        self.stretch_to_all();
         let mut lost = BTreeSet::new();
         while !missing.is_empty() {
             let mut bytes = 0;

@@ -63,6 +63,12 @@ impl State {
         Some((reachable(len, max), Reason::Size))
     }
 
+    /// Makes the file long enough for all steps, where doubling will not.
+    pub(super) fn stretch_to_all(&mut self) {
+        let used = file_size(self.steps.values().map(Step::pages).sum());
+        self.stretch(used + self.spare(self.options.max_bytes));
+    }
+
     /// Room for what a change leaves behind: pages become free one commit later.
     fn spare(&self, len: u64) -> u64 {
         let largest = self.steps.values().map(Step::pages).max().unwrap_or(0);
