@@ -9,10 +9,12 @@
 //! for each sink that was owed them. Steps that everybody has stay for
 //! [`Options::keep_acknowledged`], so that [`Log::refill`] can send them again.
 //!
-//! While the file cannot be written, steps stay in memory within
-//! [`Options::max_memory_bytes`] and go to the file with the first write that
-//! succeeds; a kill before that loses them, and acknowledgements of that time
-//! with them. A damaged file is set aside, and what can be read of it saved.
+//! The file has its room on the disk beforehand: a disk that is full keeps it from
+//! growing, and costs the oldest steps. While the file cannot be written, steps stay
+//! in memory within [`Options::max_memory_bytes`] and go to the file with the first
+//! write that succeeds; a kill before that loses them, and acknowledgements of that
+//! time with them. A damaged file is set aside, the steps that can be found in it are
+//! taken over, and those that cannot are counted.
 //!
 //! All calls block. A payload is opaque here.
 

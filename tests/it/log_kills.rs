@@ -163,7 +163,7 @@ fn kills_lose_nothing_that_was_durable_and_repeat_what_was_in_flight() {
         let mut answers = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // After so many lines, and then at any moment; one in eight while it starts.
-        let count = if run % 8 == 0 { 0 } else { 3 + chance.below(150) };
+        let count = if run % 8 == 0 { 0 } else { 3 + chance.below(60) };
         for line in lines.by_ref().take(usize::try_from(count).unwrap()) {
             seen.hear(&line.unwrap(), Some(&mut answers));
         }

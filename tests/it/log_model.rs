@@ -65,6 +65,8 @@ struct Test {
     owed: [VecDeque<u64>; 2],
     /// Every step that was ever appended.
     steps: BTreeMap<u64, Step>,
+    /// Those of calls in which the process died: their pieces may be in the file.
+    ghosts: Vec<(u64, Step)>,
     /// The drops for damage that cuts are to blame for.
     damaged: [u64; 2],
     /// The drops of each sink that were counted at the last look.
@@ -87,6 +89,7 @@ impl Test {
             log: None,
             owed,
             steps: BTreeMap::new(),
+            ghosts: Vec::new(),
             damaged: [0; 2],
             dropped: [0; 2],
             written: [0; 2],
@@ -193,7 +196,9 @@ impl Test {
         }
         // A process that died in the call never told the number, which may come again.
         let next = self.log().next_sequence();
-        self.steps.retain(|sequence, _| *sequence < next || !in_flight.contains(sequence));
+        for sequence in in_flight.iter().filter(|sequence| **sequence >= next) {
+            self.ghosts.extend(self.steps.remove(sequence).map(|step| (*sequence, step)));
+        }
         self.steps.values_mut().for_each(|step| step.durable = true);
     }
 
@@ -202,6 +207,16 @@ impl Test {
     fn survive(&mut self) {
         self.open();
         for sink in 0..SINKS.len() {
+            for record in self.log().next(&Test::sinks()[sink], Order::OldestFirst, usize::MAX).unwrap() {
+                let is = |step: &Step| step.time_ms == record.time_ms && step.payload == record.payload;
+                let ghost = self.ghosts.iter().position(|(s, step)| *s == record.sequence && is(step));
+                if let Some(at) = ghost
+                    && !self.steps.get(&record.sequence).is_some_and(is)
+                {
+                    let (sequence, step) = self.ghosts.swap_remove(at);
+                    self.steps.insert(sequence, Step { durable: true, ..step });
+                }
+            }
             let found = self.all(sink, Order::OldestFirst);
             self.owed[sink] = found.into();
             let status = self.log().status(&Test::sinks()[sink]).unwrap();

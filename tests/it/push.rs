@@ -439,8 +439,8 @@ async fn a_queue_on_disk_waits_over_any_number_of_runs() {
     }
     let receiver = Receiver::new();
     let (_server, port) = receiver.serve(0).await;
-    // Another address, password and database: the name is what counts.
-    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&user=u&resolution=1s&name=db");
+    // Another address, database and policy: the name is what counts.
+    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&rp=short&resolution=1s&name=db");
     let run = Run::start(&uri, path, timing());
     run.sent().await;
     assert_eq!(order(&receiver.writes()), (0..10).collect::<Vec<_>>());
@@ -497,13 +497,17 @@ async fn aggregators_get_the_newest_first_and_are_filled_up_when_they_start_agai
     run.sent().await;
     assert_eq!(aggregator.sequences(), [6, 5, 4, 3, 2, 1]);
 
-    *aggregator.boot.lock().unwrap() = 2;
-    aggregator.held.lock().unwrap().clear();
-    run.queue(6..7, 1);
-    until("it is filled up", || aggregator.sequences().len() == 7).await;
-    run.sent().await;
-    assert_eq!(aggregator.sequences(), [7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(run.figure("nodegauge_push_resent_total{sink=\"a\",reason=\"refill\"}"), 7.0);
+    // It starts again after each step, and has forgotten what it had said it has.
+    for step in 6..9 {
+        *aggregator.boot.lock().unwrap() += 1;
+        aggregator.held.lock().unwrap().clear();
+        run.queue(step..step + 1, 1);
+        let all: Vec<u64> = (1..=step + 1).rev().collect();
+        until("it is filled up", || aggregator.sequences().len() == all.len()).await;
+        run.sent().await;
+        assert_eq!(aggregator.sequences(), all);
+    }
+    assert_eq!(run.figure("nodegauge_push_resent_total{sink=\"a\",reason=\"refill\"}"), 7.0 + 8.0 + 9.0);
 }
 
 /// A CA, a certificate for 127.0.0.1 and one for a client, as PEM files.
