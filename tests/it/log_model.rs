@@ -349,7 +349,7 @@ impl Test {
 /// As few cases as take some seconds, unless `PROPTEST_CASES` wants more.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(32), ..ProptestConfig::default() }
+    ProptestConfig { cases: cases.unwrap_or(24), ..ProptestConfig::default() }
 }
 
 proptest! {
