@@ -5,8 +5,8 @@
 #
 #   tests/vm/live.sh [KERNEL:LAYOUT...]
 #
-# Left out in the guest: the queue, to which the kernel is one like the other, what needs programs busybox has not (prlimit, an ip that names both ends of a pair), a user
-# namespace, the fixtures, or half a minute of emulated time.
+# Left out in the guest: what needs programs busybox has not (prlimit, an ip that names both ends of a pair), a user
+# namespace, the fixtures, or half a minute of emulated time; and the queue, to which all kernels are alike.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
