@@ -242,18 +242,25 @@ impl State {
         Ok(records)
     }
 
-    /// Reads a payload; a step that cannot be read is dropped.
+    /// Reads a payload; a step that cannot be read, and is not saved with a new
+    /// file either, is dropped.
     fn payload(&mut self, sequence: u64, kept: Option<Bytes>) -> Result<Option<Bytes>, LogError> {
-        let (None, Some(disk)) = (&kept, &mut self.disk) else { return Ok(kept) };
-        match disk.read(sequence) {
-            Ok(Some(payload)) => return Ok(Some(payload)),
-            Ok(None) => self.drop_step(sequence, Some(Reason::Damaged)),
-            Err(DiskError::Damaged(why)) => {
-                self.drop_step(sequence, Some(Reason::Damaged));
-                self.salvage(&why);
+        let mut kept = kept;
+        for _ in 0..2 {
+            let (None, Some(disk)) = (&kept, &mut self.disk) else { return Ok(kept) };
+            match disk.read(sequence) {
+                Ok(Some(payload)) => return Ok(Some(payload)),
+                Ok(None) => break,
+                Err(DiskError::Damaged(why)) => self.salvage(&why),
+                Err(error) => return Err(LogError::Unreadable(error.to_string())),
             }
-            Err(error) => return Err(LogError::Unreadable(error.to_string())),
+            let Some(step) = self.steps.get(&sequence) else { break };
+            kept = step.payload.clone();
         }
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        self.drop_step(sequence, Some(Reason::Damaged));
         self.write();
         Ok(None)
     }
