@@ -136,10 +136,7 @@ impl Rescue {
 
     /// The steps of which every piece is there.
     pub(super) fn steps(&self) -> impl Iterator<Item = &Whole> {
-        let whole = |(whole, places): &(&Whole, &BTreeMap<u32, u64>)| {
-            u32::try_from(places.len()).is_ok_and(|count| count == pieces(whole.bytes))
-        };
-        self.found.iter().filter(whole).map(|(whole, _)| whole)
+        self.found.iter().filter(|found| is_whole(found)).map(|(whole, _)| whole)
     }
 
     /// Above every sequence of which there is a trace.
@@ -149,10 +146,12 @@ impl Rescue {
 
     /// The payload of a step, if it is what was written.
     pub(super) fn payload(&self, sequence: u64, time_ms: u64) -> Option<Bytes> {
-        let whole = self.steps().find(|whole| whole.sequence == sequence && whole.time_ms == time_ms)?;
+        let first = Whole { sequence, time_ms, bytes: 0, sum: 0 };
+        let last = Whole { bytes: u64::MAX, sum: u32::MAX, ..first };
+        let (whole, places) = self.found.range(first..=last).find(is_whole)?;
         let mut payload = Vec::new();
         let mut piece = Vec::new();
-        for (place, offset) in self.found.get(whole)? {
+        for (place, offset) in places {
             let head = u64::try_from(HEAD).unwrap_or(u64::MAX);
             let there = u64::try_from(whole.piece_len(*place)?).ok()?;
             self.read(offset + head, there, &mut piece);
@@ -161,4 +160,9 @@ impl Rescue {
         let whole = length(&payload) == whole.bytes && checksum([&payload]) == whole.sum;
         whole.then(|| Bytes::from(payload))
     }
+}
+
+/// Whether every piece of a step was found.
+fn is_whole((whole, places): &(&Whole, &BTreeMap<u32, u64>)) -> bool {
+    u32::try_from(places.len()).is_ok_and(|count| count == pieces(whole.bytes))
 }

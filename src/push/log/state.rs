@@ -31,7 +31,7 @@ const CEILING_AHEAD: u64 = 4096;
 const COUNTED: u64 = 1 << 20;
 
 /// Payloads that are moved to a new file in one transaction, bytes.
-const COPIED: u64 = 2 << 20;
+const COPIED: u64 = 4 << 20;
 
 #[derive(Debug)]
 struct Step {
