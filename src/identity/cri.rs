@@ -7,6 +7,7 @@
 
 mod picture;
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -67,11 +68,12 @@ impl Cri {
         if events.is_none() {
             feed.events(false);
         }
+        let mut details = Details::new(client.clone(), timing.call);
         loop {
             if socket.is_replaced() {
                 return Err(SourceError::failed("follow", "the socket was replaced"));
             }
-            refresh(&mut client, &mut picture, feed).await?;
+            refresh(&mut client, &mut picture, &mut details, feed).await?;
             if images_asked.is_none_or(|at| at.elapsed() >= IMAGES) {
                 images_asked = Some(Instant::now());
                 images(&mut image_client, feed).await;
@@ -88,7 +90,7 @@ impl Cri {
                     news = next => match news {
                         News::Event(event) => {
                             feed.events(true);
-                            apply(*event, &mut events, &mut client, &mut picture, feed).await?;
+                            apply(*event, &mut events, &mut picture, &mut details, feed)?;
                         }
                         News::NotOffered => {
                             feed.events(false);
@@ -96,6 +98,7 @@ impl Cri {
                         }
                         News::Broken(error) => return Err(error),
                     },
+                    news = details.next() => details.take(news, &mut picture, feed)?,
                     () = feed.refresh_due(timing.gap) => due = true,
                 }
             }
@@ -109,8 +112,13 @@ impl Source for Cri {
     }
 }
 
-/// Lists everything, publishes the names, then fetches what lists do not tell.
-async fn refresh(client: &mut Client, picture: &mut Picture, feed: &mut Feed) -> Result<(), SourceError> {
+/// Lists everything, publishes the names, and asks for what lists do not tell.
+async fn refresh(
+    client: &mut Client,
+    picture: &mut Picture,
+    details: &mut Details,
+    feed: &mut Feed,
+) -> Result<(), SourceError> {
     let started = Instant::now();
     let deadline = feed.timing.list;
     let mut other = client.clone();
@@ -119,9 +127,17 @@ async fn refresh(client: &mut Client, picture: &mut Picture, feed: &mut Feed) ->
     let (sandboxes, containers) = tokio::try_join!(sandboxes, containers)?;
     let rejected = picture.listed(sandboxes.items, containers.containers, &mut feed.names);
     feed.rejected(rejected);
-    feed.publish(picture.view());
-    details(client, picture, feed).await?;
-    feed.answered(started.elapsed());
+    tracing::debug!(took = ?started.elapsed(), "listed");
+    feed.listed();
+    // Where containers come all the time, some detail is always missing. Only the
+    // first answer of a session waits for all of them.
+    let answering = *details.answering.get_or_insert(started);
+    if details.answered && answering.elapsed() >= deadline {
+        details.answering = Some(started);
+        feed.complete(answering.elapsed());
+    }
+    details.ask(picture);
+    details.publish(picture, feed);
     Ok(())
 }
 
@@ -146,11 +162,11 @@ async fn images(client: &mut ImageServiceClient<Channel>, feed: &mut Feed) {
 }
 
 /// Takes an event and those that have already arrived behind it.
-async fn apply(
+fn apply(
     first: pb::ContainerEventResponse,
     events: &mut Option<Events>,
-    client: &mut Client,
     picture: &mut Picture,
+    details: &mut Details,
     feed: &mut Feed,
 ) -> Result<(), SourceError> {
     let mut rejected = picture.event(first, &mut feed.names);
@@ -162,8 +178,9 @@ async fn apply(
         }
     }
     feed.rejected(rejected);
-    feed.publish(picture.view());
-    details(client, picture, feed).await
+    details.ask(picture);
+    details.publish(picture, feed);
+    Ok(())
 }
 
 type Told = (Owed, Result<Detail, SourceError>);
@@ -174,22 +191,85 @@ enum Detail {
     Gone,
 }
 
-/// Fetches the status of whatever is new, publishing as it comes.
-async fn details(client: &Client, picture: &mut Picture, feed: &mut Feed) -> Result<(), SourceError> {
-    let mut owed = picture.owed();
-    if owed.is_empty() {
-        return Ok(());
-    }
-    let mut calls: JoinSet<Told> = JoinSet::new();
-    let mut published = Instant::now();
-    loop {
-        while calls.len() < PARALLEL
-            && let Some(next) = owed.pop()
-        {
-            calls.spawn(status(client.clone(), next, feed.timing.call));
+/// Status calls, for whatever is new. A runtime that starts many containers
+/// takes its time over each: lists and events go on meanwhile.
+struct Details {
+    client: Client,
+    deadline: Duration,
+    owed: Vec<Owed>,
+    calls: JoinSet<Told>,
+    under_way: HashSet<Owed>,
+    /// When what has come is published at the latest.
+    publish_at: Option<Instant>,
+    /// When the refresh began whose details are still to come.
+    answering: Option<Instant>,
+    /// Whether the details of one refresh have come.
+    answered: bool,
+}
+
+impl Details {
+    fn new(client: Client, deadline: Duration) -> Self {
+        Details {
+            client,
+            deadline,
+            owed: Vec::new(),
+            calls: JoinSet::new(),
+            under_way: HashSet::new(),
+            publish_at: None,
+            answering: None,
+            answered: false,
         }
-        let Some(told) = calls.join_next().await else { break };
-        let Ok((owed, told)) = told else { continue };
+    }
+
+    /// Asks for all that is owed by now.
+    fn ask(&mut self, picture: &Picture) {
+        self.owed = picture.owed();
+        self.call();
+    }
+
+    fn call(&mut self) {
+        while self.calls.len() < PARALLEL
+            && let Some(next) = self.owed.pop()
+        {
+            if self.under_way.insert(next.clone()) {
+                self.calls.spawn(status(self.client.clone(), next, self.deadline));
+            }
+        }
+    }
+
+    /// Waits for an answer, or with `None` until it is time to publish; for ever
+    /// when nothing is under way. May be dropped and called again.
+    async fn next(&mut self) -> Option<Told> {
+        let at = self.publish_at.map(tokio::time::Instant::from_std);
+        let time = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = async {
+            match self.calls.join_next().await {
+                Some(told) => told.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            told = answer => told,
+            () = time => None,
+        }
+    }
+
+    fn take(
+        &mut self,
+        told: Option<Told>,
+        picture: &mut Picture,
+        feed: &mut Feed,
+    ) -> Result<(), SourceError> {
+        let Some((owed, told)) = told else {
+            self.publish(picture, feed);
+            return Ok(());
+        };
+        self.under_way.remove(&owed);
         match told {
             Ok(Detail::Sandbox(answer)) => {
                 if let Some(status) = answer.status {
@@ -211,13 +291,24 @@ async fn details(client: &Client, picture: &mut Picture, feed: &mut Feed) -> Res
                 picture.failed(&owed);
             }
         }
-        if published.elapsed() >= PUBLISH {
-            feed.publish(picture.view());
-            published = Instant::now();
+        self.call();
+        self.publish_at.get_or_insert(Instant::now() + PUBLISH);
+        if self.calls.is_empty() {
+            self.publish(picture, feed);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, picture: &mut Picture, feed: &mut Feed) {
+        self.publish_at = None;
+        feed.publish(picture.view());
+        if self.calls.is_empty()
+            && let Some(started) = self.answering.take()
+        {
+            self.answered = true;
+            feed.complete(started.elapsed());
         }
     }
-    feed.publish(picture.view());
-    Ok(())
 }
 
 async fn status(mut client: Client, owed: Owed, deadline: Duration) -> Told {

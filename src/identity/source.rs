@@ -309,9 +309,19 @@ impl Feed {
         }
     }
 
-    /// Notes a complete answer. Call after publishing it.
-    pub(super) fn answered(&mut self, took: Duration) {
+    /// Notes that everything was listed, though not in every detail.
+    pub(super) fn listed(&mut self) {
         self.last_refresh = Some(Instant::now());
+    }
+
+    /// Notes an answer that told everything. Call after publishing it.
+    pub(super) fn answered(&mut self, took: Duration) {
+        self.listed();
+        self.complete(took);
+    }
+
+    /// Notes that the details of what was listed have come and are published.
+    pub(super) fn complete(&mut self, took: Duration) {
         let mut news = None;
         self.store.update(self.slot, |s| {
             if s.state != SourceState::Up {

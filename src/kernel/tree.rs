@@ -360,7 +360,8 @@ impl Tree {
         }
     }
 
-    /// Looks for new cgroups in the trees they were missing in.
+    /// Looks for new cgroups in the trees they were missing in. Where one turns up
+    /// it is listed as well: that is what puts a watch on it.
     fn settle(&mut self, scan: &mut Scan<'_>) {
         for node in self.nodes.iter_mut().filter(|n| n.age < SETTLING_TICKS) {
             for (tree, root) in scan.layout.trees.iter().enumerate() {
@@ -369,6 +370,7 @@ impl Tree {
                     && let Some(directory) = node.files.directories.get_mut(tree)
                 {
                     directory.inode = inode;
+                    self.dirty.insert(node.files.relative().to_owned());
                 }
             }
         }

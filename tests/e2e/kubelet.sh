@@ -153,7 +153,7 @@ agent() {
   local log=$1
   shift
   free_port port
-  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --max-age 200ms --timestamps on "$@"
+  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --timestamps on "$@"
   wait_for 20 curl -fs "http://127.0.0.1:$port/readyz"
 }
 # names: the (pod, container) pairs with CPU figures.
@@ -172,10 +172,10 @@ named() { [ "$(names | grep -v '^crashing\|^start-')" = "$(expected | sort -u)" 
 
 for source in all cri logs; do
   case $source in
-  all) flags=(--kubelet http://127.0.0.1:10255) ;;
-  cri) flags=(--kubelet none) ;;
+  all) flags=(--max-age 200ms --kubelet http://127.0.0.1:10255) ;;
+  cri) flags=(--max-age 200ms --kubelet none) ;;
   # Only what the log directories tell: no pause container, no image.
-  logs) flags=(--kubelet none --runtime none) ;;
+  logs) flags=(--max-age 200ms --kubelet none --runtime none) ;;
   esac
   agent "agent-$source.log" "${flags[@]}"
   check "names from $source" wait_for 15 named
@@ -211,7 +211,9 @@ check "the layer of a container is what du finds: $(disk_usage work 'part="layer
 check "its pod's volume is what du finds: $(disk_usage '' 'volume="data"')" \
   [ "$(disk_usage '' 'volume="data"')" = "$(du -sx --block-size=1 /var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/data | cut -f 1)" ]
 
-check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$side_by_side/metrics/cadvisor" \
+# By an agent that scrapes do not cause to tick.
+agent agent-starts.log --kubelet http://127.0.0.1:10255 --max-age 1m
+check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$port/metrics/cadvisor" \
   "$work/manifests" "$work/root/io.containerd.grpc.v1.cri" 0.5 "${E2E_STARTS:-40}"
 
 # The runtime hangs, then dies: ticks stay on time, names stay and new ones come.

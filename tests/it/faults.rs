@@ -236,3 +236,49 @@ fn a_look_finds_a_new_cgroup_and_the_next_tick_reads_all_of_it() {
     assert_eq!(row.spec.memory_limit, leaf.spec.memory_limit);
     assert_eq!(described.try_iter().count(), 0);
 }
+
+#[test]
+fn directories_made_in_any_order_are_all_followed() {
+    let tree = ttar::unpack("v1-6.1");
+    let (told, described) = std::sync::mpsc::channel();
+    let describe = Box::new(move |path: String, created| {
+        told.send(path.clone()).unwrap();
+        Arc::new(Cgroup { labels: path.clone(), path, created, ..Cgroup::default() })
+    });
+    let options = Options {
+        kinds: Kinds::DEFAULT,
+        on_request: Kinds::NONE,
+        handle_memory: 0,
+        descriptors: 1024,
+        max_cgroups: 1000,
+        disk_usage: 0,
+    };
+    let mut sampler = Sampler::new(Roots::new(tree.path()), options, describe).unwrap();
+    tick(&mut sampler);
+    let entries = fs::read_dir(tree.path().join("sys/fs/cgroup")).unwrap();
+    let trees: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).filter(|p| !p.is_symlink()).collect();
+    assert!(trees.len() > 5, "{trees:?}");
+    let below = |tree: &Path, path: &str| tree.join("kubepods/burstable").join(path);
+    for tree in &trees {
+        fs::create_dir_all(below(tree, "")).unwrap();
+    }
+    tick(&mut sampler);
+    for (number, late) in trees.iter().enumerate() {
+        let make = |trees: &[PathBuf], path: &str| {
+            trees.iter().for_each(|t| fs::create_dir(below(t, path)).unwrap());
+        };
+        let early: Vec<PathBuf> = trees.iter().filter(|t| *t != late).cloned().collect();
+        let (pod, container) = (format!("pod{number}"), format!("pod{number}/container"));
+        make(&early, &pod);
+        // For which the directory of both is listed.
+        make(&trees, &format!("{pod}-sibling"));
+        tick(&mut sampler);
+        fs::create_dir(below(late, &pod)).unwrap();
+        tick(&mut sampler);
+        make(&trees, &container);
+        tick(&mut sampler);
+        let found: Vec<String> = described.try_iter().collect();
+        let container = format!("/kubepods/burstable/{container}");
+        assert!(found.contains(&container), "made last in {}: {found:?}", late.display());
+    }
+}

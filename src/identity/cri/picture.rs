@@ -103,7 +103,7 @@ impl Details {
 }
 
 /// Something whose details are owed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owed {
     Sandbox(Arc<str>),
     Container(Arc<str>),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ pub(crate) struct State {
     pub(crate) hangs: bool,
     /// Statuses of these are an error.
     pub(crate) broken: Vec<String>,
+    /// Statuses of these come when they are taken out of here.
+    pub(crate) held: Vec<String>,
     /// Calls by method.
     pub(crate) calls: HashMap<&'static str, u64>,
     /// Where there are no senders, events are not offered.
@@ -252,6 +255,9 @@ impl RuntimeService for Runtime {
     ) -> Result<Response<pb::ContainerStatusResponse>, Status> {
         self.called("ContainerStatus").await;
         let id = request.into_inner().container_id;
+        while self.change(|s| s.held.contains(&id)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.change(|s| match s.containers.get(&id) {
             _ if s.broken.contains(&id) => Err(Status::unknown("shim is gone")),
             Some((_, status)) => Ok(Response::new(status.clone())),
