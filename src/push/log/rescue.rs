@@ -136,7 +136,7 @@ impl Rescue {
 
     /// The steps of which every piece is there.
     pub(super) fn steps(&self) -> impl Iterator<Item = &Whole> {
-        self.found.iter().filter(|found| is_whole(found)).map(|(whole, _)| whole)
+        self.found.iter().filter(is_whole).map(|(whole, _)| whole)
     }
 
     /// Above every sequence of which there is a trace.
