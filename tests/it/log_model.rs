@@ -362,3 +362,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_kill_after_damage_gives_no_sequence_out_again() {
+    let mut test = Test::new();
+    use Action::{Acknowledge, Crash, Cut, Push};
+    let actions = [
+        Push(15_953),
+        Crash(0, false, 0),
+        Push(35_893),
+        Push(11_965),
+        Push(51_845),
+        Acknowledge(0, false, 1),
+        Push(23_929),
+        Push(19_941),
+        Cut(24_512),
+        Cut(1),
+        Crash(0, false, 0),
+        Push(0),
+    ];
+    for action in &actions {
+        test.act(action);
+    }
+}

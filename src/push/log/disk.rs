@@ -149,6 +149,7 @@ pub(super) struct Change {
 pub(super) struct Content {
     pub(super) steps: Vec<Whole>,
     pub(super) sinks: Vec<(String, Vec<u8>)>,
+    /// 0 in a new file.
     pub(super) next: u64,
 }
 
@@ -280,7 +281,7 @@ impl Disk {
                 let (name, row) = row?;
                 content.sinks.push((name.value().to_owned(), row.value().to_vec()));
             }
-            content.next = read.open_table(STATE)?.get("next")?.map_or(1, |next| next.value());
+            content.next = read.open_table(STATE)?.get("next")?.map_or(0, |next| next.value());
             Ok(content)
         })
     }

@@ -148,6 +148,8 @@ impl State {
 
     /// Takes over rows.
     fn take(&mut self, steps: &[Whole], next: u64) {
+        // A new file knows nothing of what was given out before.
+        let next = if next == 0 { self.marks.ceiling } else { next };
         self.next = next.max(self.marks.memory).max(1);
         for Whole { sequence, time_ms, bytes, .. } in steps {
             self.next = self.next.max(sequence.saturating_add(1));
