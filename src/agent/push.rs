@@ -119,6 +119,7 @@ pub fn start(
         log,
         encoder: Encoder::new().context("cannot start the compressor")?,
         metrics: Arc::clone(&metrics),
+        in_memory: false,
     };
     let steps = thread::Builder::new()
         .name("steps".to_owned())
@@ -200,6 +201,8 @@ struct Maker {
     log: Arc<Log>,
     encoder: Encoder,
     metrics: Arc<PushMetrics>,
+    /// Whether the last step was in memory only.
+    in_memory: bool,
 }
 
 impl Maker {
@@ -229,8 +232,27 @@ impl Maker {
         let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
         let Some(step) = step else { return Ok(()) };
         let payload = self.encoder.encode(&step.batch).context("compress a step")?;
-        self.log.append(step.batch.time_ms(), &payload).context("write a step")?;
+        let appended = self.log.append(step.batch.time_ms(), &payload).context("write a step")?;
         self.metrics.step_made();
+        self.tell(appended.durable);
         Ok(())
+    }
+
+    /// Says when steps begin and cease to be in memory only.
+    fn tell(&mut self, durable: bool) {
+        if !self.log.is_durable() {
+            return;
+        }
+        if !durable {
+            self.metrics.step_in_memory();
+            static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
+            if let Some(suppressed) = LIMITER.pass() {
+                let error = self.log.trouble().unwrap_or_default();
+                tracing::warn!(error, suppressed, "the queue cannot be written; steps wait in memory");
+            }
+        } else if self.in_memory {
+            tracing::info!("the queue is written again");
+        }
+        self.in_memory = !durable;
     }
 }

@@ -9,10 +9,12 @@
 //! for each sink that was owed them. Steps that everybody has stay for
 //! [`Options::keep_acknowledged`], so that [`Log::refill`] can send them again.
 //!
-//! While the file cannot be written, steps stay in memory within
-//! [`Options::max_memory_bytes`] and go to the file with the first write that
-//! succeeds; a kill before that loses them, and acknowledgements of that time
-//! with them. A damaged file is set aside, and what can be read of it saved.
+//! The file has its room on the disk beforehand: a disk that is full keeps it from
+//! growing, and costs the oldest steps. While the file cannot be written, steps stay
+//! in memory within [`Options::max_memory_bytes`] and go to the file with the first
+//! write that succeeds; a kill before that loses them, and acknowledgements of that
+//! time with them. A damaged file is set aside, the steps that can be found in it are
+//! taken over, and those that cannot are counted.
 //!
 //! All calls block. A payload is opaque here.
 
@@ -20,6 +22,7 @@ mod cursor;
 mod disk;
 pub mod medium;
 mod ranges;
+mod rescue;
 mod state;
 
 use std::fmt;
@@ -101,6 +104,8 @@ pub enum Opened {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// Steps that could be read of it, and are in the new one.
+        saved: u64,
     },
 }
 
@@ -109,8 +114,12 @@ impl fmt::Display for Opened {
         match self {
             Opened::Fresh => f.write_str("begun anew"),
             Opened::Continued(steps) => write!(f, "continued with {steps} steps"),
-            Opened::SetAside { path, why } => {
-                write!(f, "begun anew; the one before cannot be used ({why}) and is now {}", path.display())
+            Opened::SetAside { path, why, saved } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "begun anew with {saved} steps of the one before, which cannot be used ({why}) and is now {path}"
+                )
             }
         }
     }
@@ -197,7 +206,8 @@ pub struct Status {
     pub bytes: u64,
     /// The moment of the oldest.
     pub oldest_ms: Option<u64>,
-    /// Steps dropped since the start before it got them, by reason.
+    /// Steps dropped before it got them, by reason, since the queue was begun: a
+    /// start continues these counts with the rest of the file.
     pub dropped: Vec<(&'static str, u64)>,
 }
 
@@ -261,6 +271,11 @@ impl Log {
     /// None today; the file may have to be asked some day.
     pub fn last_time_ms(&self) -> Result<Option<u64>, LogError> {
         Ok(self.state().last_time_ms())
+    }
+
+    /// The number that the next step gets.
+    pub fn next_sequence(&self) -> u64 {
+        self.state().next_sequence()
     }
 
     /// Adds a step for every sink, and drops what no longer fits.

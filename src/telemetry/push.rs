@@ -130,6 +130,7 @@ pub struct PushMetrics {
     made: AtomicU64,
     skipped: AtomicU64,
     failed: AtomicU64,
+    in_memory: AtomicU64,
 }
 
 impl Default for PushMetrics {
@@ -140,6 +141,7 @@ impl Default for PushMetrics {
             made: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            in_memory: AtomicU64::new(0),
         }
     }
 }
@@ -167,6 +169,11 @@ impl PushMetrics {
     /// A step could not be put into the queue.
     pub fn step_failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// A step is in memory only, because the queue's file cannot be written.
+    pub fn step_in_memory(&self) {
+        self.in_memory.fetch_add(1, Relaxed);
     }
 
     pub(super) fn seconds(&self) -> impl prometheus_client::registry::Metric + use<> {
@@ -276,6 +283,11 @@ impl Collector for Push {
             "nodegauge_push_steps_lost",
             "Push steps that did not get into the queue: the ones before took too long, or it could not be written.",
             &mut lost.into_iter(),
+        )?;
+        f.counter(
+            "nodegauge_push_steps_in_memory",
+            "Push steps that were kept in memory at first, because the file of the queue could not be written.",
+            Some(float(self.0.in_memory.load(Relaxed))),
         )?;
         let all = Sinks(&sinks);
         let wall = SystemTime::now();

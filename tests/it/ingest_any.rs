@@ -9,6 +9,7 @@ use nodegauge::aggregate::model::{Model, Options, Subject};
 use nodegauge::push::batch::{self, Batch, METRICS, ValueType, proto};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::ingest::{MINUTE, START};
 
@@ -162,8 +163,16 @@ fn ask(model: &Model) {
     }
 }
 
+/// The same cases each time; others, and as many as wanted, with `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    match std::env::var("PROPTEST_CASES") {
+        Ok(_) => ProptestConfig::default(),
+        Err(_) => ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_breaks(

@@ -424,26 +424,26 @@ async fn a_stop_sends_what_is_queued() {
 }
 
 #[tokio::test]
-async fn a_queue_on_disk_waits_for_the_next_run() {
+async fn a_queue_on_disk_waits_over_any_number_of_runs() {
     let directory = tempfile::tempdir().unwrap();
     let path = Some(directory.path());
-    let receiver = Receiver::judging(|_| Reply::text(503, ""));
-    let (server, port) = receiver.serve(0).await;
-    let uri = format!("influxdb:http://127.0.0.1:{port}?resolution=1s&name=db");
-    let run = Run::start(&uri, path, timing());
-    run.queue(0..5, 1);
-    until("it fails", || run.retries("server") >= 1.0).await;
-    run.stop.send(true).unwrap();
-    tokio::time::timeout(Duration::from_secs(60), run.worker).await.expect("it ends").unwrap();
-    drop(run.log);
-    drop(server);
+    for run in 0..5 {
+        let receiver = Receiver::judging(|_| Reply::text(503, ""));
+        let (_server, port) = receiver.serve(0).await;
+        let uri = format!("influxdb:http://127.0.0.1:{port}?resolution=1s&name=db");
+        let sender = Run::start(&uri, path, timing());
+        sender.queue(run * 2..run * 2 + 2, 1);
+        until("it fails", || sender.retries("server") >= 1.0).await;
+        sender.stop.send(true).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), sender.worker).await.expect("it ends").unwrap();
+    }
     let receiver = Receiver::new();
     let (_server, port) = receiver.serve(0).await;
-    // Another address, password and database: the name is what counts.
-    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&resolution=1s&name=db");
+    // Another address, database and policy: the name is what counts.
+    let uri = format!("influxdb:http://127.0.0.1:{port}?db=other&rp=short&resolution=1s&name=db");
     let run = Run::start(&uri, path, timing());
     run.sent().await;
-    assert_eq!(order(&receiver.writes()), [0, 1, 2, 3, 4]);
+    assert_eq!(order(&receiver.writes()), (0..10).collect::<Vec<_>>());
 }
 
 /// An aggregator as the tests need it: decodes and checks, and tells duplicates
@@ -497,13 +497,17 @@ async fn aggregators_get_the_newest_first_and_are_filled_up_when_they_start_agai
     run.sent().await;
     assert_eq!(aggregator.sequences(), [6, 5, 4, 3, 2, 1]);
 
-    *aggregator.boot.lock().unwrap() = 2;
-    aggregator.held.lock().unwrap().clear();
-    run.queue(6..7, 1);
-    until("it is filled up", || aggregator.sequences().len() == 7).await;
-    run.sent().await;
-    assert_eq!(aggregator.sequences(), [7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(run.figure("nodegauge_push_resent_total{sink=\"a\",reason=\"refill\"}"), 7.0);
+    // It starts again after each step, and has forgotten what it had said it has.
+    for step in 6..9 {
+        *aggregator.boot.lock().unwrap() += 1;
+        aggregator.held.lock().unwrap().clear();
+        run.queue(step..step + 1, 1);
+        let all: Vec<u64> = (1..=step + 1).rev().collect();
+        until("it is filled up", || aggregator.sequences().len() == all.len()).await;
+        run.sent().await;
+        assert_eq!(aggregator.sequences(), all);
+    }
+    assert_eq!(run.figure("nodegauge_push_resent_total{sink=\"a\",reason=\"refill\"}"), 7.0 + 8.0 + 9.0);
 }
 
 /// A CA, a certificate for 127.0.0.1 and one for a client, as PEM files.

@@ -23,6 +23,7 @@ mod numbers;
 mod oom;
 mod pod_network;
 mod pods;
+mod queue;
 #[path = "../it/ttar.rs"]
 mod ttar;
 mod worker;

@@ -1,35 +1,34 @@
 //! The log's file: a redb database with a cap on its length.
 //!
 //! `steps` has a row for each step, `chunks` its payload in pieces that fill a
-//! page each: a value in one piece would take the next power of two of pages,
+//! page each and say what they are (see `rescue`): a value in one piece would take the next power of two of pages,
 //! and leave holes that only the same size fits. `sinks` has a row for each
 //! sink, `state` a few numbers.
 //!
 //! Each change is one transaction, durable when it returns, with the state of
 //! the allocator in it, so that opening after a kill reads no more than the rows.
-//! Payloads have a checksum of their own, since reading checks no page.
+//! Rows and payloads have checksums of their own, since reading checks no page.
 //!
 //! redb wants to be opened again after an I/O error and panics on some damage.
 //! Both end here: after any failure the database is closed, and opened again by
 //! the next call.
 
 use std::io;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use flate2::Crc;
-use redb::{
-    BackendError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use thiserror::Error;
 
 use super::medium::{Marks, Medium};
+use super::rescue::{HEAD, Rescue, Whole};
 
-/// Sequence → time, bytes and checksum of the payload.
-const STEPS: TableDefinition<'_, u64, (u64, u64, u32)> = TableDefinition::new("steps");
+/// Sequence → time, bytes and checksum of the payload, checksum of all these.
+const STEPS: TableDefinition<'_, u64, RowValue> = TableDefinition::new("steps");
 /// Sequence and place → a piece of the payload.
 const CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("chunks");
 /// Name → `Cursor`, as bytes.
@@ -43,9 +42,9 @@ pub(super) const VERSION: u64 = 1;
 /// Bytes redb may keep of the file in memory.
 const CACHE: usize = 4 << 20;
 
-/// A page of redb, and what of it one piece may fill.
+/// A page of redb, and what of it one piece may fill beside its head.
 pub(super) const PAGE: u64 = 4096;
-pub(super) const CHUNK: usize = 4032;
+pub(super) const CHUNK: usize = 4032 - HEAD;
 
 /// A failure of the file.
 #[derive(Debug, Error)]
@@ -59,9 +58,6 @@ pub(super) enum DiskError {
     /// Written by a program with other tables.
     #[error("version {0}, this program writes {VERSION}")]
     Version(u64),
-    /// Somebody else has it open.
-    #[error("another process has the file open")]
-    Busy,
     /// Anything else; it may pass.
     #[error("{0}")]
     Failed(String),
@@ -72,7 +68,6 @@ impl From<redb::Error> for DiskError {
         let text = error.to_string();
         match error {
             redb::Error::Io(cause) => DiskError::from(cause),
-            redb::Error::DatabaseAlreadyOpen => DiskError::Busy,
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => DiskError::Failed(text),
             _ => DiskError::Damaged(text),
         }
@@ -112,6 +107,30 @@ from_redb!(
     redb::SetDurabilityError
 );
 
+type RowValue = (u64, u64, u32, u32);
+
+impl Whole {
+    fn of(sequence: u64, time_ms: u64, payload: &[u8]) -> Whole {
+        Whole { sequence, time_ms, bytes: length(payload), sum: checksum([payload]) }
+    }
+
+    /// The row in the file.
+    fn row(&self) -> RowValue {
+        (self.time_ms, self.bytes, self.sum, self.row_sum())
+    }
+
+    /// `None` when it is no such row.
+    fn of_row(sequence: u64, (time_ms, bytes, sum, row_sum): RowValue) -> Option<Whole> {
+        let whole = Whole { sequence, time_ms, bytes, sum };
+        (whole.row_sum() == row_sum).then_some(whole)
+    }
+
+    fn row_sum(&self) -> u32 {
+        let words = [self.sequence, self.time_ms, self.bytes, u64::from(self.sum)];
+        checksum([words.map(u64::to_le_bytes).as_flattened()])
+    }
+}
+
 /// What one transaction changes.
 #[derive(Debug, Default)]
 pub(super) struct Change {
@@ -128,55 +147,47 @@ pub(super) struct Change {
 /// What a file has when it is opened.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    /// Sequence, time, bytes.
-    pub(super) steps: Vec<(u64, u64, u64)>,
+    pub(super) steps: Vec<Whole>,
     pub(super) sinks: Vec<(String, Vec<u8>)>,
+    /// 0 in a new file.
     pub(super) next: u64,
 }
 
-/// A backend that refuses to grow past the cap.
-#[derive(Debug)]
-struct Capped(Arc<dyn StorageBackend>, u64);
+/// A backend that refuses to grow past the cap, and everything once it is closed.
+#[derive(Debug, Clone)]
+struct Capped {
+    file: Arc<dyn StorageBackend>,
+    max_bytes: u64,
+    closed: Arc<AtomicBool>,
+}
+
+impl Capped {
+    fn open(&self) -> io::Result<&dyn StorageBackend> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the file is closed")),
+            false => Ok(&*self.file),
+        }
+    }
+}
 
 impl StorageBackend for Capped {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len > self.1 && len > self.0.len()? {
+        if len > self.max_bytes && len > self.file.len()? {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the file is at its cap"));
         }
-        self.0.set_len(len)
+        self.open()?.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.open()?.sync_data()
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
+        self.open()?.write(offset, data)
     }
 }
 
@@ -185,7 +196,7 @@ impl StorageBackend for Capped {
 pub(super) struct Disk {
     medium: Box<dyn Medium>,
     max_bytes: u64,
-    open: Option<(Database, Arc<dyn StorageBackend>)>,
+    open: Option<(Database, Capped)>,
 }
 
 impl Disk {
@@ -196,11 +207,12 @@ impl Disk {
     /// Opens the file unless it is open.
     fn database(&mut self) -> Result<&mut Database, DiskError> {
         if self.open.is_none() {
-            let backend = self.medium.open()?;
-            let capped = Capped(Arc::clone(&backend), self.max_bytes);
+            let (file, closed) = (self.medium.open()?, Arc::default());
+            let file = Capped { file, max_bytes: self.max_bytes, closed };
+            let backend = file.clone();
             let made =
-                guarded(|| Ok(Database::builder().set_cache_size(CACHE).create_with_backend(capped)?))?;
-            self.open = Some((made, backend));
+                guarded(|| Ok(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?))?;
+            self.open = Some((made, file));
         }
         match &mut self.open {
             Some((database, _)) => Ok(database),
@@ -208,10 +220,12 @@ impl Disk {
         }
     }
 
-    /// Closes the file; the next call opens it again.
+    /// Closes the file; the next call opens it again. As a kill would: everything is
+    /// in the file, and redb would make it shorter, so that on a full disk its room
+    /// were somebody else's by then.
     pub(super) fn close(&mut self) {
-        if let Some((database, _)) = self.open.take() {
-            // Closing writes, which fails as anything else may.
+        if let Some((database, file)) = self.open.take() {
+            file.closed.store(true, Ordering::Release);
             drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
         }
     }
@@ -230,7 +244,8 @@ impl Disk {
     /// Makes the tables of a new file and reads the rows of any.
     pub(super) fn load(&mut self) -> Result<Content, DiskError> {
         self.run(|database| {
-            let write = database.begin_write()?;
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
             let version = write.open_table(STATE)?.get("version")?.map(|v| v.value());
             match version {
                 Some(VERSION) => write.abort()?,
@@ -255,15 +270,18 @@ impl Disk {
             let mut content = Content::default();
             for row in read.open_table(STEPS)?.iter()? {
                 let (sequence, row) = row?;
-                let (time_ms, bytes, _) = row.value();
-                content.steps.push((sequence.value(), time_ms, bytes));
+                let sequence = sequence.value();
+                let Some(step) = Whole::of_row(sequence, row.value()) else {
+                    return Err(DiskError::Damaged(format!("row of step {sequence}")));
+                };
+                content.steps.push(step);
             }
             read.open_table(CHUNKS)?;
             for row in read.open_table(SINKS)?.iter()? {
                 let (name, row) = row?;
                 content.sinks.push((name.value().to_owned(), row.value().to_vec()));
             }
-            content.next = read.open_table(STATE)?.get("next")?.map_or(1, |next| next.value());
+            content.next = read.open_table(STATE)?.get("next")?.map_or(0, |next| next.value());
             Ok(content)
         })
     }
@@ -283,9 +301,13 @@ impl Disk {
                     }
                 }
                 for (sequence, time_ms, payload) in &change.add {
-                    steps.insert(sequence, (*time_ms, length(payload), checksum(payload)))?;
-                    for (place, piece) in (0u32..).zip(payload.chunks(CHUNK)) {
-                        chunks.insert((*sequence, place), piece)?;
+                    let step = Whole::of(*sequence, *time_ms, payload);
+                    steps.insert(sequence, step.row())?;
+                    let mut rest = &payload[..];
+                    for place in 0..pieces(step.bytes) {
+                        let (piece, after) = rest.split_at(rest.len().min(CHUNK));
+                        chunks.insert((*sequence, place), step.piece(place, piece).as_slice())?;
+                        rest = after;
                     }
                 }
                 let mut sinks = write.open_table(SINKS)?;
@@ -309,30 +331,56 @@ impl Disk {
         self.run(|database| {
             let read = database.begin_read()?;
             let Some(row) = read.open_table(STEPS)?.get(sequence)? else { return Ok(None) };
-            let (_, bytes, sum) = row.value();
+            let Some(step) = Whole::of_row(sequence, row.value()) else { return Ok(None) };
             let chunks = read.open_table(CHUNKS)?;
             let mut payload = Vec::new();
-            for row in chunks.range((sequence, 0)..=(sequence, u32::MAX))? {
-                payload.extend_from_slice(row?.1.value());
+            for piece in chunks.range((sequence, 0)..=(sequence, u32::MAX))? {
+                payload.extend_from_slice(piece?.1.value().get(HEAD..).unwrap_or_default());
             }
-            let whole = length(&payload) == bytes && checksum(&payload) == sum;
+            let whole = length(&payload) == step.bytes && checksum([&payload]) == step.sum;
             Ok(whole.then(|| Bytes::from(payload)))
         })
     }
 
     /// Gives free pages at the end back, after moving what is behind holes.
     pub(super) fn compact(&mut self) -> Result<(), DiskError> {
-        self.run(|database| Ok(database.compact().map(|_| ())?))
+        self.run(|database| {
+            database.compact()?;
+            // With the state of the allocator, which a compaction leaves out.
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            Ok(write.commit()?)
+        })
+    }
+
+    /// Makes the file as long as it may be. redb, which doubles it, takes any length
+    /// that is whole pages; it looks through the file when it opens it then.
+    pub(super) fn stretch(&mut self) -> Result<(), DiskError> {
+        self.close();
+        let file = self.medium.open()?;
+        file.set_len(self.max_bytes / PAGE * PAGE)?;
+        file.sync_data()?;
+        self.database().map(|_| ())
+    }
+
+    /// Makes sure that the disk has room for a file of this length.
+    pub(super) fn reserve(&mut self, len: u64) -> Result<(), DiskError> {
+        Ok(self.medium.reserve(len)?)
     }
 
     /// Length of the file in bytes; `None` while it is closed.
     pub(super) fn file_bytes(&self) -> Option<u64> {
-        self.open.as_ref().and_then(|(_, backend)| backend.len().ok())
+        self.open.as_ref().and_then(|(_, file)| file.len().ok())
     }
 
     pub(super) fn set_aside(&mut self, why: &str, now_ms: u64) -> Result<PathBuf, DiskError> {
         self.close();
         Ok(self.medium.set_aside(why, now_ms)?)
+    }
+
+    /// Looks through what was set aside.
+    pub(super) fn rescue(&mut self, aside: &Path) -> Result<Rescue, DiskError> {
+        Ok(Rescue::of(self.medium.look(aside)?)?)
     }
 
     pub(super) fn marks(&self) -> Marks {
@@ -359,18 +407,18 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskErro
     })
 }
 
-/// Into how many pieces a payload goes.
+/// Into how many pieces a payload goes, at least one.
 pub(super) fn pieces(bytes: u64) -> u32 {
     let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
-    u32::try_from(bytes.div_ceil(chunk)).unwrap_or(u32::MAX)
+    u32::try_from(bytes.div_ceil(chunk).max(1)).unwrap_or(u32::MAX)
 }
 
 pub(super) fn length(payload: &[u8]) -> u64 {
     u64::try_from(payload.len()).unwrap_or(u64::MAX)
 }
 
-fn checksum(payload: &[u8]) -> u32 {
+pub(super) fn checksum<const N: usize>(parts: [&[u8]; N]) -> u32 {
     let mut crc = Crc::new();
-    crc.update(payload);
+    parts.iter().for_each(|part| crc.update(part));
     crc.sum()
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::OpenError;
 
@@ -44,11 +45,24 @@ pub trait Medium: Debug + Send {
     /// [`io::ErrorKind::InvalidData`] mean that something else is in its place.
     fn open(&mut self) -> io::Result<Arc<dyn StorageBackend>>;
 
+    /// Makes sure that there is room for so many bytes, where that can be had
+    /// beforehand, without making the storage longer.
+    ///
+    /// # Errors
+    /// There is none.
+    fn reserve(&mut self, len: u64) -> io::Result<()>;
+
     /// Gives what is there another name, so that `open` begins anew.
     ///
     /// # Errors
     /// It cannot be renamed.
     fn set_aside(&mut self, why: &str, now_ms: u64) -> io::Result<PathBuf>;
+
+    /// Opens what `set_aside` gave another name, only to read it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    fn look(&mut self, aside: &Path) -> io::Result<Arc<dyn StorageBackend>>;
 
     /// The marks last written; zeros without any.
     fn marks(&self) -> Marks;
@@ -62,13 +76,17 @@ pub trait Medium: Debug + Send {
 
 /// A directory that this process has locked.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub struct Directory {
     path: PathBuf,
     lock: File,
 }
 
 impl Directory {
-    pub(super) fn lock(path: &Path) -> Result<Directory, OpenError> {
+    /// Makes the directory and locks it for this process.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or another process has it.
+    pub fn lock(path: &Path) -> Result<Directory, OpenError> {
         let failed = |cause| OpenError::Directory { path: path.to_owned(), cause };
         fs::create_dir_all(path).map_err(failed)?;
         let lock = OpenOptions::new()
@@ -101,6 +119,51 @@ impl Directory {
     }
 }
 
+/// Takes the blocks for so many bytes of a file.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
+        // Not every filesystem can; there a full disk is noticed later.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(error) => {
+            // What it had got before it failed.
+            file.set_len(file.metadata()?.len())?;
+            Err(error.into())
+        }
+    }
+}
+
+/// A file with room on the disk for all of its length: so a disk that is full
+/// refuses to make it longer, and takes every change within it. Dropping the oldest
+/// steps then makes room for new ones. `queue.lock` keeps others out, and redb
+/// does without locks of its own.
+#[derive(Debug)]
+struct Reserved(File);
+
+impl StorageBackend for Reserved {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.len()? {
+            reserve(&self.0, len)?;
+        }
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+}
+
 /// The numbers in a lock file, 0 for each that is not there.
 fn numbers(lock: &File) -> [u64; 3] {
     let mut text = [0; 256];
@@ -121,10 +184,13 @@ impl Medium for Directory {
         if !file.metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let backend = FileBackend::new(file).map_err(io::Error::other)?;
         // The file's name must outlive a power cut as its content does.
         File::open(&self.path)?.sync_all()?;
-        Ok(Arc::new(backend))
+        Ok(Arc::new(Reserved(file)))
+    }
+
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        reserve(&File::options().write(true).open(self.path.join(FILE))?, len)
     }
 
     fn set_aside(&mut self, why: &str, now_ms: u64) -> io::Result<PathBuf> {
@@ -146,6 +212,14 @@ impl Medium for Directory {
             fs::remove_file(old.path())?;
         }
         Ok(to)
+    }
+
+    fn look(&mut self, aside: &Path) -> io::Result<Arc<dyn StorageBackend>> {
+        let file = File::open(aside)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Arc::new(Reserved(file)))
     }
 
     fn marks(&self) -> Marks {

@@ -7,15 +7,18 @@
 //!
 //! It is one file because every change of the state is one transaction over all of it.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cursor::Cursor;
-use super::disk::{Change, Content, Disk, DiskError, PAGE, length, pieces};
+use super::cursor::{Cursor, Reason};
+use super::disk::{Change, Content, Disk, DiskError, length, pieces};
 use super::medium::{Marks, Medium};
+use super::rescue::{Rescue, Whole};
 use super::{
     Appended, Clock, KEEP_CURSOR, LogError, MIN_BYTES, OpenError, Opened, Options, Order, REASONS, Record,
     SinkName, Status,
@@ -24,19 +27,11 @@ use super::{
 /// How far the ceiling is put above the next sequence: so rarely is it written.
 const CEILING_AHEAD: u64 = 4096;
 
-/// A file below this is not worth compacting.
-const SMALL_FILE: u64 = 4 << 20;
+/// Sequences that are looked for at most in a damaged file: more than fit a file.
+const COUNTED: u64 = 1 << 20;
 
-/// The place of a reason in `REASONS`.
-#[derive(Debug, Clone, Copy)]
-enum Reason {
-    Size,
-    Age,
-    DiskFull,
-    Memory,
-    Damaged,
-    TooLarge,
-}
+/// Payloads that are moved to a new file in one transaction, bytes.
+const COPIED: u64 = 4 << 20;
 
 #[derive(Debug)]
 struct Step {
@@ -98,8 +93,7 @@ impl State {
             compacted_at: None,
             stuck: false,
         };
-        let opened = state.begin()?;
-        state.know(sinks);
+        let opened = state.begin(sinks)?;
         state.expire();
         state.make_room();
         state.write();
@@ -107,40 +101,65 @@ impl State {
         Ok((state, opened))
     }
 
-    /// Takes over what the file has, or sets it aside.
-    fn begin(&mut self) -> Result<Opened, OpenError> {
+    /// Takes over what the file has, or sets it aside and takes over what can be
+    /// read of it.
+    fn begin(&mut self, sinks: &[SinkName]) -> Result<Opened, OpenError> {
         let now = (self.clock)();
-        let Some(disk) = &mut self.disk else { return Ok(Opened::Fresh) };
+        let Some(disk) = &mut self.disk else {
+            self.know(sinks, 1);
+            return Ok(Opened::Fresh);
+        };
         let failed = |error: DiskError| OpenError::Failed(error.to_string());
-        let (content, set_aside) = match disk.load().and_then(|content| Ok((cursors(&content)?, content))) {
-            Ok(content) => (content, None),
-            Err(error @ (DiskError::Damaged(_) | DiskError::Version(_))) => {
-                let why = match &error {
-                    DiskError::Version(version) => format!("version-{version}"),
-                    _ => "damaged".to_owned(),
-                };
-                let path = disk.set_aside(&why, now).map_err(failed)?;
-                let content = disk.load().map_err(failed)?;
-                ((Vec::new(), content), Some(Opened::SetAside { path, why: error.to_string() }))
+        let error = match disk.load().and_then(|content| Ok((cursors(&content)?, content))) {
+            Ok((cursors, content)) => {
+                self.cursors = cursors;
+                self.take(&content.steps, content.next);
+                self.know(sinks, self.next);
+                let found = length_of(self.steps.len());
+                return Ok(if found == 0 { Opened::Fresh } else { Opened::Continued(found) });
             }
+            Err(error @ (DiskError::Damaged(_) | DiskError::Version(_))) => error,
             Err(error) => return Err(failed(error)),
         };
-        let (cursors, content) = content;
-        self.cursors = cursors;
-        self.next = content.next.max(self.marks.memory).max(1);
-        if set_aside.is_some() {
-            self.next = self.next.max(self.marks.ceiling);
+        let word = match &error {
+            DiskError::Version(version) => format!("version-{version}"),
+            _ => "damaged".to_owned(),
+        };
+        let path = disk.set_aside(&word, now).map_err(failed)?;
+        disk.load().map_err(failed)?;
+        let mut first = u64::MAX;
+        if matches!(error, DiskError::Damaged(_))
+            && let Ok(rescue) = disk.rescue(&path)
+        {
+            self.cursors = rescue.cursors();
+            // Who is owed what is not known of a cursor that is not there.
+            first = 0;
+            self.know(sinks, first);
+            let steps: Vec<Whole> =
+                rescue.steps().filter(|step| self.is_owed(step.sequence)).copied().collect();
+            self.take(&steps, 0);
+            self.copy(&rescue);
+            self.count_missing(rescue.next());
         }
-        for (sequence, time_ms, bytes) in content.steps {
-            self.next = self.next.max(sequence.saturating_add(1));
-            self.steps.insert(sequence, Step { time_ms, bytes, payload: None });
-        }
-        let found = length_of(self.steps.len());
-        Ok(set_aside.unwrap_or(if found == 0 { Opened::Fresh } else { Opened::Continued(found) }))
+        self.next = self.next.max(self.marks.ceiling);
+        self.know(sinks, first.min(self.next));
+        Ok(Opened::SetAside { path, why: error.to_string(), saved: length_of(self.steps.len()) })
     }
 
-    /// Makes the cursors those of the sinks there are now.
-    fn know(&mut self, sinks: &[SinkName]) {
+    /// Takes over rows.
+    fn take(&mut self, steps: &[Whole], next: u64) {
+        // A new file knows nothing of what was given out before.
+        let next = if next == 0 { self.marks.ceiling } else { next };
+        self.next = next.max(self.marks.memory).max(1);
+        for Whole { sequence, time_ms, bytes, .. } in steps {
+            self.next = self.next.max(sequence.saturating_add(1));
+            self.steps.insert(*sequence, Step { time_ms: *time_ms, bytes: *bytes, payload: None });
+        }
+    }
+
+    /// Makes the cursors those of the sinks there are now; new ones are owed the
+    /// steps from `first` on.
+    fn know(&mut self, sinks: &[SinkName], first: u64) {
         let now = (self.clock)();
         for cursor in &mut self.cursors {
             let configured = sinks.iter().any(|sink| sink.0 == cursor.name);
@@ -151,13 +170,31 @@ impl State {
         }
         for sink in sinks {
             if !self.cursors.iter().any(|cursor| cursor.name == sink.0) {
-                self.cursors.push(Cursor::new(Arc::clone(&sink.0), self.next));
+                self.cursors.push(Cursor::new(Arc::clone(&sink.0), first));
+            }
+        }
+    }
+
+    /// Counts steps below `next` that a sink is owed and that are not there.
+    fn count_missing(&mut self, next: u64) {
+        let newest = self.steps.last_key_value().map_or(0, |(sequence, _)| sequence.saturating_add(1));
+        // Garbage must not make this long.
+        let next = if self.marks.ceiling > 0 { next.min(self.marks.ceiling) } else { next }.max(newest);
+        for cursor in &mut self.cursors {
+            for sequence in cursor.first.max(next.saturating_sub(COUNTED))..next {
+                if cursor.first > 0 && cursor.is_owed(sequence) && !self.steps.contains_key(&sequence) {
+                    cursor.give_up(sequence, Reason::Damaged);
+                }
             }
         }
     }
 
     pub(super) fn last_time_ms(&self) -> Option<u64> {
         self.steps.last_key_value().map(|(_, step)| step.time_ms)
+    }
+
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -172,7 +209,7 @@ impl State {
         let (bytes, limit) = (length(payload), self.options.max_bytes / 16);
         if bytes > limit {
             for cursor in self.cursors.iter_mut().filter(|c| c.absent_since.is_none()) {
-                count(cursor, Reason::TooLarge);
+                cursor.count(Reason::TooLarge);
             }
             return Err(LogError::TooLarge { bytes, limit });
         }
@@ -207,18 +244,25 @@ impl State {
         Ok(records)
     }
 
-    /// Reads a payload; a step that cannot be read is dropped.
+    /// Reads a payload; a step that cannot be read, and is not saved with a new
+    /// file either, is dropped.
     fn payload(&mut self, sequence: u64, kept: Option<Bytes>) -> Result<Option<Bytes>, LogError> {
-        let (None, Some(disk)) = (&kept, &mut self.disk) else { return Ok(kept) };
-        match disk.read(sequence) {
-            Ok(Some(payload)) => return Ok(Some(payload)),
-            Ok(None) => self.drop_step(sequence, Some(Reason::Damaged)),
-            Err(DiskError::Damaged(why)) => {
-                self.drop_step(sequence, Some(Reason::Damaged));
-                self.salvage(&why);
+        let mut kept = kept;
+        for _ in 0..2 {
+            let (None, Some(disk)) = (&kept, &mut self.disk) else { return Ok(kept) };
+            match disk.read(sequence) {
+                Ok(Some(payload)) => return Ok(Some(payload)),
+                Ok(None) => break,
+                Err(DiskError::Damaged(why)) => self.salvage(&why),
+                Err(error) => return Err(LogError::Unreadable(error.to_string())),
             }
-            Err(error) => return Err(LogError::Unreadable(error.to_string())),
+            let Some(step) = self.steps.get(&sequence) else { break };
+            kept = step.payload.clone();
         }
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        self.drop_step(sequence, Some(Reason::Damaged));
         self.write();
         Ok(None)
     }
@@ -282,7 +326,7 @@ impl State {
         let Some(step) = self.steps.remove(&sequence) else { return };
         if let Some(reason) = reason {
             for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_owed(sequence)) {
-                count(cursor, reason);
+                cursor.give_up(sequence, reason);
             }
         }
         // Also one that was never written: a commit that failed may have come through.
@@ -313,91 +357,13 @@ impl State {
         let oldest = self.steps.first_key_value().map_or(self.next, |(sequence, _)| *sequence);
         let forgotten = &mut self.forgotten;
         self.cursors.retain_mut(|cursor| {
-            cursor.acknowledged.forget_below(oldest);
+            cursor.forget_below(oldest);
             let keep = cursor.absent_since.is_none_or(|since| since >= before(KEEP_CURSOR));
             if !keep {
                 forgotten.insert(Arc::clone(&cursor.name));
             }
             keep
         });
-    }
-
-    /// The step to go next: the oldest that nobody is owed, then the oldest.
-    fn victim(&self) -> Option<u64> {
-        if self.steps.len() < 2 {
-            return None;
-        }
-        let done = self.steps.keys().find(|sequence| !self.is_owed(**sequence));
-        done.or_else(|| self.steps.keys().next()).copied()
-    }
-
-    /// Drops steps until the rest is below the cap.
-    fn make_room(&mut self) {
-        if self.disk.is_none() {
-            let mut used: u64 = self.steps.values().map(|step| step.bytes).sum();
-            while used > self.options.max_bytes
-                && let Some(sequence) = self.victim()
-            {
-                used = used.saturating_sub(self.steps.get(&sequence).map_or(0, |step| step.bytes));
-                self.drop_step(sequence, Some(Reason::Size));
-            }
-            return;
-        }
-        let mut pages: u64 = self.steps.values().map(Step::pages).sum();
-        let spare = self.spare();
-        if self
-            .file_bytes()
-            .is_some_and(|len| file_size(pages) + spare > reachable(len, self.options.max_bytes))
-        {
-            self.tighten(file_size(pages) + spare);
-        }
-        let Some(len) = self.file_bytes() else { return };
-        let limit = reachable(len, self.options.max_bytes);
-        while file_size(pages) + spare > limit
-            && let Some(sequence) = self.victim()
-        {
-            pages = pages.saturating_sub(self.steps.get(&sequence).map_or(0, Step::pages));
-            self.drop_step(sequence, Some(Reason::Size));
-        }
-    }
-
-    /// Room for what a change leaves behind: pages become free one commit later.
-    fn spare(&self) -> u64 {
-        let largest = self.steps.values().map(Step::pages).max().unwrap_or(0);
-        (256 << 10) + self.options.max_bytes / 64 + 3 * largest * PAGE
-    }
-
-    /// A file grows by doubling. One that is a little over half the cap could not
-    /// grow again, unless it is first cut to what is in it.
-    fn tighten(&mut self, wanted: u64) {
-        let Some(len) = self.file_bytes() else { return };
-        let half = self.options.max_bytes / 2;
-        if len <= half
-            || wanted.saturating_sub(self.spare()) > half / 64 * 63
-            || self.compacted_at == Some(len)
-        {
-            return;
-        }
-        self.compact();
-    }
-
-    /// Gives the disk back what is free, once most of the file is.
-    fn shrink(&mut self) {
-        let Some(len) = self.file_bytes() else { return };
-        let used = file_size(self.steps.values().map(Step::pages).sum());
-        let over = len > self.options.max_bytes;
-        if over || (len > SMALL_FILE && used < len / 4 && self.compacted_at != Some(len)) {
-            self.compact();
-        }
-    }
-
-    fn compact(&mut self) {
-        let Some(disk) = &mut self.disk else { return };
-        match disk.compact() {
-            Ok(()) => self.compacted_at = disk.file_bytes(),
-            Err(DiskError::Damaged(why)) => self.salvage(&why),
-            Err(error) => self.trouble = Some(error.to_string()),
-        }
     }
 
     /// Writes what the file does not have. Failing that, drops as little as lets it
@@ -408,7 +374,7 @@ impl State {
         }
         self.raise_ceiling();
         for _ in 0..4 {
-            match self.commit(true) {
+            match self.commit(true, &[]) {
                 Ok(()) => {
                     self.trouble = None;
                     self.stuck = false;
@@ -435,11 +401,14 @@ impl State {
             && !self.steps.values().any(|step| step.payload.is_some())
     }
 
-    /// One transaction with everything, or with all but the new steps.
-    fn commit(&mut self, with_steps: bool) -> Result<(), DiskError> {
+    /// One transaction with everything, or with all but the new steps, and without
+    /// `victims`, which are dropped once that came through.
+    fn commit(&mut self, with_steps: bool, victims: &[u64]) -> Result<(), DiskError> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let mut change = Change { next: self.next, ..Change::default() };
         change.remove = self.removed.iter().map(|(sequence, bytes)| (*sequence, *bytes)).collect();
+        let bytes = |sequence: &u64| self.steps.get(sequence).map(|step| (*sequence, step.bytes));
+        change.remove.extend(victims.iter().filter_map(bytes));
         if with_steps {
             let new =
                 self.steps.iter().filter_map(|(s, step)| Some((*s, step.time_ms, step.payload.clone()?)));
@@ -448,10 +417,20 @@ impl State {
         for name in &self.forgotten {
             change.sinks.push((Arc::clone(name), None));
         }
-        for cursor in self.cursors.iter().filter(|cursor| cursor.dirty) {
-            change.sinks.push((Arc::clone(&cursor.name), Some(cursor.encode())));
+        for cursor in &mut self.cursors {
+            let mut row = cursor.clone();
+            let owed = victims.iter().filter(|sequence| cursor.is_owed(**sequence));
+            owed.for_each(|sequence| row.give_up(*sequence, Reason::DiskFull));
+            if row.dirty {
+                change.sinks.push((Arc::clone(&cursor.name), Some(row.encode())));
+                // Also of a commit that fails: it may come through.
+                cursor.written = row.written;
+            }
         }
         disk.commit(&change)?;
+        for sequence in victims {
+            self.drop_step(*sequence, Some(Reason::DiskFull));
+        }
         self.removed.clear();
         self.forgotten.clear();
         self.cursors.iter_mut().for_each(|cursor| cursor.dirty = false);
@@ -466,22 +445,27 @@ impl State {
     /// Frees room in the file for the steps in memory, at the price of its oldest
     /// ones; whether that came through.
     fn give_up_oldest(&mut self) -> bool {
-        if self.stuck {
+        let new: u64 = self.steps.values().filter(|step| step.payload.is_some()).map(Step::pages).sum();
+        // An acknowledgement that cannot be written is worth no step.
+        if self.stuck || new == 0 {
             return false;
         }
-        let new: u64 = self.steps.values().filter(|step| step.payload.is_some()).map(Step::pages).sum();
+        let written = self.steps.iter().filter(|(_, step)| step.payload.is_none());
+        let (owed, done): (Vec<_>, Vec<_>) = written.partition(|(sequence, _)| self.is_owed(**sequence));
         let mut freed = 0;
-        while freed <= 2 * new {
-            let written = |sequence: &u64| self.steps.get(sequence).is_some_and(|s| s.payload.is_none());
-            let done = self.steps.keys().find(|s| written(s) && !self.is_owed(**s));
-            let Some(sequence) = done.or_else(|| self.steps.keys().find(|s| written(s))).copied() else {
+        let mut victims = Vec::new();
+        for (sequence, step) in done.into_iter().chain(owed) {
+            if freed > 2 * new {
                 break;
-            };
-            freed += self.steps.get(&sequence).map_or(0, Step::pages);
-            self.drop_step(sequence, Some(Reason::DiskFull));
+            }
+            freed += step.pages();
+            victims.push(*sequence);
         }
-        // Pages are free for the commit after the one that frees them.
-        self.stuck = freed == 0 || self.commit(false).is_err() || self.commit(false).is_err();
+        // Only what the file did drop is dropped: while it refuses this too, its
+        // steps can still be sent. Pages are free for the commit after the one that
+        // frees them.
+        let given_up = !victims.is_empty() && self.commit(false, &victims).is_ok();
+        self.stuck = !given_up || self.commit(false, &[]).is_err();
         !self.stuck
     }
 
@@ -527,36 +511,68 @@ impl State {
         }
     }
 
-    /// Begins a new file with what can be read of the damaged one, newest steps
-    /// first as far as the bound of memory allows; the rest is counted as lost.
+    /// Begins a new file with what can be read of the damaged one; the rest is
+    /// counted as lost.
     fn salvage(&mut self, why: &str) {
         let now = (self.clock)();
         self.trouble = Some(why.to_owned());
         let Some(disk) = &mut self.disk else { return };
-        let mut room = self.options.max_memory_bytes;
-        let mut lost = Vec::new();
-        for (sequence, step) in self.steps.iter_mut().rev().filter(|(_, step)| step.payload.is_none()) {
-            let payload = if step.bytes <= room { disk.read(*sequence).ok().flatten() } else { None };
-            match payload {
-                Some(payload) => {
-                    room = room.saturating_sub(step.bytes);
-                    step.payload = Some(payload);
+        let path = match disk.set_aside("damaged", now) {
+            Ok(path) => path,
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                return;
+            }
+        };
+        tracing::warn!(path = %path.display(), why, "queue damaged, set aside");
+        self.removed.clear();
+        self.forgotten.clear();
+        match disk.rescue(&path) {
+            Ok(rescue) => self.copy(&rescue),
+            Err(_) => self.lose(|step| step.payload.is_none()),
+        }
+    }
+
+    /// Copies the steps that are not in memory out of a file set aside, the newest
+    /// first. Those that neither file nor memory takes are lost.
+    fn copy(&mut self, rescue: &Rescue) {
+        let missing = self.steps.iter().rev().filter(|(_, step)| step.payload.is_none());
+        let mut missing: Vec<_> =
+            missing.map(|(sequence, step)| (*sequence, step.time_ms, step.bytes)).collect();
+        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
+        self.stretch_to_all();
+        let mut lost = BTreeSet::new();
+        while !missing.is_empty() {
+            let mut bytes = 0;
+            let fits = missing.iter().take_while(|(_, _, length)| {
+                bytes += length;
+                bytes <= COPIED
+            });
+            for (sequence, time_ms, _) in missing.drain(..fits.count().max(1)) {
+                let payload = rescue.payload(sequence, time_ms);
+                match self.steps.get_mut(&sequence) {
+                    Some(step) if payload.is_some() => step.payload = payload,
+                    _ => drop(lost.insert(sequence)),
                 }
-                None => lost.push(*sequence),
+            }
+            if let Err(error) = self.commit(true, &[]) {
+                self.trouble = Some(error.to_string());
+                self.bound_memory();
+                break;
             }
         }
+        lost.extend(missing.into_iter().map(|(sequence, _, _)| sequence));
         for sequence in lost {
             self.drop_step(sequence, Some(Reason::Damaged));
         }
-        self.removed.clear();
-        self.forgotten.clear();
-        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
-        let Some(disk) = &mut self.disk else { return };
-        let begun = disk.set_aside("damaged", now).and_then(|path| disk.load().map(|_| path));
-        match begun {
-            Ok(path) => tracing::warn!(path = %path.display(), why, "queue damaged, set aside"),
-            Err(error) => self.trouble = Some(error.to_string()),
+    }
+
+    fn lose(&mut self, which: impl Fn(&Step) -> bool) {
+        let lost = self.steps.iter().filter(|(_, step)| which(step)).map(|(sequence, _)| *sequence);
+        for sequence in lost.collect::<Vec<_>>() {
+            self.drop_step(sequence, Some(Reason::Damaged));
         }
+        self.cursors.iter_mut().for_each(|cursor| cursor.dirty = true);
     }
 }
 
@@ -567,32 +583,12 @@ impl Step {
     }
 }
 
-/// Bytes of a file with so many pages of payload in it.
-fn file_size(pages: u64) -> u64 {
-    (pages + pages / 32 + 64) * PAGE
-}
-
-/// How long a file of this length can become by doubling below the cap.
-fn reachable(len: u64, max: u64) -> u64 {
-    let mut len = len;
-    while len > 0 && len.saturating_mul(2) + (64 << 10) <= max {
-        len *= 2;
-    }
-    len.min(max)
-}
-
 fn cursors(content: &Content) -> Result<Vec<Cursor>, DiskError> {
     let rows = content.sinks.iter();
     rows.map(|(name, row)| {
         Cursor::decode(name, row).ok_or_else(|| DiskError::Damaged(format!("cursor of {name}")))
     })
     .collect()
-}
-
-fn count(cursor: &mut Cursor, reason: Reason) {
-    if let Some(dropped) = cursor.dropped.get_mut(reason as usize) {
-        *dropped += 1;
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -4,6 +4,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod connections;
 pub(crate) mod cri;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod kubelet;
 pub(crate) mod receiver;
@@ -14,6 +15,27 @@ use std::time::{Duration, Instant};
 
 use nodegauge::identity::{Directory, Identities, Options, RuntimeChoice, SourceStatus, Timing};
 use tokio::task::JoinHandle;
+
+/// Numbers that look random and are the same in each run of a test.
+#[derive(Debug)]
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Chance {
+        Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 11) % end
+    }
+}
 
 /// A task that ends with the test, or earlier.
 #[derive(Debug)]
