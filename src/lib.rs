@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod aggregate;
+pub mod api;
 pub mod auth;
 pub mod check;
 pub mod cli;

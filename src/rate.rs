@@ -68,8 +68,17 @@ impl Window {
     /// What an increase in nanoseconds of CPU time comes to in thousandths of a
     /// core, truncated as Heapster does it.
     pub fn millicores(self, increase: u64) -> u64 {
-        let milli = u128::from(increase) * 1000 / u128::from(self.0.get());
-        u64::try_from(milli).unwrap_or(u64::MAX)
+        self.parts(increase, 1_000)
+    }
+
+    /// The same in billionths of a core.
+    pub fn nanocores(self, increase: u64) -> u64 {
+        self.parts(increase, 1_000_000_000)
+    }
+
+    fn parts(self, increase: u64, of_one: u32) -> u64 {
+        let parts = u128::from(increase) * u128::from(of_one) / u128::from(self.0.get());
+        u64::try_from(parts).unwrap_or(u64::MAX)
     }
 }
 
@@ -109,6 +118,7 @@ mod tests {
         let window = Window::from_ns(15_000_000_000).unwrap();
         assert_eq!(window.millicores(149_999_999), 9);
         assert_eq!(window.millicores(150_000_000), 10);
+        assert_eq!(window.nanocores(149_999_999), 9_999_999);
         assert!((window.per_second(30) - 2.0).abs() < f64::EPSILON);
         assert_eq!(window.per_second(0), 0.0);
         assert_eq!(Window::from_ns(1).unwrap().millicores(u64::MAX), u64::MAX);

@@ -7,6 +7,10 @@
 //!
 //! Time is passed in: the wall clock of this process, milliseconds since the epoch.
 
+mod query;
+
+pub use query::{NodeUse, PodUse};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -73,6 +77,9 @@ pub struct NodeStatus {
     pub heard_ms: u64,
     /// Time of its newest push, by its clock.
     pub pushed_ms: u64,
+    /// When what its newest push says was measured, by our clock: when it came,
+    /// less what its clock says passed in between. Milliseconds since the epoch.
+    pub measured_ms: u64,
     /// How far its clock was ahead of ours when its last push came, milliseconds;
     /// what the push took on its way makes it look behind.
     pub ahead_ms: i64,
@@ -143,6 +150,10 @@ impl Model {
         let before: BTreeSet<(Arc<str>, Arc<str>)> = pods_of(node);
         let taken = node.take(batch, &self.names);
         status.heard_ms = now_ms;
+        if matches!(taken, Taken::Slot(_)) && batch.time_ms() >= status.pushed_ms {
+            let passed = batch.sent_ms().map_or(0, |sent| sent.saturating_sub(batch.sampled_ms()));
+            status.measured_ms = now_ms.saturating_sub(passed);
+        }
         status.pushed_ms = status.pushed_ms.max(batch.time_ms());
         if let Some(sent) = batch.sent_ms() {
             let ahead = i128::from(sent) - i128::from(now_ms);
@@ -290,14 +301,28 @@ impl Model {
         read(&self.nodes).values().map(|m| lock(m).status.clone()).collect()
     }
 
-    /// Namespaces with pods, in order.
+    /// Namespaces with pods that are listed, in order.
     pub fn namespaces(&self) -> Vec<Arc<str>> {
-        read(&self.pods).keys().cloned().collect()
+        let all: Vec<Arc<str>> = read(&self.pods).keys().cloned().collect();
+        let listed = |namespace: &Arc<str>| {
+            let pods: Vec<Arc<str>> =
+                read(&self.pods).get(namespace).into_iter().flat_map(BTreeMap::keys).cloned().collect();
+            pods.iter().any(|pod| self.is_pod_listed(namespace, pod))
+        };
+        all.into_iter().filter(listed).collect()
     }
 
-    /// Pods of a namespace, in order.
+    /// Pods of a namespace that are listed, in order: who was in one of the newest
+    /// two closed slots.
     pub fn pods(&self, namespace: &str) -> Vec<Arc<str>> {
-        read(&self.pods).get(namespace).map(|pods| pods.keys().cloned().collect()).unwrap_or_default()
+        let all: Vec<Arc<str>> =
+            read(&self.pods).get(namespace).into_iter().flat_map(BTreeMap::keys).cloned().collect();
+        all.into_iter().filter(|pod| self.is_pod_listed(namespace, pod)).collect()
+    }
+
+    fn is_pod_listed(&self, namespace: &str, pod: &str) -> bool {
+        let subject = Subject::Pod(Arc::from(namespace), Arc::from(pod));
+        self.describe(&subject).is_some_and(|entity| self.is_listed(entity.seen_ms))
     }
 
     /// Containers of a pod, in order.
@@ -305,7 +330,8 @@ impl Model {
         let mut found = BTreeSet::new();
         for member in self.homes(namespace, pod) {
             let of_pod = |e: &Entity| {
-                e.key.kind == Kind::Container && *e.key.namespace == *namespace && *e.key.pod == *pod
+                let listed = e.key.kind == Kind::Container && self.is_listed(e.seen_ms);
+                listed && *e.key.namespace == *namespace && *e.key.pod == *pod
             };
             let member = lock(&member);
             found.extend(
@@ -319,7 +345,8 @@ impl Model {
     pub fn system_containers(&self, node: &str) -> Vec<Arc<str>> {
         let Some(member) = read(&self.nodes).get(node).cloned() else { return Vec::new() };
         let member = lock(&member);
-        let system = member.node.entities().filter(|(_, e)| e.key.kind == Kind::System);
+        let listed = |e: &Entity| e.key.kind == Kind::System && self.is_listed(e.seen_ms);
+        let system = member.node.entities().filter(|(_, e)| listed(e));
         let found: BTreeSet<_> = system.map(|(_, e)| Arc::clone(&e.key.container)).collect();
         found.into_iter().collect()
     }

@@ -6,6 +6,11 @@
 //! their windows together, and so the mean over the slot. Pushes may come in any
 //! order and again: a backlog is sent newest first.
 
+mod read;
+
+pub use read::{Figure, Used};
+
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,7 +30,7 @@ const COMMON: u64 = u64::MAX;
 const MAX_LABELS: usize = 4096;
 
 /// Who was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// What kind of thing.
     pub kind: Kind,
@@ -107,8 +112,9 @@ pub struct Latest {
     pub time_ms: u64,
     /// The node's clock when it was measured, milliseconds since the epoch.
     pub sampled_ms: u64,
-    /// By number of the entity: window of the rate in nanoseconds, `cpu/usage_rate`
-    /// in millicores, `memory/working_set` in bytes.
+    /// Time between two pushes, milliseconds.
+    pub resolution_ms: u64,
+    /// By number of the entity.
     pub usage: HashMap<u32, Usage>,
 }
 
@@ -117,9 +123,9 @@ pub struct Latest {
 pub struct Usage {
     /// Time the CPU rate was taken over, nanoseconds.
     pub window_ns: Option<u64>,
-    /// Millicores.
-    pub cpu: Option<u64>,
-    /// Bytes.
+    /// CPU, billionths of a core.
+    pub cpu_nano: Option<u64>,
+    /// `memory/working_set`, bytes.
     pub memory: Option<u64>,
 }
 
@@ -198,10 +204,7 @@ impl Node {
     }
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
-        match self.window.newest() {
-            Some(newest) if newest.time_ms == time_ms => Some(newest.clone()),
-            _ => self.window.unpack().into_iter().find(|s| s.time_ms == time_ms),
-        }
+        self.window.at(time_ms).map(Cow::into_owned)
     }
 
     /// Numbers of the batch's entities; `None` for one that is not in the model.
@@ -237,7 +240,8 @@ impl Node {
                 continue;
             }
             let pod = (entity.namespace, entity.pod);
-            if kind == Kind::Pod {
+            // Those of the machine are keyed by no pod.
+            if matches!(kind, Kind::Pod | Kind::Node) {
                 let pairs = entity.labels.chunks_exact(2).filter_map(|pair| match pair {
                     [key, value] => Some((names.get(text(*key)), names.get(text(*value)))),
                     _ => None,
@@ -355,82 +359,6 @@ impl Node {
             }
         }
     }
-
-    /// Hands the values of a metric that has no label in one slot to `each`, with
-    /// the entities they belong to; nothing where the slot is not there.
-    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
-        let Ok(id) = u16::try_from(metric.id as i32) else { return };
-        let mut tell = |step: &Step| {
-            let Some((keys, column)) = step.column(id) else { return };
-            for (key, bits) in keys.iter().zip(&column.values) {
-                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
-                let Some(Some(entity)) = entity else { continue };
-                let window = if metric.is_rate() {
-                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
-                        continue;
-                    };
-                    Some(window)
-                } else {
-                    None
-                };
-                each(step.time_ms, entity, value(metric, *bits, window));
-            }
-        };
-        match (slots, self.window.newest()) {
-            ([slot], Some(newest)) if newest.time_ms == *slot => tell(newest),
-            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
-        }
-    }
-
-    /// Metrics without a label that an entity has a value of in the newest slot not
-    /// after `until_ms`.
-    pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
-        let key = u64::from(number) << 32;
-        let has = |step: &Step| {
-            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
-            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
-        };
-        match self.window.newest() {
-            Some(newest) if newest.time_ms <= until_ms => has(newest),
-            Some(_) => {
-                self.window.unpack().iter().rfind(|s| s.time_ms <= until_ms).map(has).unwrap_or_default()
-            }
-            None => Vec::new(),
-        }
-    }
-
-    /// Times and values of a metric, from new to old; `label` is that of the
-    /// value, empty where the metric has none.
-    pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {
-        let Some(label) = self.labels.iter().position(|known| **known == *label) else { return };
-        let (Ok(label), Ok(id)) = (u32::try_from(label), u16::try_from(metric.id as i32)) else { return };
-        let key = u64::from(number) << 32 | u64::from(label);
-        if !metric.is_rate() {
-            return self.window.series(id, key, |time, bits| each(time, value(metric, bits, None)));
-        }
-        let mut windows = HashMap::new();
-        self.window.series(WINDOWS, COMMON, |time, ns| {
-            windows.insert(time, ns);
-        });
-        self.window.series(WINDOWS, u64::from(number) << 32, |time, ns| {
-            windows.insert(time, ns);
-        });
-        self.window.series(id, key, |time, increase| {
-            if let Some(window) = windows.get(&time).and_then(|ns| rate::Window::from_ns(*ns)) {
-                each(time, value(metric, increase, Some(window)));
-            }
-        });
-    }
-
-    /// Labels under which the newest step has values of a metric for an entity.
-    pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
-        let id = u16::try_from(metric.id as i32).ok();
-        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
-        let keys = column.map_or(&[][..], |(keys, _)| keys);
-        let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
-        let label = |key: &u64| usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
-        of_entity.filter_map(label).cloned().collect()
-    }
 }
 
 fn value(metric: &Metric, bits: u64, window: Option<rate::Window>) -> Value {
@@ -526,7 +454,7 @@ fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
         let increase = step.value(id(MetricId::CpuUsageRate), key);
         let usage = Usage {
             window_ns: window.map(rate::Window::ns),
-            cpu: window.zip(increase).map(|(window, increase)| window.millicores(increase)),
+            cpu_nano: window.zip(increase).map(|(window, increase)| window.nanocores(increase)),
             memory: step.value(id(MetricId::MemoryWorkingSet), key),
         };
         (*number, usage)
@@ -534,6 +462,7 @@ fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
     Latest {
         time_ms: batch.time_ms(),
         sampled_ms: batch.sampled_ms(),
+        resolution_ms: batch.resolution_ms(),
         usage: numbers.iter().flatten().map(usage).collect(),
     }
 }

@@ -16,6 +16,7 @@
 //! column. General compressors were considered: they need a step decompressed
 //! as a whole to read one series of it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -141,6 +142,18 @@ impl Window {
             self.insert(step);
         }
         true
+    }
+
+    /// The step of that time; the further back, the more it takes.
+    pub fn at(&self, time_ms: u64) -> Option<Cow<'_, Step>> {
+        let newest = self.newest.as_ref()?;
+        if newest.time_ms == time_ms {
+            return Some(Cow::Borrowed(newest));
+        }
+        let place = self.older.iter().position(|p| p.time_ms == time_ms)?;
+        let mut packed = self.older.iter().take(place + 1);
+        let first = unpack(packed.next()?, newest);
+        Some(Cow::Owned(packed.fold(first, |newer, packed| unpack(packed, &newer))))
     }
 
     /// All steps, from old to new.
@@ -384,6 +397,10 @@ mod tests {
 
     fn check(window: &Window, expected: &[Step]) {
         assert_eq!(window.unpack(), expected);
+        for step in expected {
+            assert_eq!(window.at(step.time_ms).as_deref(), Some(step));
+            assert_eq!(window.at(step.time_ms + 1), None);
+        }
         for id in 0..6 {
             for key in 0..12 {
                 let mut found = Vec::new();

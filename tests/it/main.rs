@@ -7,6 +7,7 @@
 )]
 
 mod aggregate;
+mod api;
 mod auth;
 mod batch;
 mod cli;

@@ -1,0 +1,199 @@
+//! What is asked of the cluster as a whole: who there is, what everybody has in
+//! the newest slot, and what the newest pushes say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Member, Model, Subject, lock, millis, read};
+use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Usage, Used};
+use crate::push::batch::Metric;
+
+/// A machine whose newest push is older than this many of its steps is not
+/// answered from between slots, and neither are its pods.
+const FRESH_STEPS: u64 = 3;
+
+/// It is after this time at the earliest, milliseconds.
+const FRESH_MS: u64 = 90_000;
+
+/// What the newest push of a machine says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeUse {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was measured, by its clock, milliseconds since the epoch.
+    pub sampled_ms: u64,
+    /// What it uses; a figure that it did not tell is absent.
+    pub usage: Usage,
+}
+
+/// What the newest push of its machine says of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodUse {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub pod: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was measured, by its machine's clock, milliseconds since the epoch.
+    pub sampled_ms: u64,
+    /// Its containers by name: those that do not run have no figures.
+    pub containers: Vec<(Arc<str>, Usage)>,
+}
+
+impl Model {
+    /// Whether something last seen in slot `seen_ms` is listed: one missed push
+    /// takes nobody out of the lists.
+    pub(super) fn is_listed(&self, seen_ms: u64) -> bool {
+        let resolution = millis(self.options.resolution);
+        self.closed_ms().is_some_and(|closed| seen_ms.saturating_add(resolution) >= closed)
+    }
+
+    /// Every machine, system container, pod and container that is listed, the
+    /// namespaces of the pods, and the cluster; in no order.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let mut found = vec![Subject::Cluster];
+        let mut namespaces = BTreeSet::new();
+        for (name, member) in self.members() {
+            let member = lock(&member);
+            for (_, entity) in member.node.entities().filter(|(_, e)| self.is_listed(e.seen_ms)) {
+                let key = &entity.key;
+                let [namespace, pod, container] = [&key.namespace, &key.pod, &key.container].map(Arc::clone);
+                if !pod.is_empty() {
+                    namespaces.insert(Arc::clone(&namespace));
+                }
+                found.push(match key.kind {
+                    Kind::Node => Subject::Node(Arc::clone(&name)),
+                    Kind::System => Subject::System(Arc::clone(&name), container),
+                    Kind::Pod => Subject::Pod(namespace, pod),
+                    Kind::Container => Subject::Container(namespace, pod, container),
+                });
+            }
+        }
+        found.extend(namespaces.into_iter().map(Subject::Namespace));
+        found
+    }
+
+    /// Machines that are listed, by name.
+    pub fn listed_nodes(&self) -> Vec<Arc<str>> {
+        let listed = |member: &Member| {
+            member.node.entities().any(|(_, e)| e.key.kind == Kind::Node && self.is_listed(e.seen_ms))
+        };
+        let members = self.members();
+        members.into_iter().filter(|(_, member)| listed(&lock(member))).map(|(name, _)| name).collect()
+    }
+
+    /// Names of the machines, in order: what they have in a slot is asked for one
+    /// machine at a time, so that nobody waits for the whole cluster.
+    pub fn node_names(&self) -> Vec<Arc<str>> {
+        read(&self.nodes).keys().cloned().collect()
+    }
+
+    /// Hands everything a machine has of the wanted metrics in the slot to `each`,
+    /// entity by entity in the order of their keys.
+    pub fn figures_at(
+        &self,
+        node: &str,
+        slot: u64,
+        wanted: impl Fn(&Metric) -> bool,
+        each: impl FnMut(&Entity, &[Figure<'_>]),
+    ) {
+        let member = read(&self.nodes).get(node).cloned();
+        if let Some(member) = member {
+            lock(&member).node.figures_at(slot, wanted, each);
+        }
+    }
+
+    /// What machines use, by name; asked at `now_ms`.
+    pub fn nodes_in_use(&self, now_ms: u64) -> Vec<NodeUse> {
+        self.members().iter().filter_map(|(name, member)| node_use(name, &lock(member), now_ms)).collect()
+    }
+
+    /// What one machine uses.
+    pub fn node_in_use(&self, name: &str, now_ms: u64) -> Option<NodeUse> {
+        let member = read(&self.nodes).get(name).cloned()?;
+        let member = lock(&member);
+        node_use(&member.status.name, &member, now_ms)
+    }
+
+    /// What pods use, by namespace and name, of one namespace or of all.
+    pub fn pods_in_use(&self, namespace: Option<&str>, now_ms: u64) -> Vec<PodUse> {
+        let members: Vec<_> = match namespace {
+            None => self.members().into_iter().map(|(_, member)| member).collect(),
+            Some(namespace) => {
+                let homes: BTreeSet<Arc<str>> = {
+                    let pods = read(&self.pods);
+                    pods.get(namespace).into_iter().flat_map(|p| p.values()).flatten().cloned().collect()
+                };
+                let nodes = read(&self.nodes);
+                homes.iter().filter_map(|name| nodes.get(name).cloned()).collect()
+            }
+        };
+        let wanted = |key: &str| namespace.is_none_or(|namespace| *namespace == *key);
+        let mut found: BTreeMap<(Arc<str>, Arc<str>), PodUse> = BTreeMap::new();
+        for member in members {
+            for pod in pod_uses(&lock(&member), now_ms, |key| wanted(&key.namespace)) {
+                put_newer(&mut found, pod);
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// What one pod uses.
+    pub fn pod_in_use(&self, namespace: &str, pod: &str, now_ms: u64) -> Option<PodUse> {
+        let mut found = BTreeMap::new();
+        for member in self.homes(namespace, pod) {
+            let wanted = |key: &Key| *key.namespace == *namespace && *key.pod == *pod;
+            for pod in pod_uses(&lock(&member), now_ms, wanted) {
+                put_newer(&mut found, pod);
+            }
+        }
+        found.into_values().next()
+    }
+
+    fn members(&self) -> Vec<(Arc<str>, Arc<std::sync::Mutex<Member>>)> {
+        read(&self.nodes).iter().map(|(name, member)| (Arc::clone(name), Arc::clone(member))).collect()
+    }
+}
+
+/// A pod that moved is where it was measured last.
+fn put_newer(found: &mut BTreeMap<(Arc<str>, Arc<str>), PodUse>, pod: PodUse) {
+    let key = (Arc::clone(&pod.namespace), Arc::clone(&pod.pod));
+    match found.get(&key) {
+        Some(other) if other.sampled_ms >= pod.sampled_ms => {}
+        _ => drop(found.insert(key, pod)),
+    }
+}
+
+/// Whether the newest push is young enough, by our clock alone.
+fn is_fresh(member: &Member, now_ms: u64) -> bool {
+    let latest = member.node.latest();
+    let limit = latest.resolution_ms.saturating_mul(FRESH_STEPS).max(FRESH_MS);
+    now_ms.saturating_sub(member.status.measured_ms) <= limit
+}
+
+fn node_use(name: &Arc<str>, member: &Member, now_ms: u64) -> Option<NodeUse> {
+    let (entity, usage) = member.node.used().filter(|_| is_fresh(member, now_ms))?;
+    Some(NodeUse {
+        name: Arc::clone(name),
+        labels: entity.labels.clone(),
+        sampled_ms: member.node.latest().sampled_ms,
+        usage,
+    })
+}
+
+fn pod_uses(member: &Member, now_ms: u64, wanted: impl Fn(&Key) -> bool) -> Vec<PodUse> {
+    if !is_fresh(member, now_ms) {
+        return Vec::new();
+    }
+    let sampled_ms = member.node.latest().sampled_ms;
+    let pod = |((namespace, pod), used): ((Arc<str>, Arc<str>), Used)| {
+        let mut containers = used;
+        containers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let labels = member.node.labels_of_pod(&namespace, &pod);
+        PodUse { namespace, pod, labels, sampled_ms, containers }
+    };
+    member.node.used_by_pods(wanted).into_iter().map(pod).collect()
+}

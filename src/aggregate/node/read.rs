@@ -1,0 +1,160 @@
+//! What is asked of a node: its steps by series and by slot, and its newest push.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{COMMON, Entity, Key, Kind, Labels, Node, Usage, WINDOWS, value, window_of};
+use crate::aggregate::window::Step;
+use crate::push::batch::{Metric, Value, metric};
+use crate::rate;
+
+/// One value of an entity in a slot.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure<'a> {
+    /// What it is a value of.
+    pub metric: &'static Metric,
+    /// The value of the metric's label; empty where it has none.
+    pub label: &'a str,
+    /// In the metric's unit.
+    pub value: Value,
+}
+
+/// Containers of one pod in the newest push: name and use.
+pub type Used = Vec<(Arc<str>, Usage)>;
+
+impl Node {
+    /// Hands the values of a metric that has no label in one slot to `each`, with
+    /// the entities they belong to; nothing where the slot is not there.
+    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
+        let Ok(id) = u16::try_from(metric.id as i32) else { return };
+        let mut tell = |step: &Step| {
+            let Some((keys, column)) = step.column(id) else { return };
+            for (key, bits) in keys.iter().zip(&column.values) {
+                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
+                let Some(Some(entity)) = entity else { continue };
+                let window = if metric.is_rate() {
+                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
+                        continue;
+                    };
+                    Some(window)
+                } else {
+                    None
+                };
+                each(step.time_ms, entity, value(metric, *bits, window));
+            }
+        };
+        match slots {
+            [slot] => self.window.at(*slot).iter().for_each(|step| tell(step)),
+            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
+        }
+    }
+
+    /// Metrics without a label that an entity has a value of in the newest slot not
+    /// after `until_ms`.
+    pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
+        let key = u64::from(number) << 32;
+        let has = |step: &Step| {
+            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
+            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
+        };
+        match self.window.newest() {
+            Some(newest) if newest.time_ms <= until_ms => has(newest),
+            Some(_) => {
+                let time = self.window.times().find(|time| *time <= until_ms);
+                time.and_then(|time| self.window.at(time)).map(|step| has(&step)).unwrap_or_default()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Times and values of a metric, from new to old; `label` is that of the
+    /// value, empty where the metric has none.
+    pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {
+        let Some(label) = self.labels.iter().position(|known| **known == *label) else { return };
+        let (Ok(label), Ok(id)) = (u32::try_from(label), u16::try_from(metric.id as i32)) else { return };
+        let key = u64::from(number) << 32 | u64::from(label);
+        if !metric.is_rate() {
+            return self.window.series(id, key, |time, bits| each(time, value(metric, bits, None)));
+        }
+        let mut windows = HashMap::new();
+        self.window.series(WINDOWS, COMMON, |time, ns| {
+            windows.insert(time, ns);
+        });
+        self.window.series(WINDOWS, u64::from(number) << 32, |time, ns| {
+            windows.insert(time, ns);
+        });
+        self.window.series(id, key, |time, increase| {
+            if let Some(window) = windows.get(&time).and_then(|ns| rate::Window::from_ns(*ns)) {
+                each(time, value(metric, increase, Some(window)));
+            }
+        });
+    }
+
+    /// Labels under which the newest step has values of a metric for an entity.
+    pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
+        let id = u16::try_from(metric.id as i32).ok();
+        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
+        let keys = column.map_or(&[][..], |(keys, _)| keys);
+        let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
+        let label = |key: &u64| usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
+        of_entity.filter_map(label).cloned().collect()
+    }
+    /// Hands every entity that has a value of a wanted metric in the slot to
+    /// `each`, with these values: in the order of keys, and of the metrics' numbers.
+    pub fn figures_at(
+        &self,
+        slot: u64,
+        wanted: impl Fn(&Metric) -> bool,
+        mut each: impl FnMut(&Entity, &[Figure<'_>]),
+    ) {
+        let Some(step) = self.window.at(slot) else { return };
+        let mut of: BTreeMap<u32, Vec<Figure<'_>>> = BTreeMap::new();
+        for column in &step.columns {
+            let Some(metric) = metric(i32::from(column.id)).filter(|m| wanted(m)) else { continue };
+            let keys = step.sets.get(usize::from(column.set)).map_or(&[][..], |keys| keys);
+            for (key, bits) in keys.iter().zip(&column.values) {
+                let label = usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
+                let (Some(label), Ok(number)) = (label, u32::try_from(key >> 32)) else { continue };
+                let window = window_of(&step, *key).and_then(rate::Window::from_ns);
+                if metric.is_rate() && window.is_none() {
+                    continue;
+                }
+                let value = value(metric, *bits, window.filter(|_| metric.is_rate()));
+                of.entry(number).or_default().push(Figure { metric, label, value });
+            }
+        }
+        let entity = |number: &u32| self.entities.get(usize::try_from(*number).ok()?)?.as_ref();
+        let mut found: Vec<_> = of.iter().filter_map(|(number, of)| Some((entity(number)?, of))).collect();
+        found.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        found.into_iter().for_each(|(entity, of)| each(entity, of));
+    }
+
+    /// What the newest push says of the machine itself.
+    pub fn used(&self) -> Option<(&Entity, Usage)> {
+        let (number, entity) = self.entities().find(|(_, e)| e.key.kind == Kind::Node)?;
+        Some((entity, *self.latest.usage.get(&number)?))
+    }
+
+    /// Containers in the newest push that are `wanted`, by pod.
+    pub fn used_by_pods(&self, wanted: impl Fn(&Key) -> bool) -> BTreeMap<(Arc<str>, Arc<str>), Used> {
+        let mut found: BTreeMap<(Arc<str>, Arc<str>), Used> = BTreeMap::new();
+        for (number, entity) in self.entities() {
+            let key = &entity.key;
+            if key.kind != Kind::Container || !wanted(key) {
+                continue;
+            }
+            if let Some(usage) = self.latest.usage.get(&number) {
+                let pod = (Arc::clone(&key.namespace), Arc::clone(&key.pod));
+                found.entry(pod).or_default().push((Arc::clone(&key.container), *usage));
+            }
+        }
+        found
+    }
+
+    /// The labels of a pod, none where it is not known.
+    pub fn labels_of_pod(&self, namespace: &Arc<str>, pod: &Arc<str>) -> Labels {
+        let (namespace, pod) = (Arc::clone(namespace), Arc::clone(pod));
+        let key = Key { kind: Kind::Pod, namespace, pod, container: Arc::from("") };
+        self.find(&key).map(|(_, entity)| entity.labels.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,125 @@
+//! A request → the segments of its path below a root, and its query.
+
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+
+use super::answer::Answer;
+use crate::expose::accepts_gzip;
+
+/// What a handler sees of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The path below the handler's root, decoded. Empty segments are left out, so
+    /// that neither a slash at the end nor a doubled one matters.
+    pub path: Vec<String>,
+    /// Names and values, decoded.
+    pub query: Vec<(String, String)>,
+    /// The header `Accept`; empty where there is none.
+    pub accept: String,
+    /// The header `If-None-Match`; empty likewise.
+    pub known: String,
+    /// Whether the answer may be compressed.
+    pub gzip: bool,
+}
+
+impl Asked {
+    /// Reads a request for something below `root`.
+    ///
+    /// # Errors
+    /// What to answer instead: it is no GET, or its path or query is not UTF-8.
+    pub fn new(parts: &Parts, root: &str) -> Result<Asked, Answer> {
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            return Err(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"));
+        }
+        let decoded = |text: &str, plus| {
+            decode(text, plus)
+                .ok_or_else(|| Answer::text(StatusCode::BAD_REQUEST, "the request is not encoded in UTF-8"))
+        };
+        let below = parts.uri.path().strip_prefix(root).unwrap_or_default();
+        let path = below.split('/').filter(|segment| !segment.is_empty());
+        let path = path.map(|segment| decoded(segment, false)).collect::<Result<_, _>>()?;
+        let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let query = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decoded(name, true)?, decoded(value, true)?))
+        });
+        let headers = &parts.headers;
+        Ok(Asked {
+            path,
+            query: query.collect::<Result<_, _>>()?,
+            accept: joined(headers, &ACCEPT),
+            known: joined(headers, &axum::http::header::IF_NONE_MATCH),
+            gzip: accepts_gzip(&joined(headers, &ACCEPT_ENCODING)),
+        })
+    }
+
+    /// The segments of the path.
+    pub fn segments(&self) -> Vec<&str> {
+        self.path.iter().map(String::as_str).collect()
+    }
+
+    /// The first value of a parameter; `None` where it is not there or empty.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let value = self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// All values of a header that is a list.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    values.join(",")
+}
+
+/// Undoes percent encoding; in queries `+` is a space. `None` for what is not UTF-8.
+fn decode(text: &str, plus: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let (byte, left) = match (first, hex) {
+            (b'%', Some(byte)) => (byte, after.get(2..).unwrap_or_default()),
+            (b'+', _) if plus => (b' ', after),
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        rest = left;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn check(target: &str, path: &[&str], query: &[(&str, &str)]) {
+        let (parts, ()) = Request::get(target).body(()).unwrap().into_parts();
+        let asked = Asked::new(&parts, "/api").unwrap();
+        assert_eq!(asked.segments(), path, "{target}");
+        let found: Vec<_> = asked.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(found, query, "{target}");
+    }
+
+    #[test]
+    fn paths_and_queries_are_read() {
+        check("/api", &[], &[]);
+        check("/api/", &[], &[]);
+        check("/api//nodes/n1/?", &["nodes", "n1"], &[]);
+        check("/api/a%2Fb/%zz/c+d", &["a/b", "%zz", "c+d"], &[]);
+        check("/api/a?x=1&&y&labels=a%3Ab+c%2bd", &["a"], &[("x", "1"), ("y", ""), ("labels", "a:b c+d")]);
+    }
+
+    #[test]
+    fn what_is_not_read_is_refused() {
+        let refused = |method: &str, target: &str| {
+            let request = Request::builder().method(method).uri(target).body(()).unwrap();
+            Asked::new(&request.into_parts().0, "/api").unwrap_err().status
+        };
+        assert_eq!(refused("POST", "/api/a"), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refused("GET", "/api/%ff"), StatusCode::BAD_REQUEST);
+    }
+}
