@@ -151,7 +151,9 @@ impl Model {
         let taken = node.take(batch, &self.names);
         status.heard_ms = now_ms;
         if matches!(taken, Taken::Slot(_)) && batch.time_ms() >= status.pushed_ms {
+            // Its moments may have been moved onto our clock, the one of sending not.
             let passed = batch.sent_ms().map_or(0, |sent| sent.saturating_sub(batch.sampled_ms()));
+            let passed = passed.min(now_ms.saturating_sub(batch.sampled_ms()));
             status.measured_ms = now_ms.saturating_sub(passed);
         }
         status.pushed_ms = status.pushed_ms.max(batch.time_ms());

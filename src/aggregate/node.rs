@@ -67,7 +67,8 @@ pub struct Entity {
     pub image: Option<Arc<str>>,
     /// The pod's UID as in the API.
     pub pod_uid: Option<Arc<str>>,
-    /// The pod's labels, sorted by key; shared by its containers.
+    /// The machine's or the pod's labels, sorted by key; a pod's are shared by its
+    /// containers.
     pub labels: Labels,
     /// When it was started, milliseconds since the epoch.
     pub start_ms: Option<u64>,
@@ -248,7 +249,7 @@ impl Node {
                 });
                 pod_labels.insert(pod, pairs.collect());
             }
-            let labels = pod_labels.get(&pod).cloned().unwrap_or_default();
+            let labels = pod_labels.get(&pod).filter(|_| kind != Kind::System).cloned().unwrap_or_default();
             let uid: Option<[u8; 16]> = entity.pod_uid.as_slice().try_into().ok();
             let uid = uid.map(|uid| crate::identity::path::PodUid::from_bytes(uid, entity.static_pod));
             let described = Entity {

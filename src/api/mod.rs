@@ -2,25 +2,33 @@
 //! resource metrics API and of the Dashboard's scraper.
 //!
 //! - [`heapster`] is Heapster's own;
+//! - [`resource`] is `metrics.k8s.io`, with [`discovery`], [`selector`] and [`quantity`];
+//! - [`dashboard`] is that of the Dashboard's metrics scraper;
 //! - [`request`] reads paths and queries, [`answer`] makes responses.
 //!
 //! Each answer is a function of the model, the path, the query and the clock, run
 //! off the event loop: it may wait for a node's lock, and some are long.
 
 pub mod answer;
+pub mod dashboard;
+pub mod discovery;
 pub mod heapster;
+pub mod quantity;
 pub mod request;
+pub mod resource;
+pub mod selector;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::any;
 
 use crate::aggregate::model::Model;
 use answer::Answer;
-use request::Asked;
+use request::{Asked, Refused};
 
 /// Tells the wall clock, milliseconds since the epoch.
 pub type Clock = fn() -> u64;
@@ -31,33 +39,73 @@ pub fn wall_clock() -> u64 {
 }
 
 /// Answers one kind of request from the model, at a time in milliseconds.
-type Handler = fn(&Model, &Asked, u64) -> Answer;
+type Handler = fn(&Arc<Model>, &Asked, u64) -> Answer;
 
-/// Where answers begin. Below each path everything is the handler's, with or
-/// without a slash at the end.
-const ROOTS: &[(&str, Handler)] = &[("/api/v1/model", heapster::model::answer)];
+/// How refusals are written.
+type Refusals = fn(Refused) -> Answer;
+
+/// A path, with or without a slash at the end, and everything below it.
+#[derive(Debug, Clone, Copy)]
+struct Root {
+    path: &'static str,
+    below: bool,
+    handler: Handler,
+    refusals: Refusals,
+}
+
+const fn heapster(path: &'static str, handler: Handler) -> Root {
+    Root { path, below: true, handler, refusals: as_text }
+}
+
+const ROOTS: &[Root] = &[
+    heapster("/api/v1/model", heapster::model::answer),
+    heapster("/api/v1/metric-export", heapster::export::answer),
+    heapster("/api/v1/metric-export-schema", heapster::schema::answer),
+    heapster("/apis/metrics/v1alpha1", heapster::usage::answer),
+    heapster("/api/v1/dashboard", dashboard::answer),
+    Root {
+        path: "/apis",
+        below: false,
+        handler: |_, asked, _| discovery::answer(asked),
+        refusals: as_status,
+    },
+    Root { path: "/apis/metrics.k8s.io", below: true, handler: resource::answer, refusals: as_status },
+];
+
+fn as_text(refused: Refused) -> Answer {
+    match refused {
+        Refused::Method => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
+        Refused::Encoding => Answer::text(StatusCode::BAD_REQUEST, "the request is not encoded in UTF-8"),
+        Refused::MediaType => {
+            Answer::text(StatusCode::NOT_ACCEPTABLE, "406: Not Acceptable; there is application/json")
+        }
+    }
+}
+
+fn as_status(refused: Refused) -> Answer {
+    let (status, reason, message) = match refused {
+        Refused::Method => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "accepted are get and list"),
+        Refused::Encoding => (StatusCode::BAD_REQUEST, "BadRequest", "the request is not encoded in UTF-8"),
+        Refused::MediaType => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable", "there is application/json only"),
+    };
+    resource::failure(status, reason, message, None)
+}
 
 /// The routes of all that is asked of `model`.
 pub fn router(model: &Arc<Model>, clock: Clock) -> Router {
-    ROOTS.iter().fold(Router::new(), |router, (root, handler)| {
+    ROOTS.iter().fold(Router::new(), |router, root| {
         let model = Arc::clone(model);
-        let service = any(async move |request: Request| serve(model, request, root, *handler, clock).await);
-        let below = format!("{root}/{{*below}}");
-        router.route(root, service.clone()).route(&format!("{root}/"), service.clone()).route(&below, service)
+        let service = any(async move |request: Request| serve(model, request, root, clock).await);
+        let path = root.path;
+        let router = router.route(path, service.clone()).route(&format!("{path}/"), service.clone());
+        if root.below { router.route(&format!("{path}/{{*below}}"), service) } else { router }
     })
 }
 
-async fn serve(
-    model: Arc<Model>,
-    request: Request,
-    root: &'static str,
-    handler: Handler,
-    clock: Clock,
-) -> Response {
+async fn serve(model: Arc<Model>, request: Request, root: &'static Root, clock: Clock) -> Response {
     let (parts, _) = request.into_parts();
-    let asked = match Asked::new(&parts, root) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal.plain(),
-    };
-    answer::respond(asked, move |asked| handler(&model, asked, clock())).await
+    match Asked::new(&parts, root.path) {
+        Ok(asked) => answer::respond(asked, move |asked| (root.handler)(&model, asked, clock())).await,
+        Err(refused) => (root.refusals)(refused).into_response(false),
+    }
 }

@@ -2,10 +2,21 @@
 
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method};
 
-use super::answer::Answer;
+use super::answer::accepts_json;
 use crate::expose::accepts_gzip;
+
+/// Why a request is not answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is no GET.
+    Method,
+    /// Its path or its query is not UTF-8.
+    Encoding,
+    /// It takes no JSON.
+    MediaType,
+}
 
 /// What a handler sees of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +38,16 @@ impl Asked {
     /// Reads a request for something below `root`.
     ///
     /// # Errors
-    /// What to answer instead: it is no GET, or its path or query is not UTF-8.
-    pub fn new(parts: &Parts, root: &str) -> Result<Asked, Answer> {
+    /// It is not answered.
+    pub fn new(parts: &Parts, root: &str) -> Result<Asked, Refused> {
         if parts.method != Method::GET && parts.method != Method::HEAD {
-            return Err(Answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"));
+            return Err(Refused::Method);
         }
-        let decoded = |text: &str, plus| {
-            decode(text, plus)
-                .ok_or_else(|| Answer::text(StatusCode::BAD_REQUEST, "the request is not encoded in UTF-8"))
-        };
+        let accept = joined(&parts.headers, &ACCEPT);
+        if !accepts_json(&accept) {
+            return Err(Refused::MediaType);
+        }
+        let decoded = |text: &str, plus| decode(text, plus).ok_or(Refused::Encoding);
         let below = parts.uri.path().strip_prefix(root).unwrap_or_default();
         let path = below.split('/').filter(|segment| !segment.is_empty());
         let path = path.map(|segment| decoded(segment, false)).collect::<Result<_, _>>()?;
@@ -48,7 +60,7 @@ impl Asked {
         Ok(Asked {
             path,
             query: query.collect::<Result<_, _>>()?,
-            accept: joined(headers, &ACCEPT),
+            accept,
             known: joined(headers, &axum::http::header::IF_NONE_MATCH),
             gzip: accepts_gzip(&joined(headers, &ACCEPT_ENCODING)),
         })
@@ -117,9 +129,9 @@ mod tests {
     fn what_is_not_read_is_refused() {
         let refused = |method: &str, target: &str| {
             let request = Request::builder().method(method).uri(target).body(()).unwrap();
-            Asked::new(&request.into_parts().0, "/api").unwrap_err().status
+            Asked::new(&request.into_parts().0, "/api").unwrap_err()
         };
-        assert_eq!(refused("POST", "/api/a"), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(refused("GET", "/api/%ff"), StatusCode::BAD_REQUEST);
+        assert_eq!(refused("POST", "/api/a"), Refused::Method);
+        assert_eq!(refused("GET", "/api/%ff"), Refused::Encoding);
     }
 }

@@ -307,6 +307,7 @@ impl HttpBody for Sending {
     }
 }
 
+#[derive(Debug)]
 enum Piece {
     Text(Bytes),
     End,
@@ -323,6 +324,55 @@ impl Streamed {
     pub fn nothing() -> Self {
         let (_, receiver) = mpsc::channel(1);
         Streamed { receiver, ended: true }
+    }
+
+    /// A body, and what is written into it on another thread.
+    pub fn pipe() -> (Feed, Streamed) {
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        (Feed { sender, chunk: Vec::with_capacity(CHUNK) }, Streamed { receiver, ended: false })
+    }
+}
+
+/// The end of a body that is written into. It blocks while the client reads
+/// slowly, and fails once it has left; a body that is not finished breaks off.
+#[derive(Debug)]
+pub struct Feed {
+    sender: mpsc::Sender<Piece>,
+    chunk: Vec<u8>,
+}
+
+impl Feed {
+    fn send(&mut self, piece: Piece) -> io::Result<()> {
+        self.sender.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Sends what is left and says that this was all.
+    ///
+    /// # Errors
+    /// The client has left.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        self.send(Piece::End)
+    }
+}
+
+impl io::Write for Feed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = CHUNK.saturating_sub(self.chunk.len());
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.chunk.extend_from_slice(taken);
+        if self.chunk.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        self.send(Piece::Text(Bytes::from(chunk)))
     }
 }
 

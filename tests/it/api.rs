@@ -4,7 +4,11 @@
 //! [`cluster`] has the batches and says what is in them.
 
 mod cluster;
+mod dashboard;
+mod export;
 mod model;
+mod resource;
+mod usage;
 
 use std::sync::Arc;
 
@@ -37,9 +41,13 @@ impl Answer {
 
 /// Asks the routes over `model`, at [`cluster::NOW`].
 fn ask(model: &Arc<Model>, request: Request<Body>) -> Answer {
+    ask_at(model, request, || cluster::NOW)
+}
+
+fn ask_at(model: &Arc<Model>, request: Request<Body>, clock: api::Clock) -> Answer {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let response = api::router(model, || cluster::NOW).oneshot(request).await.unwrap();
+        let response = api::router(model, clock).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status, headers: parts.headers, body }

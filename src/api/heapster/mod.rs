@@ -9,5 +9,9 @@
 //! - `disk/io_*` in the export begin at the start of their entity, being counters,
 //!   and inodes are counts in the schema, not bytes.
 
+pub mod export;
+mod exported;
 pub mod model;
+pub mod schema;
 pub mod time;
+pub mod usage;

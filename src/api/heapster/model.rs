@@ -61,7 +61,7 @@ struct SeriesList {
 }
 
 /// Answers what is asked below `/api/v1/model`.
-pub fn answer(model: &Model, asked: &Asked, _now_ms: u64) -> Answer {
+pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
     let name = |text: &str| -> Arc<str> { Arc::from(text) };
     match asked.segments().as_slice() {
         ["metrics", metric @ ..] => metrics(model, &Subject::Cluster, metric, asked),

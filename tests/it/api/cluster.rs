@@ -19,7 +19,7 @@ use nodegauge::push::batch::{Assembler, Batch};
 pub(crate) const MINUTE: u64 = 60_000;
 /// 2030-01-01T00:00:00Z.
 pub(crate) const START: u64 = 1_893_456_000_000;
-/// When the tests ask: ten seconds after the third minute, 40 s after n2 was due.
+/// When the tests ask. n2 was measured 90 s ago, as long as its figures stand.
 pub(crate) const NOW: u64 = START + 3 * MINUTE + 30_000;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -34,7 +34,8 @@ struct Container {
     name: &'static str,
     /// CPU time used in the window, milliseconds.
     cpu_ms: Option<u64>,
-    memory_mib: u64,
+    /// Absent where it does not run: then it has no figures at all.
+    memory_mib: Option<u64>,
     restarts: u64,
 }
 
@@ -94,7 +95,7 @@ fn pod(batch: &mut Assembler, name: &str, uid: u8, containers: &[Container]) {
     let [namespace, pod, image] = ["shop", name, "registry.local/web:1"].map(|text| batch.string(text));
     let labels = ["app", "web", "instance", name].map(|text| batch.string(text)).to_vec();
     let window = batch.window(60_000_000_000);
-    let rated = containers.iter().all(|c| c.cpu_ms.is_some());
+    let rated = containers.iter().any(|c| c.cpu_ms.is_some());
     let of_pod = proto::Entity {
         namespace,
         pod,
@@ -104,8 +105,9 @@ fn pod(batch: &mut Assembler, name: &str, uid: u8, containers: &[Container]) {
         ..Default::default()
     };
     batch.entity(proto::Entity { kind: proto::EntityKind::Pod.into(), labels, ..of_pod.clone() });
-    let memory: u64 = containers.iter().map(|c| c.memory_mib).sum();
+    let memory: u64 = containers.iter().filter_map(|c| c.memory_mib).sum();
     batch.integer(MetricId::MemoryUsage, memory * MIB);
+    batch.integer(MetricId::MemoryWorkingSet, (memory - 2) * MIB);
     batch.integer(MetricId::CpuRequest, 100 * containers.len() as u64);
     batch.integer(MetricId::NetworkRx, 9_000);
     if rated {
@@ -121,9 +123,11 @@ fn pod(batch: &mut Assembler, name: &str, uid: u8, containers: &[Container]) {
             image,
             ..of_pod.clone()
         });
-        batch.integer(MetricId::CpuUsage, 1_000_000 * container.cpu_ms.unwrap_or(7));
-        batch.integer(MetricId::MemoryUsage, container.memory_mib * MIB);
-        batch.integer(MetricId::MemoryWorkingSet, (container.memory_mib - 1) * MIB);
+        if let Some(memory) = container.memory_mib {
+            batch.integer(MetricId::CpuUsage, 1_000_000 * container.cpu_ms.unwrap_or(7));
+            batch.integer(MetricId::MemoryUsage, memory * MIB);
+            batch.integer(MetricId::MemoryWorkingSet, (memory - 1) * MIB);
+        }
         batch.integer(MetricId::CpuRequest, 100);
         batch.integer(MetricId::CpuLimit, 200);
         batch.integer(MetricId::RestartCount, container.restarts);
@@ -135,6 +139,12 @@ fn pod(batch: &mut Assembler, name: &str, uid: u8, containers: &[Container]) {
 
 /// The push of n1 for that minute.
 pub(crate) fn n1(at: u64) -> Batch {
+    n1_with(at, Some(5))
+}
+
+/// The same with another memory of the second container of shop/web-0, which does
+/// not run where it has none.
+pub(crate) fn n1_with(at: u64, side_mib: Option<u64>) -> Batch {
     let mut batch = head("n1", at);
     machine(&mut batch, at, 4.0);
     let (main, side) = match at {
@@ -147,8 +157,13 @@ pub(crate) fn n1(at: u64) -> Batch {
         "web-0",
         1,
         &[
-            Container { name: "main", cpu_ms: main, memory_mib: 10 + at, restarts: 0 },
-            Container { name: "side", cpu_ms: side, memory_mib: 5, restarts: u64::from(at > 2) },
+            Container { name: "main", cpu_ms: main, memory_mib: Some(10 + at), restarts: 0 },
+            Container {
+                name: "side",
+                cpu_ms: side.filter(|_| side_mib.is_some()),
+                memory_mib: side_mib,
+                restarts: u64::from(at > 2),
+            },
         ],
     );
     batch.finish().unwrap()
@@ -162,7 +177,7 @@ pub(crate) fn n2(at: u64) -> Batch {
         &mut batch,
         "web-1",
         2,
-        &[Container { name: "main", cpu_ms: Some(2_400), memory_mib: 20, restarts: 0 }],
+        &[Container { name: "main", cpu_ms: Some(2_400), memory_mib: Some(20), restarts: 0 }],
     );
     batch.finish().unwrap()
 }

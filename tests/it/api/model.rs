@@ -82,7 +82,14 @@ fn names_are_those_of_plain_values() {
             ),
             (
                 "/api/v1/model/namespaces/shop/pods/web-0/metrics",
-                json!(["cpu/request", "cpu/usage_rate", "memory/usage", "network/rx", "network/rx_rate"]),
+                json!([
+                    "cpu/request",
+                    "cpu/usage_rate",
+                    "memory/usage",
+                    "memory/working_set",
+                    "network/rx",
+                    "network/rx_rate",
+                ]),
             ),
             (
                 "/api/v1/model/namespaces/shop/pods/web-0/containers/side/metrics",
@@ -235,7 +242,7 @@ fn a_pod_list_answers_name_by_name() {
                 &format!("{of}/web-1,none,web-0,web-1/metrics/cpu/usage_rate"),
                 list(&[web_1.clone(), series(&[]), web_0.clone(), web_1.clone()]),
             ),
-            (&format!("{of}/web-0/metrics/cpu-usage"), list(&[web_0.clone()])),
+            (&format!("{of}/web-0/metrics/cpu-usage"), list(std::slice::from_ref(&web_0))),
             (&format!("{of}/web-0%2Cweb-1/metrics/cpu-usage"), list(&[web_0, web_1])),
             (
                 &format!("{of}/web-0/metrics/cpu-usage?start=2030-01-01T00:03:00Z"),

@@ -1,0 +1,161 @@
+//! `/api/v1/metric-export`: everything that nodes, pods and containers have in the
+//! newest closed slot, in one document.
+//!
+//! A thousand nodes are a hundred megabytes, so it is written node by node while
+//! it is sent, and no node is locked while the client reads. A machine that is
+//! not in that slot is not in the answer.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::exported::EXPORTED;
+use super::time::Stamp;
+use crate::aggregate::model::Model;
+use crate::aggregate::node::{Entity, Figure, Kind as Of};
+use crate::api::answer::Answer;
+use crate::api::request::Asked;
+use crate::push::batch::{Kind, MetricId, Value};
+
+/// Answers `/api/v1/metric-export`.
+pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
+    if !asked.path.is_empty() {
+        return Answer::no_page();
+    }
+    match model.closed_ms() {
+        Some(slot) => {
+            let model = Arc::clone(model);
+            Answer::written(move |out| write(&model, slot, out))
+        }
+        None => Answer::compact(&()),
+    }
+}
+
+fn write(model: &Model, slot: u64, out: &mut dyn Write) -> io::Result<()> {
+    let wanted: HashSet<MetricId> = EXPORTED.iter().map(|exported| exported.id).collect();
+    let mut page = Page { text: vec![b'['], node: Arc::from(""), end: Stamp(slot).to_string(), first: true };
+    for node in model.node_names() {
+        page.node = node;
+        let node = Arc::clone(&page.node);
+        model.figures_at(&node, slot, |m| wanted.contains(&m.id), |e, figures| page.put(e, figures));
+        out.write_all(&page.text)?;
+        page.text.clear();
+    }
+    out.write_all(b"]\n")
+}
+
+/// The series of one node as JSON.
+#[derive(Debug)]
+struct Page {
+    text: Vec<u8>,
+    node: Arc<str>,
+    /// The time of all points.
+    end: String,
+    first: bool,
+}
+
+impl Page {
+    fn put(&mut self, entity: &Entity, figures: &[Figure<'_>]) {
+        if !std::mem::take(&mut self.first) {
+            self.text.push(b',');
+        }
+        self.raw("{\"metrics\":{");
+        let start = entity.start_ms.map_or_else(|| self.end.clone(), |ms| Stamp(ms).to_string());
+        let mut last = None;
+        // What is no number is no JSON either.
+        let told = |f: &&Figure<'_>| !matches!(f.value, Value::Double(value) if !value.is_finite());
+        for figure in figures.iter().filter(told) {
+            if last == Some(figure.metric.id) {
+                self.text.push(b',');
+            } else {
+                self.raw(if last.is_some() { "],\"" } else { "\"" });
+                self.raw(figure.metric.name);
+                self.raw("\":[");
+                last = Some(figure.metric.id);
+            }
+            self.point(figure, &start);
+        }
+        self.raw(if last.is_some() { "]},\"labels\":{" } else { "},\"labels\":{" });
+        self.labels(entity);
+        self.raw("}}");
+    }
+
+    fn point(&mut self, figure: &Figure<'_>, start: &str) {
+        self.raw("{\"start\":\"");
+        if figure.metric.kind == Kind::Cumulative {
+            self.raw(start);
+        } else {
+            self.end();
+        }
+        self.raw("\",\"end\":\"");
+        self.end();
+        self.raw("\",");
+        if let Some(label) = figure.metric.label {
+            self.raw("\"labels\":{\"");
+            self.raw(label);
+            self.raw("\":");
+            self.json(figure.label);
+            self.raw("},");
+        }
+        self.raw("\"value\":");
+        match figure.value {
+            Value::Integer(value) => self.raw(itoa::Buffer::new().format(value)),
+            Value::Double(value) => self.json(&value),
+        }
+        self.raw("}");
+    }
+
+    fn labels(&mut self, entity: &Entity) {
+        let key = &entity.key;
+        let container = match key.kind {
+            Of::Node => "machine",
+            Of::Pod => "/pod",
+            Of::System | Of::Container => &*key.container,
+        };
+        let node = Arc::clone(&self.node);
+        for (at, (name, value)) in [("nodename", &*node), ("hostname", &*node), ("container_name", container)]
+            .into_iter()
+            .enumerate()
+        {
+            if at > 0 {
+                self.text.push(b',');
+            }
+            self.label(name, value);
+        }
+        let image = entity.image.as_deref().filter(|_| key.kind == Of::Container);
+        let pod = Some(&*key.pod).filter(|pod| !pod.is_empty());
+        let joined: Vec<String> = entity.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+        let joined = (!joined.is_empty()).then(|| joined.join(","));
+        for (name, value) in [
+            ("container_base_image", image),
+            ("pod_name", pod),
+            ("pod_id", entity.pod_uid.as_deref()),
+            ("labels", joined.as_deref()),
+        ] {
+            if let Some(value) = value {
+                self.text.push(b',');
+                self.label(name, value);
+            }
+        }
+    }
+
+    fn label(&mut self, name: &str, value: &str) {
+        self.raw("\"");
+        self.raw(name);
+        self.raw("\":");
+        self.json(value);
+    }
+
+    fn end(&mut self) {
+        self.text.extend_from_slice(self.end.as_bytes());
+    }
+
+    fn raw(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    fn json(&mut self, value: &(impl serde::Serialize + ?Sized)) {
+        // Strings and numbers are JSON, and memory takes what is written.
+        let _ = serde_json::to_writer(&mut self.text, value);
+    }
+}
