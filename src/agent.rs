@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::{Guard, rules};
 use crate::collect::Report;
@@ -28,6 +27,7 @@ use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
 use crate::publish::{self, Looker, Publisher, Request};
+use crate::signals::StopSignals;
 use crate::snapshot::{Kinds, Origin, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
@@ -72,13 +72,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
     let descriptors = handles::raise_descriptor_limit();
     let limits = Limits::new(descriptors);
-    let listener = http::bind(config.listen).map_err(|error| {
-        anyhow!(
-            "--listen {}: {}; accepted: an address of this machine with a free port, 0 takes any",
-            config.listen,
-            config::lower(&error)
-        )
-    })?;
+    let listener = http::bind(config.listen).map_err(|error| config::not_bound(config.listen, &error))?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
     let runtime = event_loop()?;
     let telemetry = Telemetry::new();
@@ -117,16 +111,14 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
 
     let served = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let mut signals = StopSignals::new()?;
         announce(address)?;
         tracing::info!(%address, ?hierarchy, interval = ?config.interval, node = config.node_name, "started");
         let mut ended = ended;
         let mut by_itself = false;
         let stop = async {
             let signal = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+                signal = signals.received() => signal,
                 _ = &mut ended => {
                     by_itself = true;
                     return;

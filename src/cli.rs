@@ -8,8 +8,8 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 /// What environment names of settings begin with.
 pub const ENVIRONMENT_PREFIX: &str = "NODEGAUGE_";
@@ -41,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve this machine's metrics until stopped
     Agent,
+    /// Take what agents push, hold the last fifteen minutes of the cluster and answer from them
+    Aggregator,
     /// Collect once, write the result to standard output, exit
     Once {
         /// What to write
@@ -66,7 +68,7 @@ pub enum OnceFormat {
 
 /// Settings as given in one place: on the command line, in the environment or
 /// in the file. The file's keys are the long flags without the dashes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Settings {
     /// TOML file with settings, named as the flags are
@@ -80,12 +82,13 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub host_root: Option<String>,
 
-    /// Address to serve on; beyond loopback --auth must be said [default: 127.0.0.1:4194]
+    /// Address to serve on; beyond loopback --auth must be said
+    /// [default: 127.0.0.1:4194, of the aggregator 127.0.0.1:8082]
     #[arg(long, global = true, value_name = "IP:PORT")]
     #[serde(deserialize_with = "text")]
     pub listen: Option<String>,
 
-    /// Who may read: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
+    /// Who may read, and push to the aggregator: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
     /// or kubernetes (whom the API server lets); /healthz and /readyz are always open
     /// [default: none on loopback; beyond it must be said]
     #[arg(long, global = true, value_name = "HOW")]
@@ -233,6 +236,16 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub queue_max_bytes: Option<String>,
 
+    /// Time between two steps of the aggregator's model, 1s to 5m [default: 60s]
+    #[arg(long, global = true, value_name = "DURATION", alias = "metric_resolution")]
+    #[serde(deserialize_with = "text")]
+    pub metric_resolution: Option<String>,
+
+    /// Most nodes the aggregator holds; others are told to come later [default: 10000]
+    #[arg(long, global = true, value_name = "COUNT")]
+    #[serde(deserialize_with = "text")]
+    pub max_nodes: Option<String>,
+
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     #[serde(deserialize_with = "text")]
@@ -251,6 +264,14 @@ impl Settings {
             .get_arguments()
             .filter_map(|argument| argument.get_long().map(str::to_owned))
             .collect()
+    }
+
+    /// Long names of the settings that are given here.
+    pub fn given(&self) -> Vec<String> {
+        // What is not given has no place in a table.
+        let table = toml::Table::try_from(self).unwrap_or_default();
+        let config = self.config.is_some().then(|| "config".to_owned());
+        config.into_iter().chain(table.into_iter().map(|(name, _)| name)).collect()
     }
 }
 
@@ -444,7 +465,7 @@ mod tests {
             &["--intervall", "1s"],
             "--intervall: unknown flag; did you mean --interval? see nodegauge --help",
         );
-        bad(&["serve"], "\"serve\": unknown command; accepted: agent, once, check");
+        bad(&["serve"], "\"serve\": unknown command; accepted: agent, aggregator, once, check");
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
         bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
         bad(&["--interval"], "--interval <DURATION>: needs a value");

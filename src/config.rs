@@ -6,6 +6,7 @@
 //! the environment name or the file's key, the value, and what is accepted.
 
 mod access;
+mod aggregator;
 mod names;
 mod push;
 mod values;
@@ -26,8 +27,10 @@ use crate::identity::enrich::LabelChoice;
 use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
+use access::Role;
 use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
 
+pub use aggregator::AggregatorConfig;
 pub use names::{KubeletChoice, KubeletSettings};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
@@ -140,8 +143,11 @@ impl Config {
     /// # Errors
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
+        if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
+            bail!("--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator");
+        }
         let layers = Layers::read(flags, environment)?;
-        let (listen, access) = layers.listener()?;
+        let (listen, access) = layers.listener(Role::Agent)?;
         let interval = layers.parse(
             "interval",
             |s| &s.interval,
@@ -342,6 +348,14 @@ fn not_disabled(list: &[String]) -> Result<Kinds> {
         }
     }
     Ok(kinds)
+}
+
+/// What to say when an address cannot be listened on.
+pub fn not_bound(listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    anyhow!(
+        "--listen {listen}: {}; accepted: an address of this machine with a free port, 0 takes any",
+        lower(error)
+    )
 }
 
 /// The cause without the number of the error.

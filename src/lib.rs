@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod aggregate;
+pub mod aggregator;
 pub mod api;
 pub mod auth;
 pub mod check;
@@ -16,5 +17,6 @@ pub mod once;
 pub mod publish;
 pub mod push;
 pub mod rate;
+pub mod signals;
 pub mod snapshot;
 pub mod telemetry;

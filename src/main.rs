@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
+use nodegauge::auth::Access;
 use nodegauge::cli::{self, Command, Parsed};
-use nodegauge::config::Config;
+use nodegauge::config::{AggregatorConfig, Config};
 use nodegauge::telemetry::logging;
-use nodegauge::{agent, check, once};
+use nodegauge::{agent, aggregator, check, once};
 
 /// Bad command line, environment or file: EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -48,21 +49,27 @@ fn run() -> Result<ExitCode, Stop> {
         }
         Parsed::Bad(message) => return Err(Stop::Usage(message)),
     };
-    let config = Config::load(cli.settings, &|name| std::env::var_os(name))
-        .map_err(|error| Stop::Usage(format!("{error:#}")))?;
+    let usage = |error: anyhow::Error| Stop::Usage(format!("{error:#}"));
+    let environment = |name: &str| std::env::var_os(name);
+    if cli.command == Some(Command::Aggregator) {
+        let config = AggregatorConfig::load(cli.settings, &environment).map_err(usage)?;
+        logging::init(config.log_level, config.log_format);
+        let scheme = scheme(&config.access);
+        aggregator::run(&config, |address| {
+            announce(format_args!("nodegauge takes agents' pushes at {scheme}://{}/", reachable(address)))
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(cli.settings, &environment).map_err(usage)?;
     logging::init(config.log_level, config.log_format);
     match cli.command {
-        None | Some(Command::Agent) => {
+        // The aggregator has other settings.
+        None | Some(Command::Agent | Command::Aggregator) => {
             config.check_host_root()?;
-            let scheme = if config.access.tls.is_some() { "https" } else { "http" };
+            let scheme = scheme(&config.access);
             agent::run(&config, |address| {
-                print(|out| {
-                    writeln!(
-                        out,
-                        "nodegauge serves this machine's metrics: open {scheme}://{}/",
-                        reachable(address)
-                    )
-                })
+                let address = reachable(address);
+                announce(format_args!("nodegauge serves this machine's metrics: open {scheme}://{address}/"))
             })?;
         }
         Some(Command::Once { format }) => {
@@ -82,6 +89,14 @@ fn run() -> Result<ExitCode, Stop> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
+    print(|out| writeln!(out, "{line}"))
+}
+
+fn scheme(access: &Access) -> &'static str {
+    if access.tls.is_some() { "https" } else { "http" }
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no error.

@@ -1,12 +1,13 @@
-//! The agent about itself: own metrics, log setup, rate-limited warnings.
+//! Agent and aggregator about themselves: own metrics, log setup, rate-limited warnings.
 //!
-//! Own metrics go out on `/metrics/self` only, so that what is said about the
+//! The agent's own metrics go out on `/metrics/self` only, so that what is said about the
 //! machine and what is said about the agent never mix. Collection is not
 //! instrumented a second time: its [`Report`] is kept after each tick and put
 //! into families when somebody asks.
 
 mod access;
 mod collection;
+mod ingest;
 mod limiter;
 pub mod logging;
 pub mod push;
@@ -30,6 +31,7 @@ pub use limiter::Limiter;
 use push::{Push, PushMetrics};
 use sources::Sources;
 
+use crate::aggregate::ingest::Ingest;
 use crate::collect::Report;
 use crate::identity::Identities;
 use crate::kernel::own;
@@ -129,12 +131,44 @@ fn lock(ticks: &Mutex<Ticks>) -> MutexGuard<'_, Ticks> {
 }
 
 impl Telemetry {
-    /// All families, at zero.
+    /// The agent's families, at zero.
     pub fn new() -> Arc<Self> {
+        let (mut registry, telemetry) = Telemetry::listener();
+        let t = &telemetry;
+        registry.register(
+            "nodegauge_tick_duration_seconds",
+            "Duration of collections",
+            t.tick_seconds.clone(),
+        );
+        registry.register(
+            "nodegauge_render_duration_seconds",
+            "Time from the start to the end of writing an answer, for identity including the client's reading",
+            t.render_seconds.clone(),
+        );
+        registry.register_collector(Box::new(t.sources.clone()));
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            t.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
+        registry.register_collector(Box::new(Collection { ticks: Arc::clone(&t.ticks) }));
+        Arc::new(Telemetry { registry, ..telemetry })
+    }
+
+    /// The aggregator's families.
+    pub fn of_aggregator(ingest: Arc<Ingest>) -> Arc<Self> {
+        let (mut registry, telemetry) = Telemetry::listener();
+        registry.register_collector(Box::new(ingest::Ingesting(ingest)));
+        Arc::new(Telemetry { registry, ..telemetry })
+    }
+
+    /// What every role with a listener has.
+    fn listener() -> (Registry, Telemetry) {
         let ticks = Arc::new(Mutex::new(Ticks::default()));
         let mut registry = Registry::default();
-        let mut telemetry = Telemetry {
-            ticks: Arc::clone(&ticks),
+        let telemetry = Telemetry {
+            ticks,
             tick_seconds: seconds(),
             scrapes: Family::default(),
             render_seconds: Family::new_with_constructor(seconds),
@@ -151,17 +185,7 @@ impl Telemetry {
             drop(telemetry.connections_lost.get_or_create(&reason.label()));
         }
         let t = &telemetry;
-        registry.register(
-            "nodegauge_tick_duration_seconds",
-            "Duration of collections",
-            t.tick_seconds.clone(),
-        );
         registry.register("nodegauge_scrapes", "Answers that carried metrics", t.scrapes.clone());
-        registry.register(
-            "nodegauge_render_duration_seconds",
-            "Time from the start to the end of writing an answer, for identity including the client's reading",
-            t.render_seconds.clone(),
-        );
         registry.register("nodegauge_http_responses", "Answers by status", t.responses.clone());
         registry.register("nodegauge_http_connections", "Connections open now", t.connections.clone());
         registry.register(
@@ -169,18 +193,9 @@ impl Telemetry {
             "Connections refused or cut",
             t.connections_lost.clone(),
         );
-        registry.register_collector(Box::new(t.sources.clone()));
         t.access.register(&mut registry);
-        registry.register(
-            "nodegauge_push_request_duration_seconds",
-            "Time from a request to a sink to its answer",
-            t.push.seconds(),
-        );
-        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
-        registry.register_collector(Box::new(Collection { ticks }));
         registry.register_collector(Box::new(Process { start: SystemTime::now() }));
-        telemetry.registry = registry;
-        Arc::new(telemetry)
+        (registry, telemetry)
     }
 
     /// A tick ended that began `late` after its moment on the grid, `missed`
@@ -359,7 +374,7 @@ impl Collector for Process {
         f.gauge("process_open_fds", "Open descriptors.", own.descriptors.map(float))?;
         f.gauge("process_max_fds", "Soft limit of open descriptors.", own.max_descriptors.map(float))?;
         let start = self.start.duration_since(UNIX_EPOCH).ok().map(|t| t.as_secs_f64());
-        f.gauge("process_start_time_seconds", "When the agent started, Unix time.", start)
+        f.gauge("process_start_time_seconds", "When this process started, Unix time.", start)
     }
 }
 

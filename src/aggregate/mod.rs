@@ -1,9 +1,13 @@
 //! The central role: what the agents push, per pod, namespace, node and cluster.
 //!
+//! - [`ingest`] is how bytes of agents get into the model, [`claims`] whose names
+//!   and clocks they have;
 //! - [`model`] is the cluster: all nodes, sums over namespaces, what is asked;
 //! - [`node`] is one node of the model: who lives there, and its last steps;
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
+pub mod claims;
+pub mod ingest;
 pub mod model;
 pub mod names;
 pub mod node;

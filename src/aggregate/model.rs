@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use super::names::Names;
-use super::node::{Entity, Key, Kind, Node, Taken};
+use super::node::{Change, Entity, Key, Kind, Node, Taken};
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
 
 /// What namespaces and the cluster have, summed over pods.
@@ -29,6 +29,11 @@ pub const SUMMED: [MetricId; 6] = [
     MetricId::MemoryRequest,
     MetricId::MemoryLimit,
 ];
+
+/// For so many machines the sums of late slots are worked out again at most every
+/// [`CROWD_MS`] milliseconds: about a tenth of the time that takes.
+const CROWD: usize = 100;
+const CROWD_MS: u64 = 200;
 
 /// Pod → the machines that had it within the window, newest last.
 type Homes = BTreeMap<Arc<str>, Vec<Arc<str>>>;
@@ -103,8 +108,14 @@ pub struct Model {
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
+    /// When those are next worked out again.
+    late_due: AtomicU64,
     /// The newest closed slot; 0 before there is one.
     closed: AtomicU64,
+    /// When machines began to be heard; 0 where that does not matter.
+    began: AtomicU64,
+    /// Times an entity found no place.
+    unplaced: AtomicU64,
 }
 
 // What the locks protect is whole at any time: a panic elsewhere changes nothing.
@@ -134,8 +145,49 @@ impl Model {
             pods: RwLock::default(),
             sums: RwLock::default(),
             late: Mutex::default(),
+            late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            began: AtomicU64::new(0),
+            unplaced: AtomicU64::new(0),
         }
+    }
+
+    /// Time between two slots, milliseconds.
+    pub fn resolution_ms(&self) -> u64 {
+        millis(self.options.resolution)
+    }
+
+    /// How long slots and silent machines are kept, milliseconds.
+    pub fn kept_ms(&self) -> u64 {
+        millis(self.options.kept)
+    }
+
+    /// Whether slots wait for a machine: it was heard within two of them.
+    pub fn is_live(&self, node: &NodeStatus, now_ms: u64) -> bool {
+        now_ms.saturating_sub(node.heard_ms) < 2 * self.resolution_ms()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        write(&self.nodes).clear();
+        write(&self.pods).clear();
+        write(&self.sums).clear();
+        lock(&self.late).clear();
+        self.late_due.store(0, Ordering::Release);
+        self.closed.store(0, Ordering::Release);
+        self.names.tidy();
+    }
+
+    /// Says that nobody can have been heard before `now_ms`: for two slots who was
+    /// heard are not all there are, and every slot waits for the others as long as
+    /// for machines that hang.
+    pub fn begin(&self, now_ms: u64) {
+        self.began.store(now_ms, Ordering::Release);
+    }
+
+    /// When machines began to be heard, if that was said.
+    pub fn began_ms(&self) -> Option<u64> {
+        Some(self.began.load(Ordering::Acquire)).filter(|began| *began > 0)
     }
 
     /// Takes a push that came at `now_ms`.
@@ -147,7 +199,6 @@ impl Model {
         });
         let mut member = lock(&member);
         let Member { node, status } = &mut *member;
-        let before: BTreeSet<(Arc<str>, Arc<str>)> = pods_of(node);
         let taken = node.take(batch, &self.names);
         status.heard_ms = now_ms;
         if matches!(taken, Taken::Slot(_)) && batch.time_ms() >= status.pushed_ms {
@@ -161,14 +212,12 @@ impl Model {
             let ahead = i128::from(sent) - i128::from(now_ms);
             status.ahead_ms = i64::try_from(ahead).unwrap_or(i64::MAX);
         }
-        if let Taken::Slot(slot) = taken {
-            let after = pods_of(node);
-            if before != after {
-                self.move_pods(&status.name, &before, &after);
-            }
-            if slot <= self.closed.load(Ordering::Acquire) {
-                lock(&self.late).insert(slot);
-            }
+        self.unplaced.fetch_add(node.unplaced(), Ordering::Relaxed);
+        self.move_pods(&status.name, node.changes());
+        if let Taken::Slot(slot) = taken
+            && slot <= self.closed.load(Ordering::Acquire)
+        {
+            lock(&self.late).insert(slot);
         }
         taken
     }
@@ -182,29 +231,45 @@ impl Model {
         Arc::new(Mutex::new(Member { node, status }))
     }
 
-    fn move_pods(
-        &self,
-        node: &Arc<str>,
-        before: &BTreeSet<(Arc<str>, Arc<str>)>,
-        after: &BTreeSet<(Arc<str>, Arc<str>)>,
-    ) {
-        let mut pods = write(&self.pods);
-        for (namespace, pod) in after.difference(before) {
-            let nodes = pods.entry(Arc::clone(namespace)).or_default().entry(Arc::clone(pod)).or_default();
-            nodes.retain(|n| n != node);
-            nodes.push(Arc::clone(node));
+    fn move_pods(&self, node: &Arc<str>, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
         }
-        for (namespace, pod) in before.difference(after) {
-            let Some(of_namespace) = pods.get_mut(namespace) else { continue };
-            if let Some(nodes) = of_namespace.get_mut(pod) {
-                nodes.retain(|n| n != node);
-                if nodes.is_empty() {
-                    of_namespace.remove(pod);
+        let mut pods = write(&self.pods);
+        for change in changes {
+            match change {
+                Change::Came(namespace, pod) => {
+                    let nodes = pods.entry(namespace).or_default().entry(pod).or_default();
+                    nodes.retain(|n| n != node);
+                    nodes.push(Arc::clone(node));
+                }
+                Change::Left(namespace, pod) => {
+                    let Some(of_namespace) = pods.get_mut(&namespace) else { continue };
+                    if let Some(nodes) = of_namespace.get_mut(&pod) {
+                        nodes.retain(|n| n != node);
+                        if nodes.is_empty() {
+                            of_namespace.remove(&pod);
+                        }
+                    }
+                    if of_namespace.is_empty() {
+                        pods.remove(&namespace);
+                    }
                 }
             }
-            if of_namespace.is_empty() {
-                pods.remove(namespace);
-            }
+        }
+    }
+
+    /// How many times an entity of a push found no place.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced.load(Ordering::Relaxed)
+    }
+
+    /// Notes how far a machine's clock is ahead of ours, for a push whose times
+    /// were corrected before it came here.
+    pub fn clock_is_ahead(&self, node: &str, ahead_ms: i64) {
+        let member = read(&self.nodes).get(node).cloned();
+        if let Some(member) = member {
+            lock(&member).status.ahead_ms = ahead_ms;
         }
     }
 
@@ -217,14 +282,41 @@ impl Model {
             // A slot that no tick closed by itself is closed with this one.
             let before = self.closed.swap(slot, Ordering::AcqRel).max(oldest);
             let resolution = millis(self.options.resolution);
-            lock(&self.late).extend((0..(slot - before) / resolution).map(|back| slot - back * resolution));
-            let mut sums = write(&self.sums);
-            sums.retain(|time, _| *time > oldest);
+            let fresh: Vec<u64> =
+                (0..(slot - before) / resolution).map(|back| slot - back * resolution).collect();
+            lock(&self.late).retain(|late| !fresh.contains(late));
+            self.sum(&fresh);
+            write(&self.sums).retain(|time, _| *time > oldest);
+            self.forget_slots(oldest);
+        }
+        self.sum_late(now_ms);
+    }
+
+    /// Older slots have to be unpacked, of all machines: of many they wait a little
+    /// for each other, since what is late comes in crowds, after a start.
+    fn sum_late(&self, now_ms: u64) {
+        if now_ms < self.late_due.load(Ordering::Acquire) {
+            return;
         }
         let late: Vec<u64> = std::mem::take(&mut *lock(&self.late)).into_iter().collect();
         if !late.is_empty() {
+            let crowd = u64::try_from(read(&self.nodes).len() / CROWD).unwrap_or(0);
+            self.late_due.store(now_ms.saturating_add(crowd * CROWD_MS), Ordering::Release);
             self.sum(&late);
         }
+    }
+
+    /// What a machine that was silent for a while still has from before is too old,
+    /// although there is room for it.
+    fn forget_slots(&self, oldest: u64) {
+        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
+        for member in members {
+            let mut member = lock(&member);
+            member.node.forget_before(oldest);
+            let changes = member.node.changes();
+            self.move_pods(&member.status.name, changes);
+        }
+        self.names.tidy();
     }
 
     /// The newest slot that may be closed now, if it is not closed yet.
@@ -233,18 +325,21 @@ impl Model {
         // How long after its end a slot waits for machines that hang.
         let grace = (resolution / 4).max(2_000);
         let closed = self.closed.load(Ordering::Acquire);
-        let overdue = now_ms.saturating_sub(grace) / resolution * resolution;
+        let began = self.began.load(Ordering::Acquire);
+        let waited = now_ms.saturating_sub(began);
+        let overdue = if waited < grace { 0 } else { now_ms.saturating_sub(grace) / resolution * resolution };
         let ended = now_ms / resolution * resolution;
         let (mut live, mut reported, mut any) = (0, 0, false);
         for member in read(&self.nodes).values() {
             let member = lock(member);
             any = true;
-            if now_ms.saturating_sub(member.status.heard_ms) < 2 * resolution {
+            if self.is_live(&member.status, now_ms) {
                 live += 1;
                 reported += usize::from(member.status.pushed_ms >= ended);
             }
         }
-        let newest = if live > 0 && live == reported { ended } else { overdue };
+        let all = live > 0 && live == reported && waited >= 2 * resolution;
+        let newest = if all { ended } else { overdue };
         (any && newest > closed).then_some(newest)
     }
 
@@ -264,7 +359,11 @@ impl Model {
         });
         for member in gone {
             let member = lock(&member);
-            self.move_pods(&member.status.name, &pods_of(&member.node), &BTreeSet::new());
+            let left = member
+                .node
+                .pods()
+                .map(|(namespace, pod)| Change::Left(Arc::clone(namespace), Arc::clone(pod)));
+            self.move_pods(&member.status.name, left.collect());
         }
         self.names.tidy();
     }
@@ -272,23 +371,20 @@ impl Model {
     fn sum(&self, slots: &[u64]) {
         let mut by_slot: BTreeMap<u64, HashMap<Arc<str>, Sums>> =
             slots.iter().map(|s| (*s, HashMap::new())).collect();
+        let metrics: Vec<&Metric> = SUMMED.iter().filter_map(|id| metric(*id as i32)).collect();
         let members: Vec<_> = read(&self.nodes).values().cloned().collect();
         for member in members {
-            let member = lock(&member);
-            for (at, id) in SUMMED.iter().enumerate() {
-                let Some(metric) = metric(*id as i32) else { continue };
-                member.node.slot_values(slots, metric, |slot, entity, value| {
-                    if entity.key.kind != Kind::Pod {
-                        return;
-                    }
-                    let Value::Integer(value) = value else { return };
-                    let of_slot = by_slot.entry(slot).or_default();
-                    let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
-                    if let Some(sum) = sums.get_mut(at) {
-                        *sum = Some(sum.unwrap_or(0).saturating_add(value));
-                    }
-                });
-            }
+            lock(&member).node.values_in(slots, &metrics, |slot, at, entity, value| {
+                if entity.key.kind != Kind::Pod {
+                    return;
+                }
+                let Value::Integer(value) = value else { return };
+                let of_slot = by_slot.entry(slot).or_default();
+                let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
+                if let Some(sum) = sums.get_mut(at) {
+                    *sum = Some(sum.unwrap_or(0).saturating_add(value));
+                }
+            });
         }
         write(&self.sums).append(&mut by_slot);
     }
@@ -446,9 +542,4 @@ impl Model {
         let nodes = read(&self.nodes);
         homes.iter().filter_map(|name| nodes.get(name).cloned()).collect()
     }
-}
-
-fn pods_of(node: &Node) -> BTreeSet<(Arc<str>, Arc<str>)> {
-    let pods = node.entities().filter(|(_, e)| e.key.kind == Kind::Pod || e.key.kind == Kind::Container);
-    pods.map(|(_, e)| (Arc::clone(&e.key.namespace), Arc::clone(&e.key.pod))).collect()
 }

@@ -6,7 +6,9 @@
 //! their windows together, and so the mean over the slot. Pushes may come in any
 //! order and again: a backlog is sent newest first.
 
+mod closing;
 mod labelled;
+mod population;
 mod read;
 
 use labelled::Labelled;
@@ -21,6 +23,9 @@ use super::window::{Column, Keys, Step, Window};
 use crate::push::batch::proto::{self, MetricId};
 use crate::push::batch::{Batch, Metric, Value, ValueType, metric};
 use crate::rate;
+use population::Population;
+
+pub use population::Change;
 
 /// Column of the windows that rates were taken over, nanoseconds.
 const WINDOWS: u16 = 0;
@@ -34,6 +39,12 @@ const MAX_LABELS: usize = 65_536;
 /// As many label values as nodes have at most for a while; beyond it those that
 /// left the window are looked for.
 const USUAL_LABELS: usize = 512;
+
+/// Entities of one node within the window; more have no place.
+const MAX_ENTITIES: usize = 32_768;
+
+/// Pushes remembered of one node: four times those of a window with one a second.
+const MAX_PUSHES: usize = 4096;
 
 /// Who was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,6 +121,8 @@ pub struct Node {
     /// Times of the pushes taken, in the order they came, to forget them by.
     order: Vec<(u64, [u8; 16], u64)>,
     latest: Latest,
+    population: Population,
+    unplaced: u64,
 }
 
 /// The newest push, as far as it is asked for between two slots.
@@ -150,6 +163,8 @@ impl Node {
             taken: HashSet::new(),
             order: Vec::new(),
             latest: Latest::default(),
+            population: Population::default(),
+            unplaced: 0,
         }
     }
 
@@ -267,27 +282,58 @@ impl Node {
                 host_network: entity.host_network,
                 seen_ms: slot,
             };
-            numbers.push(Some(self.place(key, described, known)));
+            numbers.push(self.place(key, described, known));
         }
         numbers
     }
 
-    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> u32 {
+    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> Option<u32> {
         let number = match known {
-            Some((number, seen)) if seen > described.seen_ms => return number,
+            Some((number, seen)) if seen > described.seen_ms => return Some(number),
             Some((number, _)) => number,
-            None => self.free.pop().unwrap_or_else(|| {
-                self.entities.push(None);
-                u32::try_from(self.entities.len() - 1).unwrap_or(u32::MAX)
-            }),
+            None => match self.free.pop() {
+                Some(number) => number,
+                None if self.entities.len() >= MAX_ENTITIES => {
+                    self.unplaced += 1;
+                    return None;
+                }
+                None => {
+                    self.entities.push(None);
+                    u32::try_from(self.entities.len() - 1).ok()?
+                }
+            },
         };
         if known.is_none() {
+            self.population.came(&key);
             self.slots.insert(key, number);
         }
         if let Some(place) = usize::try_from(number).ok().and_then(|at| self.entities.get_mut(at)) {
             *place = Some(described);
         }
-        number
+        Some(number)
+    }
+
+    /// Pods that came and went since this was last asked, in order.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.population.changes()
+    }
+
+    /// Namespaces and names of its pods, in order.
+    pub fn pods(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.population.pods()
+    }
+
+    /// How many times an entity of a push found no place, since this was last asked.
+    pub fn unplaced(&mut self) -> u64 {
+        std::mem::take(&mut self.unplaced)
+    }
+
+    /// Forgets slots before `time_ms`, and who was seen in none since.
+    pub fn forget_before(&mut self, time_ms: u64) {
+        if self.window.times().last().is_some_and(|oldest| oldest < time_ms) {
+            self.window.forget_before(time_ms);
+            self.forget_unseen(self.window.times().last().unwrap_or(time_ms));
+        }
     }
 
     /// The batch as a step of the model.
@@ -337,8 +383,16 @@ impl Node {
 
     /// Forgets what left the window: entities, and which pushes were taken.
     fn tidy(&mut self) {
-        let Some(oldest) = self.window.times().last() else { return };
+        if let Some(oldest) = self.window.times().last() {
+            self.forget_unseen(oldest);
+        }
+    }
+
+    fn forget_unseen(&mut self, oldest: u64) {
         let Node { order, taken, .. } = self;
+        for (_, boot, sequence) in order.drain(..order.len().saturating_sub(MAX_PUSHES)) {
+            taken.remove(&(boot, sequence));
+        }
         order.retain(|(slot, boot, sequence)| {
             let stays = *slot >= oldest;
             if !stays {
@@ -350,6 +404,7 @@ impl Node {
         for (number, place) in (0_u32..).zip(&mut self.entities) {
             if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
                 self.slots.remove(&gone.key);
+                self.population.left(&gone.key);
                 self.free.push(number);
             }
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use files::FileError;
 pub use reviews::Reviews;
-pub use rules::Rule;
+pub use rules::Rules;
 pub use tls::{Tls, TlsFiles};
 pub use tokens::Tokens;
 
@@ -35,6 +35,8 @@ pub struct Access {
     pub auth: Choice,
     /// Certificate and key; plain http without.
     pub tls: Option<TlsFiles>,
+    /// Who may push, where that is not who may read.
+    pub push: Option<Choice>,
 }
 
 /// Who may read.
@@ -72,6 +74,16 @@ pub struct User {
     pub extra: Vec<(String, Vec<String>)>,
 }
 
+/// What tokens of those who push have to be made for, so that nobody can do
+/// anything else with them.
+const AUDIENCE: &str = "nodegauge";
+
+/// Where Kubernetes tells which node a token was made on.
+const TOKEN_NODE: &str = "authentication.kubernetes.io/node-name";
+
+/// What a kubelet's certificate puts before the name of its node.
+const KUBELET: &str = "system:node:";
+
 /// Every user that was told apart at all belongs to it.
 const AUTHENTICATED: &str = "system:authenticated";
 
@@ -85,6 +97,22 @@ impl User {
         groups.push(AUTHENTICATED.to_owned());
         Some(User { name, uid: None, groups, extra: Vec::new() })
     }
+
+    /// The node they are bound to, where that can be told: that of the token, or
+    /// of a kubelet's certificate.
+    pub fn node(&self) -> Option<&str> {
+        let of_token = self.extra.iter().find(|(key, _)| key == TOKEN_NODE).and_then(|(_, v)| v.first());
+        of_token.map(String::as_str).or_else(|| self.name.strip_prefix(KUBELET))
+    }
+}
+
+/// What was found out about a request that may go on; routes get it with the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// What it had to be allowed.
+    pub need: Need,
+    /// Who asks, where they were told apart by name.
+    pub user: Option<Arc<User>>,
 }
 
 /// Why a request goes no further.
@@ -109,6 +137,31 @@ pub enum How {
     Kubernetes(Box<Reviews>),
 }
 
+impl How {
+    /// Reads the file of tokens, or finds the API server.
+    async fn open(choice: &Choice, node_name: &str) -> anyhow::Result<How> {
+        use anyhow::Context as _;
+        Ok(match choice {
+            Choice::None => How::Open,
+            Choice::Token(file) => How::Token(
+                file.clone().map(Tokens::open).transpose().context("--auth-token-file")?.map(Box::new),
+            ),
+            Choice::Kubernetes => {
+                let client = crate::kubernetes::client().await.context("--auth kubernetes")?;
+                let times = reviews::Times::default();
+                How::Kubernetes(Box::new(Reviews::new(client, node_name.to_owned(), times)?))
+            }
+        })
+    }
+
+    fn tokens(&self) -> Option<&Tokens> {
+        match self {
+            How::Token(tokens) => tokens.as_deref(),
+            How::Open | How::Kubernetes(_) => None,
+        }
+    }
+}
+
 /// A request, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -125,18 +178,25 @@ pub struct Asked<'a> {
 /// See the module.
 #[derive(Debug)]
 pub struct Guard {
-    rules: &'static [Rule],
+    rules: Rules,
     how: How,
+    push: Option<How>,
     tls: Option<Tls>,
     telemetry: Arc<Telemetry>,
 }
 
 impl Guard {
     /// Guards paths as `rules` say.
-    pub fn new(rules: &'static [Rule], how: How, tls: Option<Tls>, telemetry: Arc<Telemetry>) -> Guard {
-        let guard = Guard { rules, how, tls, telemetry };
+    pub fn new(rules: Rules, how: How, tls: Option<Tls>, telemetry: Arc<Telemetry>) -> Guard {
+        let guard = Guard { rules, how, push: None, tls, telemetry };
         guard.show_end();
         guard
+    }
+
+    /// Lets others push than may read.
+    #[must_use]
+    pub fn pushed_to_by(self, push: Option<How>) -> Guard {
+        Guard { push, ..self }
     }
 
     /// Reads the files, finds the API server, and guards as `access` says.
@@ -145,7 +205,7 @@ impl Guard {
     /// A file cannot be used, or there is no API server to ask.
     pub async fn open(
         access: &Access,
-        rules: &'static [Rule],
+        rules: Rules,
         node_name: &str,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Guard> {
@@ -156,21 +216,12 @@ impl Guard {
             .map(Tls::open)
             .transpose()
             .context("--tls-cert, --tls-key, --tls-client-ca")?;
-        let how = match &access.auth {
-            Choice::None => How::Open,
-            Choice::Token(file) => How::Token(
-                file.clone().map(Tokens::open).transpose().context("--auth-token-file")?.map(Box::new),
-            ),
-            Choice::Kubernetes => {
-                let client = crate::kubernetes::client().await.context("--auth kubernetes")?;
-                How::Kubernetes(Box::new(Reviews::new(
-                    client,
-                    node_name.to_owned(),
-                    reviews::Times::default(),
-                )?))
-            }
+        let how = How::open(&access.auth, node_name).await?;
+        let push = match &access.push {
+            Some(choice) => Some(How::open(choice, node_name).await?),
+            None => None,
         };
-        Ok(Guard::new(rules, how, tls, telemetry))
+        Ok(Guard::new(rules, how, tls, telemetry).pushed_to_by(push))
     }
 
     /// What makes handshakes, if connections are to be encrypted.
@@ -180,61 +231,36 @@ impl Guard {
 
     /// Whether a path is open to everybody, whoever may read the rest.
     pub fn is_probe(&self, path: &str) -> bool {
-        rules::need(self.rules, path) == Need::Open
+        self.rules.need(path) == Need::Open
     }
 
     /// Lets a request pass, or says why not.
     ///
     /// # Errors
     /// It may not pass.
-    pub async fn admit(&self, asked: Asked<'_>) -> Result<(), Refusal> {
-        let (How::Token(_) | How::Kubernetes(_)) = self.how else { return Ok(()) };
-        let Need::Node(subresource) = rules::need(self.rules, asked.path) else { return Ok(()) };
-        let (means, outcome) = self.decide(asked, subresource).await;
+    pub async fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
+        let need = self.rules.need(asked.path);
+        let how = self.push.as_ref().filter(|_| need == Need::Push).unwrap_or(&self.how);
+        let (How::Token(_) | How::Kubernetes(_), Need::Node(_) | Need::Path | Need::Push) = (how, need)
+        else {
+            return Ok(Admitted { need, user: asked.user.cloned() });
+        };
+        let (means, outcome) = decide(how, asked, need).await;
         let decision = match outcome {
-            Ok(()) => Decision::Accepted,
+            Ok(_) => Decision::Accepted,
             Err(Refusal::Unauthenticated) => Decision::Unauthenticated,
             Err(Refusal::Forbidden) => Decision::Forbidden,
             Err(Refusal::Unavailable) => Decision::Failed,
         };
         self.telemetry.decided(means, decision);
-        outcome
-    }
-
-    async fn decide(&self, asked: Asked<'_>, subresource: &'static str) -> (Means, Result<(), Refusal>) {
-        let token = asked.authorization.and_then(bearer);
-        match (&self.how, asked.user, token) {
-            (How::Open, ..) => (Means::Nothing, Ok(())),
-            // As in Kubernetes, a certificate comes first.
-            (How::Token(_), Some(_), _) => (Means::Certificate, Ok(())),
-            (How::Token(tokens), None, Some(token)) => {
-                let known = tokens.as_ref().is_some_and(|tokens| tokens.contain(token.as_bytes()));
-                (Means::Token, if known { Ok(()) } else { Err(Refusal::Unauthenticated) })
-            }
-            (How::Kubernetes(reviews), Some(user), _) => {
-                (Means::Certificate, may(reviews, user, asked, subresource).await)
-            }
-            (How::Kubernetes(reviews), None, Some(token)) => {
-                let outcome = match reviews.holder(token).await {
-                    Ok(Some(user)) => may(reviews, &user, asked, subresource).await,
-                    Ok(None) => Err(Refusal::Unauthenticated),
-                    Err(Unanswered) => Err(Refusal::Unavailable),
-                };
-                (Means::Kubernetes, outcome)
-            }
-            (How::Token(_) | How::Kubernetes(_), None, None) => {
-                (Means::Nothing, Err(Refusal::Unauthenticated))
-            }
-        }
+        outcome.map(|user| Admitted { need, user })
     }
 
     /// Reads files again that have changed. Blocks.
     pub fn refresh(&self) {
-        let tokens = match &self.how {
-            How::Token(tokens) => tokens.as_ref().and_then(|tokens| tokens.refresh()),
-            How::Open | How::Kubernetes(_) => None,
-        };
-        self.reloaded("tokens", tokens);
+        for tokens in [Some(&self.how), self.push.as_ref()].into_iter().flatten().filter_map(How::tokens) {
+            self.reloaded("tokens", tokens.refresh());
+        }
         self.reloaded("certificate", self.tls.as_ref().and_then(Tls::refresh));
         self.show_end();
     }
@@ -263,14 +289,46 @@ impl Guard {
     }
 }
 
-async fn may(
-    reviews: &Reviews,
-    user: &Arc<User>,
-    asked: Asked<'_>,
-    subresource: &'static str,
-) -> Result<(), Refusal> {
-    match reviews.may(user, verb(asked.method), subresource, asked.path).await {
-        Ok(true) => Ok(()),
+type Decided = Result<Option<Arc<User>>, Refusal>;
+
+async fn decide(how: &How, asked: Asked<'_>, need: Need) -> (Means, Decided) {
+    let token = asked.authorization.and_then(bearer);
+    match (how, asked.user, token) {
+        (How::Open, user, _) => (Means::Nothing, Ok(user.cloned())),
+        // As in Kubernetes, a certificate comes first.
+        (How::Token(_), Some(user), _) => (Means::Certificate, Ok(Some(Arc::clone(user)))),
+        (How::Token(tokens), None, Some(token)) => {
+            let known = tokens.as_ref().is_some_and(|tokens| tokens.contain(token.as_bytes()));
+            (Means::Token, if known { Ok(None) } else { Err(Refusal::Unauthenticated) })
+        }
+        (How::Kubernetes(reviews), Some(user), _) => {
+            (Means::Certificate, may(reviews, Arc::clone(user), asked, need).await)
+        }
+        (How::Kubernetes(reviews), None, Some(token)) => {
+            let audience = (need == Need::Push).then_some(AUDIENCE);
+            let outcome = match reviews.holder(token, audience).await {
+                Ok(Some(user)) => may(reviews, user, asked, need).await,
+                Ok(None) => Err(Refusal::Unauthenticated),
+                Err(Unanswered) => Err(Refusal::Unavailable),
+            };
+            (Means::Kubernetes, outcome)
+        }
+        (How::Token(_) | How::Kubernetes(_), None, None) => (Means::Nothing, Err(Refusal::Unauthenticated)),
+    }
+}
+
+async fn may(reviews: &Reviews, user: Arc<User>, asked: Asked<'_>, need: Need) -> Decided {
+    let asks = async {
+        if let Need::Node(subresource) = need
+            && reviews.may_at_node(&user, verb(asked.method), subresource).await?
+        {
+            return Ok(true);
+        }
+        let verb = if need == Need::Push { "post" } else { verb(asked.method) };
+        reviews.may_at_path(&user, verb, asked.path).await
+    };
+    match asks.await {
+        Ok(true) => Ok(Some(user)),
         Ok(false) => Err(Refusal::Forbidden),
         Err(Unanswered) => Err(Refusal::Unavailable),
     }
@@ -297,6 +355,27 @@ fn bearer(value: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_bound_to_a_node() {
+        let user = |name: &str, extra: Vec<(&str, Vec<&str>)>| User {
+            name: name.to_owned(),
+            uid: None,
+            groups: Vec::new(),
+            extra: extra
+                .into_iter()
+                .map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect()))
+                .collect(),
+        };
+        assert_eq!(user("system:node:n1", Vec::new()).node(), Some("n1"));
+        assert_eq!(user("agents", Vec::new()).node(), None);
+        let pod = ("authentication.kubernetes.io/pod-name", vec!["agent-x"]);
+        let node = ("authentication.kubernetes.io/node-name", vec!["n2"]);
+        assert_eq!(user("system:serviceaccount:a:b", vec![pod.clone(), node]).node(), Some("n2"));
+        assert_eq!(user("system:serviceaccount:a:b", vec![pod]).node(), None);
+        let none = ("authentication.kubernetes.io/node-name", vec![]);
+        assert_eq!(user("system:node:n1", vec![none]).node(), Some("n1"));
+    }
 
     #[test]
     fn bearer_tokens() {

@@ -71,14 +71,17 @@ enum Question {
     Path { verb: &'static str, path: String },
 }
 
+/// A token, and the audience it has to be made for.
+type Shown = (Code, Option<&'static str>);
+
 /// See the module.
 pub struct Reviews {
     client: Client,
     node_name: String,
     coder: Coder,
     times: Times,
-    known: Cache<Code, Arc<User>>,
-    unknown: Cache<Code, ()>,
+    known: Cache<Shown, Arc<User>>,
+    unknown: Cache<Shown, ()>,
     allowed: Cache<(Arc<User>, Question), ()>,
     denied: Cache<(Arc<User>, Question), ()>,
     turns: Semaphore,
@@ -110,28 +113,34 @@ impl Reviews {
         })
     }
 
-    /// Who holds a token; `None` for nobody.
+    /// Who holds a token made for `audience`, without one for the API server;
+    /// `None` for nobody.
     ///
     /// # Errors
     /// The API server gave no decision in time.
-    pub(super) async fn holder(&self, token: &str) -> Result<Option<Arc<User>>, Unanswered> {
+    pub(super) async fn holder(
+        &self,
+        token: &str,
+        audience: Option<&'static str>,
+    ) -> Result<Option<Arc<User>>, Unanswered> {
         if token.len() > LONGEST {
             return Ok(None);
         }
-        let code = self.coder.code(token.as_bytes());
+        let code = (self.coder.code(token.as_bytes()), audience);
         if let Some(user) = self.known.get(&code, Instant::now()) {
             return Ok(Some(user));
         }
         if self.unknown.get(&code, Instant::now()).is_some() {
             return Ok(None);
         }
-        let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() },
-            ..TokenReview::default()
-        };
+        let audiences = audience.map(|audience| vec![audience.to_owned()]);
+        let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences };
+        let review = TokenReview { spec, ..TokenReview::default() };
         let status = self.ask("TokenReview", review).await?.status.ok_or_else(|| unusable("TokenReview"))?;
+        // Without audiences it is a token for the API server itself.
+        let meant = audience.is_none_or(|ours| status.audiences.iter().flatten().any(|a| a == ours));
         let user = match (status.authenticated, status.user) {
-            (Some(true), Some(user)) => user,
+            (Some(true), Some(user)) if meant => user,
             _ => {
                 self.unknown.put(code, (), Instant::now());
                 return Ok(None);
@@ -145,20 +154,29 @@ impl Reviews {
         Ok(Some(user))
     }
 
-    /// Whether a user may do this: by the node's subresource, or else by path.
+    /// Whether a user may do this with a subresource of the node.
     ///
     /// # Errors
     /// The API server gave no decision in time.
-    pub(super) async fn may(
+    pub(super) async fn may_at_node(
         &self,
         user: &Arc<User>,
         verb: &'static str,
         subresource: &'static str,
+    ) -> Result<bool, Unanswered> {
+        self.allows(user, Question::Node { verb, subresource }).await
+    }
+
+    /// Whether a user may do this with a path.
+    ///
+    /// # Errors
+    /// The API server gave no decision in time.
+    pub(super) async fn may_at_path(
+        &self,
+        user: &Arc<User>,
+        verb: &'static str,
         path: &str,
     ) -> Result<bool, Unanswered> {
-        if self.allows(user, Question::Node { verb, subresource }).await? {
-            return Ok(true);
-        }
         self.allows(user, Question::Path { verb, path: path.to_owned() }).await
     }
 

@@ -1,51 +1,78 @@
-//! What a path needs: nothing, or a permission, as one small table.
+//! What a path needs: nothing, or a permission, as one small table per role.
 //!
-//! The permissions are the kubelet's own, so that roles written for scraping
-//! kubelets work here: `nodes/metrics`, `nodes/stats`, and `nodes/proxy` for
+//! The agent's permissions are the kubelet's own, so that roles written for scraping
+//! kubelets work there: `nodes/metrics`, `nodes/stats`, and `nodes/proxy` for
 //! whatever has none of its own. Who lacks it may still hold the path as a
-//! `nonResourceURL`. Paths are compared as they are routed, byte by byte: one
-//! that is written in another way is routed nowhere, and needs `nodes/proxy`.
+//! `nonResourceURL`, which is all the aggregator knows, since it is no node. Paths
+//! are compared as they are routed, byte by byte: one that is written in another
+//! way needs what whatever has no rule needs.
 
 /// What a request must be allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Nothing.
     Open,
-    /// This subresource of the node.
+    /// This subresource of the node, or the path as a `nonResourceURL`.
     Node(&'static str),
+    /// The path as a `nonResourceURL`.
+    Path,
+    /// The same, for who sends what others will read: by a token made for us alone.
+    Push,
 }
 
 /// Paths and what they need.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// A path; what lies below it counts too unless it is open.
+    /// A path; what lies below it counts too unless it is open or pushed to.
     pub path: &'static str,
     /// What is needed.
     pub need: Need,
 }
 
-/// What the kubelet does with everything it has no subresource for.
-const OTHERS: Need = Need::Node("proxy");
+/// All paths of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Those that have a rule.
+    pub table: &'static [Rule],
+    /// What all others need.
+    pub others: Need,
+}
 
-/// The agent's paths.
-pub const AGENT: &[Rule] = &[
-    Rule { path: "/healthz", need: Need::Open },
-    Rule { path: "/readyz", need: Need::Open },
-    Rule { path: "/metrics", need: Need::Node("metrics") },
-    Rule { path: "/stats", need: Need::Node("stats") },
-];
+/// The agent's paths; the others as the kubelet has it.
+pub const AGENT: Rules = Rules {
+    table: &[
+        Rule { path: "/healthz", need: Need::Open },
+        Rule { path: "/readyz", need: Need::Open },
+        Rule { path: "/metrics", need: Need::Node("metrics") },
+        Rule { path: "/stats", need: Need::Node("stats") },
+    ],
+    others: Need::Node("proxy"),
+};
 
-/// What `path` needs.
-pub fn need(rules: &[Rule], path: &str) -> Need {
-    let found = rules.iter().find(|rule| match rule.need {
-        Need::Open => path == rule.path,
-        Need::Node(_) => {
-            path.strip_prefix(rule.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    });
-    let odd =
-        path.contains("//") || path.contains('%') || path.split('/').any(|part| part == "." || part == "..");
-    found.filter(|_| !odd).map_or(OTHERS, |rule| rule.need)
+/// The aggregator's paths.
+pub const AGGREGATOR: Rules = Rules {
+    table: &[
+        Rule { path: "/healthz", need: Need::Open },
+        Rule { path: "/readyz", need: Need::Open },
+        Rule { path: "/api/v1/batches", need: Need::Push },
+    ],
+    others: Need::Path,
+};
+
+impl Rules {
+    /// What `path` needs.
+    pub fn need(&self, path: &str) -> Need {
+        let found = self.table.iter().find(|rule| match rule.need {
+            Need::Open | Need::Push => path == rule.path,
+            Need::Node(_) | Need::Path => {
+                path.strip_prefix(rule.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        });
+        let odd = path.contains("//")
+            || path.contains('%')
+            || path.split('/').any(|part| part == "." || part == "..");
+        found.filter(|_| !odd).map_or(self.others, |rule| rule.need)
+    }
 }
 
 #[cfg(test)]
@@ -54,7 +81,7 @@ mod tests {
 
     #[test]
     fn needs() {
-        let check = |path: &str, expected: Need| assert_eq!(need(AGENT, path), expected, "{path}");
+        let check = |path: &str, expected: Need| assert_eq!(AGENT.need(path), expected, "{path}");
         for path in ["/healthz", "/readyz"] {
             check(path, Need::Open);
         }
@@ -81,6 +108,17 @@ mod tests {
             "/api/v1.3/machine",
         ] {
             check(path, Need::Node("proxy"));
+        }
+    }
+
+    #[test]
+    fn only_the_path_itself_is_pushed_to() {
+        let check = |path: &str, expected: Need| assert_eq!(AGGREGATOR.need(path), expected, "{path}");
+        check("/api/v1/batches", Need::Push);
+        check("/healthz", Need::Open);
+        for path in ["/api/v1/batches/", "//api/v1/batches", "/api/v1/batches/x", "/api/v1/model", "/metrics"]
+        {
+            check(path, Need::Path);
         }
     }
 }

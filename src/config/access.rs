@@ -10,12 +10,32 @@ use crate::auth::{Access, Choice, TlsFiles};
 
 const ACCEPTED: &str = "accepted: none, token, kubernetes";
 
+const PLAIN: &str = "reaches beyond loopback, where tokens are not sent over plain http; \
+    accepted: a loopback address, or --tls-cert and --tls-key";
+
+/// Whose listener it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Agent,
+    Aggregator,
+}
+
+impl Role {
+    fn default_listen(self) -> SocketAddr {
+        let port = match self {
+            Role::Agent => 4194,
+            Role::Aggregator => 8082,
+        };
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+}
+
 impl Layers {
-    /// The address to serve on and who may read there.
+    /// The address to serve on and who may read and push there.
     ///
     /// # Errors
     /// One of them is malformed, or they contradict each other.
-    pub(super) fn listener(&self) -> Result<(SocketAddr, Access)> {
+    pub(super) fn listener(&self, role: Role) -> Result<(SocketAddr, Access)> {
         let path = |text: &str| match text {
             "" => bail!("no path; accepted: a readable file"),
             path => Ok(PathBuf::from(path)),
@@ -50,24 +70,37 @@ impl Layers {
                 _ => bail!("not accepted; {ACCEPTED}"),
             },
         )?;
+        let listen =
+            self.parse("listen", |s| &s.listen, |text| address(text, auth.as_ref(), tls.is_some()))?;
+        let listen = listen.unwrap_or_else(|| role.default_listen());
+        // Beyond loopback it is always told apart who pushes, also where everybody may read.
+        let push = (role == Role::Aggregator && auth == Some(Choice::None) && !is_loopback(listen))
+            .then(|| Choice::Token(token_file.clone()));
+        if push.is_some() && token_file.is_some() && tls.is_none() {
+            bail!("--auth-token-file: {PLAIN}");
+        }
+        if push.is_some() {
+            return Ok((listen, Access { auth: Choice::None, tls, push }));
+        }
         if token_file.is_some() && !matches!(auth, Some(Choice::Token(_))) {
             bail!("--auth-token-file: given without --auth token; accepted: both or none");
         }
         if client_ca.is_some() && matches!(auth, None | Some(Choice::None)) {
             bail!("--tls-client-ca: nobody would be asked; accepted: with --auth token or --auth kubernetes");
         }
-        let default = SocketAddr::from(([127, 0, 0, 1], 4194));
-        let listen =
-            self.parse("listen", |s| &s.listen, |text| address(text, auth.as_ref(), tls.is_some()))?;
-        Ok((listen.unwrap_or(default), Access { auth: auth.unwrap_or(Choice::None), tls }))
+        Ok((listen, Access { auth: auth.unwrap_or(Choice::None), tls, push }))
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 fn address(text: &str, auth: Option<&Choice>, tls: bool) -> Result<SocketAddr> {
     let address: SocketAddr = text
         .parse()
         .map_err(|_| anyhow!("not an address; accepted: IP:PORT, such as 127.0.0.1:4194 or [::1]:4194"))?;
-    if address.ip().to_canonical().is_loopback() {
+    if is_loopback(address) {
         return Ok(address);
     }
     match auth {
@@ -76,10 +109,7 @@ fn address(text: &str, auth: Option<&Choice>, tls: bool) -> Result<SocketAddr> {
              --auth token or --auth kubernetes, or --auth none to let everybody read"
         ),
         // Whoever is on the way would read the token and have it.
-        Some(Choice::Token(_) | Choice::Kubernetes) if !tls => bail!(
-            "reaches beyond loopback, where tokens are not sent over plain http; \
-             accepted: a loopback address, or --tls-cert and --tls-key"
-        ),
+        Some(Choice::Token(_) | Choice::Kubernetes) if !tls => bail!("{PLAIN}"),
         Some(_) => Ok(address),
     }
 }
@@ -98,19 +128,22 @@ mod tests {
     #[test]
     fn who_may_read_and_how() {
         let access = |words: &[&str]| load(words, &[]).unwrap().access;
-        assert_eq!(access(&[]), Access { auth: Choice::None, tls: None });
+        assert_eq!(access(&[]), Access { auth: Choice::None, tls: None, push: None });
         let files = |client_ca: Option<&str>| {
             let client_ca = client_ca.map(PathBuf::from);
             Some(TlsFiles { certificate: "c".into(), key: "k".into(), client_ca })
         };
-        assert_eq!(access(&TLS), Access { auth: Choice::None, tls: files(None) });
+        assert_eq!(access(&TLS), Access { auth: Choice::None, tls: files(None), push: None });
         // On loopback a token may travel without TLS.
         let token = access(&["--auth", "token", "--auth-token-file", "t"]);
-        assert_eq!(token, Access { auth: Choice::Token(Some("t".into())), tls: None });
+        assert_eq!(token, Access { auth: Choice::Token(Some("t".into())), tls: None, push: None });
         let certificates = with_tls(&["--auth", "token", "--tls-client-ca", "a", "--listen", "0.0.0.0:4194"]);
-        assert_eq!(access(&certificates), Access { auth: Choice::Token(None), tls: files(Some("a")) });
+        assert_eq!(
+            access(&certificates),
+            Access { auth: Choice::Token(None), tls: files(Some("a")), push: None }
+        );
         let kubernetes = with_tls(&["--auth", "kubernetes", "--listen", "[::]:4194"]);
-        assert_eq!(access(&kubernetes), Access { auth: Choice::Kubernetes, tls: files(None) });
+        assert_eq!(access(&kubernetes), Access { auth: Choice::Kubernetes, tls: files(None), push: None });
         let environment = [("NODEGAUGE_AUTH", "token"), ("NODEGAUGE_AUTH_TOKEN_FILE", "t")];
         assert_eq!(load(&[], &environment).unwrap().access, token);
     }

@@ -2,11 +2,11 @@
 //!
 //! One thread serves all sockets; whatever renders, compresses or reads files
 //! runs on others. Every connection has a number, a time for each thing it may
-//! do ([`Deadlines`]) and a size for its head; request bodies are refused. A
-//! peer has a share of the connections and a rate of requests; a few more
+//! do ([`Deadlines`]) and a size for its head; request bodies are refused but
+//! where a [`Site`] takes them, and then only after the head was let in. A peer has a share of the connections and a rate of requests; a few more
 //! connections are kept for probes, which are answered when all else is taken.
 //! Who may ask for what is decided by the [`Guard`], what is asked and answered
-//! is in [`routes`](super::routes).
+//! is a [`Site`]: the agent's is in [`routes`](super::routes).
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +19,8 @@ use axum::body::Body;
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
-use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -34,8 +35,9 @@ use tokio_rustls::rustls;
 
 use super::connection::{Activity, Deadlines, Timed};
 use super::peers::{Peer, Peers};
-use super::routes::{App, line};
-use crate::auth::{Asked, Guard, Refusal, User};
+use super::routes::line;
+use crate::auth::rules::Need;
+use crate::auth::{Admitted, Asked, Guard, Refusal, User};
 use crate::telemetry::{HandshakeFailure, Limiter, LostConnection, Refused, Telemetry};
 
 /// How long accepting rests when no descriptor is left.
@@ -52,6 +54,8 @@ pub struct Limits {
     pub probes: usize,
     /// Longest such a connection may last.
     pub probe: Duration,
+    /// Peers told apart; with more, the rest is refused.
+    pub peers: usize,
     /// Requests of one peer a second; it may have saved up twice as many.
     pub rate: u32,
     /// Bytes of a request's head.
@@ -77,6 +81,7 @@ impl Limits {
             per_peer: connections / 4 * 3,
             probes: (connections / 16).max(2),
             probe: Duration::from_secs(2),
+            peers: 4_096,
             rate: 200,
             head_bytes: 16 << 10,
             deadlines: Deadlines {
@@ -97,6 +102,25 @@ impl Limits {
     }
 }
 
+/// What a listener serves.
+pub struct Site {
+    /// Which path answers what. With a request comes what the guard found out
+    /// about it, as [`Admitted`].
+    pub router: Router,
+    /// Own metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Paths that take a body by POST; their routes bound its size and its time.
+    pub bodies: &'static [&'static str],
+    /// Called every [`Limits::tidy`]; quick.
+    pub tidy: Box<dyn Fn() + Send>,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site").field("bodies", &self.bodies).finish_non_exhaustive()
+    }
+}
+
 /// Opens the listening socket.
 ///
 /// # Errors
@@ -107,27 +131,29 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves `app` to whom `guard` lets until `stop` completes; then takes no more connections, lets
+/// Serves `site` to whom `guard` lets until `stop` completes; then takes no more connections, lets
 /// requests in flight end, and returns. True if all ended in time.
 ///
 /// # Errors
 /// The listener cannot be used with this runtime.
 pub async fn serve(
     listener: TcpListener,
-    app: Arc<App>,
+    site: impl Into<Site>,
     guard: Arc<Guard>,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let Site { router, telemetry, bodies, tidy: tidy_site } = site.into();
     let (stopping, watching) = watch::channel(());
     let server = Server {
-        router: app.router(),
-        telemetry: Arc::clone(app.telemetry()),
+        router,
+        telemetry,
+        bodies,
         guard,
         slots: Arc::new(Semaphore::new(limits.connections)),
         probes: Arc::new(Semaphore::new(limits.probes)),
-        peers: Peers::new(limits.per_peer, limits.rate),
+        peers: Peers::new(limits.per_peer, limits.rate, limits.peers),
         limits,
         stop: watching,
     };
@@ -150,7 +176,7 @@ pub async fn serve(
                 }
             }
             _ = tidy.tick() => {
-                app.tidy();
+                tidy_site();
                 server.peers.tidy();
                 // It reads files.
                 let guard = Arc::clone(&server.guard);
@@ -172,6 +198,7 @@ pub async fn serve(
 struct Server {
     router: Router,
     telemetry: Arc<Telemetry>,
+    bodies: &'static [&'static str],
     guard: Arc<Guard>,
     slots: Arc<Semaphore>,
     probes: Arc<Semaphore>,
@@ -309,11 +336,14 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
-        let refused = self.refused(&request, caller).await;
-        let close = refused.as_ref().is_some_and(|(_, close)| *close);
-        let mut response = match refused {
-            Some((response, _)) => response,
-            None => {
+        let (parts, body) = request.into_parts();
+        let admitted = self.admit(&parts, caller).await;
+        let close = admitted.as_ref().is_err_and(|refused| refused.close);
+        let mut response = match admitted {
+            Err(refused) => refused.response,
+            Ok(admitted) => {
+                let mut request = Request::from_parts(parts, body);
+                request.extensions_mut().insert(admitted);
                 let router = TowerToHyperService::new(self.router.clone());
                 match router.call(request.map(Body::new)).await {
                     Ok(response) => response,
@@ -330,37 +360,41 @@ impl Server {
         response
     }
 
-    /// The answer to a request that goes no further, and whether the connection ends with it.
-    async fn refused(&self, request: &Request<Incoming>, caller: &Caller) -> Option<(Response<Body>, bool)> {
-        let headers = request.headers();
+    /// What is known of a request that may go on, or the answer to one that may not.
+    async fn admit(&self, request: &Parts, caller: &Caller) -> Result<Admitted, Box<Refusing>> {
+        let headers = &request.headers;
+        let path = request.uri.path();
+        let refuse = |reason: Refused, response: Response<Body>, close: bool| {
+            self.telemetry.refused(reason);
+            Err(Box::new(Refusing { response, close }))
+        };
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        if has_body {
-            self.telemetry.refused(Refused::Body);
-            return Some((line(StatusCode::PAYLOAD_TOO_LARGE, "request bodies are not accepted"), true));
+        let takes_body = request.method == Method::POST && self.bodies.contains(&path);
+        if has_body && !takes_body {
+            let text = "request bodies are not accepted";
+            return refuse(Refused::Body, line(StatusCode::PAYLOAD_TOO_LARGE, text), true);
         }
-        let path = request.uri().path();
         if self.guard.is_probe(path) {
-            return None;
+            return Ok(Admitted { need: Need::Open, user: None });
         }
         if caller.place.crowded {
-            self.telemetry.refused(Refused::Crowded);
-            return Some((line(StatusCode::SERVICE_UNAVAILABLE, "too many connections"), true));
+            let text = "too many connections";
+            return refuse(Refused::Crowded, line(StatusCode::SERVICE_UNAVAILABLE, text), true);
         }
         if !caller.place.peer.request() {
-            self.telemetry.refused(Refused::Rate);
             let mut response = line(StatusCode::TOO_MANY_REQUESTS, "too many requests");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return Some((response, true));
+            return refuse(Refused::Rate, response, true);
         }
         let asked = Asked {
-            method: request.method().as_str(),
+            method: request.method.as_str(),
             path,
             authorization: headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
             user: caller.user.as_ref(),
         };
         let (reason, mut response) = match self.guard.admit(asked).await {
-            Ok(()) => return None,
+            Ok(admitted) => return Ok(admitted),
             Err(Refusal::Unauthenticated) => {
                 caller.place.peer.unknown();
                 (
@@ -377,9 +411,16 @@ impl Server {
         if response.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        self.telemetry.refused(reason);
-        Some((response, false))
+        // Nobody reads the body, after which there could be another request.
+        refuse(reason, response, has_body)
     }
+}
+
+/// The answer to a request that goes no further.
+struct Refusing {
+    response: Response<Body>,
+    /// Whether the connection ends with it.
+    close: bool,
 }
 
 /// Who is at the other end of a connection.

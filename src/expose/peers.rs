@@ -9,10 +9,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Peers remembered. Without a connection one is remembered only until it has
-/// its full allowance again.
-const MOST: usize = 4096;
-
 /// What a request whose sender is unknown costs more than others: guessing
 /// tokens is slowed down before it reaches whoever knows them.
 const UNKNOWN: f64 = 9.0;
@@ -25,6 +21,7 @@ pub(super) struct Peers(Arc<Shared>);
 struct Shared {
     share: usize,
     rate: f64,
+    most: usize,
     peers: Mutex<HashMap<IpAddr, State>>,
 }
 
@@ -51,9 +48,11 @@ impl Shared {
 }
 
 impl Peers {
-    /// Peers that may have `share` connections and make `rate` requests a second each.
-    pub(super) fn new(share: usize, rate: u32) -> Peers {
-        Peers(Arc::new(Shared { share, rate: f64::from(rate), peers: Mutex::default() }))
+    /// Peers that may have `share` connections and make `rate` requests a second
+    /// each. `most` are remembered; without a connection one is remembered only
+    /// until it has its full allowance again.
+    pub(super) fn new(share: usize, rate: u32, most: usize) -> Peers {
+        Peers(Arc::new(Shared { share, rate: f64::from(rate), most, peers: Mutex::default() }))
     }
 
     /// Counts a connection until it is dropped, and tells whether it is within
@@ -61,7 +60,7 @@ impl Peers {
     pub(super) fn connect(&self, address: IpAddr) -> Option<(Peer, bool)> {
         let address = network(address);
         let mut peers = self.0.peers();
-        if peers.len() >= MOST && !peers.contains_key(&address) {
+        if peers.len() >= self.0.most && !peers.contains_key(&address) {
             return None;
         }
         let fresh = || State { connections: 0, allowance: 2.0 * self.0.rate, at: Instant::now() };
@@ -141,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_share_of_the_connections() {
-        let peers = Peers::new(2, 10);
+        let peers = Peers::new(2, 10, 100);
         let connect = |text: &str| peers.connect(address(text)).unwrap();
         let one = connect("10.0.0.1");
         let two = connect("::ffff:10.0.0.1");
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_rate_of_requests() {
-        let peers = Peers::new(9, 10);
+        let peers = Peers::new(9, 10, 100);
         let (peer, _) = peers.connect(address("10.0.0.1")).unwrap();
         let start = Instant::now();
         let made = |now| (0..100).filter(|_| peer.take(1.0, now)).count();
@@ -169,9 +168,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let peers = Peers::new(9, 10);
-        for n in 0..MOST {
-            let n = u32::try_from(n).unwrap();
+        let peers = Peers::new(9, 10, 100);
+        for n in 0_u32..100 {
             drop(peers.connect(IpAddr::from(n.to_be_bytes())));
         }
         assert!(peers.connect(address("200.0.0.1")).is_none());

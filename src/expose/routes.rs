@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
+use super::http::Site;
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::{View, accepts_gzip, negotiate};
 use crate::publish::Snapshots;
@@ -118,6 +119,17 @@ impl App {
     }
 }
 
+impl From<Arc<App>> for Site {
+    fn from(app: Arc<App>) -> Site {
+        Site {
+            router: app.router(),
+            telemetry: Arc::clone(app.telemetry()),
+            bodies: &[],
+            tidy: Box::new(move || app.tidy()),
+        }
+    }
+}
+
 /// One line of text.
 pub fn line(status: StatusCode, text: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
@@ -169,15 +181,25 @@ impl App {
 }
 
 async fn own_metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap) -> Response {
-    let format = negotiate(&joined(&headers, ACCEPT));
+    own(&app.telemetry, "/metrics/self", &method, &headers).await
+}
+
+/// A process's own metrics, at `path`.
+pub async fn own(
+    telemetry: &Arc<Telemetry>,
+    path: &'static str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
+    let format = negotiate(&joined(headers, ACCEPT));
     let content_type = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
-    if method == Method::HEAD {
+    if *method == Method::HEAD {
         return (content_type, Body::new(Streamed::nothing())).into_response();
     }
     let name = if format.is_openmetrics() { "openmetrics" } else { "text" };
-    app.telemetry.scrape("/metrics/self", name, "identity");
+    telemetry.scrape(path, name, "identity");
     // It reads this process's figures from the kernel.
-    let telemetry = Arc::clone(&app.telemetry);
+    let telemetry = Arc::clone(telemetry);
     match tokio::task::spawn_blocking(move || telemetry.encode(format.is_openmetrics())).await {
         Ok(text) => (content_type, text).into_response(),
         Err(error) => {
@@ -203,7 +225,12 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn index() -> Response {
-    let rows: String = INDEX
+    page_of(&INDEX)
+}
+
+/// A page that names paths and what they hold.
+pub fn page_of(paths: &[(&str, &str)]) -> Response {
+    let rows: String = paths
         .iter()
         .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
         .collect();
@@ -215,7 +242,8 @@ async fn index() -> Response {
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
 }
 
-async fn not_found(uri: Uri) -> Response {
+/// For paths that are not there.
+pub async fn not_found(uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(80).collect();
     line(StatusCode::NOT_FOUND, &format!("nothing at {shown}; / names what there is"))
 }

@@ -72,10 +72,8 @@ impl Sink for Aggregator {
         _limit: usize,
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let sent_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.sequence = step.sequence;
-        body.extend_from_slice(&batch::stamp(&step.payload, step.sequence, sent_ms));
+        body.extend_from_slice(&step.payload);
         Ok(None)
     }
 
@@ -92,7 +90,11 @@ impl Sink for Aggregator {
     fn request(&mut self, http: &Http, items: &[u8]) -> Outgoing {
         let url = below(&http.url, PATH);
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(batch::MEDIA_TYPE))];
-        Outgoing { method: Method::POST, url, headers, body: Bytes::copy_from_slice(items) }
+        // At each attempt: the time of sending is what our clock is compared by.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let sent_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let body = Bytes::from(batch::stamp(items, self.sequence, sent_ms));
+        Outgoing { method: Method::POST, url, headers, body }
     }
 
     fn probe(&mut self, http: &Http) -> Outgoing {

@@ -78,6 +78,11 @@ impl Batch {
         self.message.boot_id.as_slice().try_into().unwrap_or_default()
     }
 
+    /// Of the machine's kernel, where it is known.
+    pub fn host_boot_id(&self) -> Option<[u8; 16]> {
+        self.message.host_boot_id.as_slice().try_into().ok()
+    }
+
     /// Counts up by one a step; 0 until it was [stamped](stamp).
     pub fn sequence(&self) -> u64 {
         self.message.sequence
@@ -120,6 +125,21 @@ impl Batch {
     /// How many values it carries, of metrics known here or not.
     pub fn values(&self) -> usize {
         self.message.columns.iter().map(|c| c.integers.len() + c.doubles.len()).sum()
+    }
+
+    /// Takes so many milliseconds off all moments but that of sending, for a node
+    /// whose clock is ahead. What would come before the epoch stays at it.
+    pub fn move_back(&mut self, ms: i64) {
+        let message = &mut self.message;
+        let starts = message.entities.iter_mut().map(|entity| &mut entity.start_ms);
+        let own = [&mut message.time_ms, &mut message.sampled_ms, &mut message.sent_ms];
+        for moment in starts.chain(own).filter(|moment| **moment > 0) {
+            *moment = if ms > 0 {
+                moment.saturating_sub(ms.unsigned_abs())
+            } else {
+                moment.saturating_add(ms.unsigned_abs())
+            };
+        }
     }
 
     /// The message as it travels.

@@ -15,7 +15,10 @@ use nix::unistd::Pid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nodegauge");
 
-fn nodegauge<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I, environment: &[(&str, &str)]) -> Command {
+pub(crate) fn nodegauge<I: IntoIterator<Item: AsRef<OsStr>>>(
+    arguments: I,
+    environment: &[(&str, &str)],
+) -> Command {
     let mut command = Command::new(BINARY);
     // Whether there are pods on the machine that runs the tests is not theirs to know.
     command.args(arguments).env_clear().env("NODEGAUGE_LABEL_STYLE", "cadvisor");
@@ -46,7 +49,7 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     let usage = |arguments: &[&str], named: &[&str]| refused(arguments, &[], 64, named);
     usage(&["--nonsense"], &["--nonsense", "--help"]);
     usage(&["agent", "--intervall", "1s"], &["--intervall", "--interval"]);
-    usage(&["serve"], &["\"serve\"", "agent, once, check"]);
+    usage(&["serve"], &["\"serve\"", "agent, aggregator, once, check"]);
     usage(&["agent", "extra"], &["\"extra\"", "--help"]);
     usage(&["--interval"], &["--interval", "value"]);
     usage(&["--interval", "soon"], &["--interval \"soon\"", "10s"]);
@@ -149,23 +152,23 @@ fn help_and_version_go_to_standard_output() {
     }
 }
 
-/// A running agent, stopped when dropped.
-struct Agent {
+/// A running agent or aggregator, killed when dropped.
+pub(crate) struct Agent {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Agent {
-    fn start(mut command: Command) -> Agent {
+    pub(crate) fn start(mut command: Command) -> Agent {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address =
-            line.split("http://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
+            line.split("://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
         Agent { address: address.unwrap_or_else(|| panic!("no address in {line:?}")), child }
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
@@ -176,12 +179,12 @@ impl Agent {
         answer
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
     /// The exit code and what was logged.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "does not end");

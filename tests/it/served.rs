@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nodegauge::auth::{Guard, How, rules};
-use nodegauge::expose::http::{self, Limits};
+use nodegauge::expose::http::{self, Limits, Site};
 use nodegauge::expose::routes::{App, Policy};
 use nodegauge::publish::{self, Publisher};
 use nodegauge::snapshot::{Hierarchy, Kinds, Snapshot};
@@ -38,8 +38,48 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Publisher,
     pub(crate) telemetry: Arc<Telemetry>,
+    listening: Listening,
+}
+
+/// Any site, on a thread of its own.
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<bool>>,
+}
+
+impl Listening {
+    /// The guard is made on its own event loop.
+    pub(crate) fn start(
+        site: impl Into<Site> + Send + 'static,
+        limits: Limits,
+        guard: impl FnOnce() -> Guard + Send + 'static,
+    ) -> Listening {
+        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let stop = async { stopped.await.unwrap_or(()) };
+            let serve = async { http::serve(listener, site, Arc::new(guard()), limits, stop).await.unwrap() };
+            let drained = runtime.block_on(serve);
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            drained
+        });
+        Listening { address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stops; whether all connections ended in time.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+/// The value of a series of `telemetry`.
+pub(crate) fn own(telemetry: &Telemetry, series: &str) -> Option<f64> {
+    let text = telemetry.encode(true);
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 impl Server {
@@ -57,21 +97,8 @@ impl Server {
         let telemetry = Telemetry::new();
         let app = App::new(policy, snapshots, Arc::clone(&telemetry));
         let own = Arc::clone(&telemetry);
-        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let stop = async { stopped.await.unwrap_or(()) };
-            let serve = async {
-                let guard = Arc::new(guard(own));
-                http::serve(listener, app, guard, limits, stop).await.unwrap()
-            };
-            let drained = runtime.block_on(serve);
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            drained
-        });
-        Server { address, publisher, telemetry, stop: Some(stop), thread: Some(thread) }
+        let listening = Listening::start(app, limits, move || guard(own));
+        Server { address: listening.address, publisher, telemetry, listening }
     }
 
     /// One that has published a snapshot of `cgroups` cgroups already.
@@ -97,8 +124,7 @@ impl Server {
 
     /// The value of one of the agent's own series.
     pub(crate) fn own(&self, series: &str) -> Option<f64> {
-        let text = self.telemetry.encode(true);
-        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        own(&self.telemetry, series)
     }
 
     pub(crate) fn lost(&self, reason: &str) -> f64 {
@@ -107,8 +133,7 @@ impl Server {
 
     /// Stops; whether all connections ended in time.
     pub(crate) fn stop(&mut self) -> bool {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.thread.take().unwrap().join().unwrap()
+        self.listening.stop()
     }
 }
 

@@ -19,16 +19,16 @@ use crate::served::{POLICY, Server, eventually, limits};
 use crate::standin::apiserver::ApiServer;
 
 /// An authority that signs what it is asked to.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 /// A certificate and its key, PEM.
-type Pair = (String, String);
+pub(crate) type Pair = (String, String);
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,29 +48,29 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    fn server(&self) -> Pair {
+    pub(crate) fn server(&self) -> Pair {
         self.sign("server", None, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    fn client(&self, name: &str, group: Option<&str>) -> Pair {
+    pub(crate) fn client(&self, name: &str, group: Option<&str>) -> Pair {
         self.sign(name, group, ExtendedKeyUsagePurpose::ClientAuth)
     }
 }
 
 /// Certificate, key and client CA in a directory.
-struct Files {
+pub(crate) struct Files {
     dir: tempfile::TempDir,
 }
 
 impl Files {
-    fn new(pair: &Pair, client_ca: &Authority) -> Files {
+    pub(crate) fn new(pair: &Pair, client_ca: &Authority) -> Files {
         let files = Files { dir: tempfile::tempdir().unwrap() };
         files.write(pair);
         std::fs::write(files.at("ca"), &client_ca.pem).unwrap();
         files
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 

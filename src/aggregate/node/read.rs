@@ -23,32 +23,6 @@ pub struct Figure<'a> {
 pub type Used = Vec<(Arc<str>, Usage)>;
 
 impl Node {
-    /// Hands the values of a metric that has no label in one slot to `each`, with
-    /// the entities they belong to; nothing where the slot is not there.
-    pub fn slot_values(&self, slots: &[u64], metric: &Metric, mut each: impl FnMut(u64, &Entity, Value)) {
-        let Ok(id) = u16::try_from(metric.id as i32) else { return };
-        let mut tell = |step: &Step| {
-            let Some((keys, column)) = step.column(id) else { return };
-            for (key, bits) in keys.iter().zip(&column.values) {
-                let entity = usize::try_from(key >> 32).ok().and_then(|at| self.entities.get(at));
-                let Some(Some(entity)) = entity else { continue };
-                let window = if metric.is_rate() {
-                    let Some(window) = window_of(step, *key).and_then(rate::Window::from_ns) else {
-                        continue;
-                    };
-                    Some(window)
-                } else {
-                    None
-                };
-                each(step.time_ms, entity, value(metric, *bits, window));
-            }
-        };
-        match slots {
-            [slot] => self.window.at(*slot).iter().for_each(|step| tell(step)),
-            _ => self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell),
-        }
-    }
-
     /// Metrics without a label that an entity has a value of in the newest slot not
     /// after `until_ms`.
     pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {

@@ -29,6 +29,8 @@ struct Inner {
     mood: Mood,
     /// Token → user and groups.
     users: HashMap<String, (String, Vec<String>)>,
+    /// Token → what it was made for and the node it was made on.
+    bound: HashMap<String, (String, String)>,
     /// User or group, and what: `nodes/metrics` or a path.
     allowed: HashSet<(String, String)>,
     asked: Vec<Value>,
@@ -52,6 +54,7 @@ impl ApiServer {
         let state = Arc::new(Mutex::new(Inner {
             mood: Mood::Well,
             users: HashMap::new(),
+            bound: HashMap::new(),
             allowed: HashSet::new(),
             asked: Vec::new(),
         }));
@@ -87,6 +90,13 @@ impl ApiServer {
         self.state.lock().unwrap().users.insert(token.to_owned(), (user.to_owned(), groups));
     }
 
+    /// A token made for an audience, on a node.
+    pub(crate) fn knows_bound(&self, token: &str, user: &str, audience: &str, node: &str) {
+        self.knows(token, user, &["system:serviceaccounts"]);
+        let bound = (audience.to_owned(), node.to_owned());
+        self.state.lock().unwrap().bound.insert(token.to_owned(), bound);
+    }
+
     /// Allows a user or a group `nodes/metrics` and the like, or a path.
     pub(crate) fn allows(&self, whom: &str, what: &str) {
         self.state.lock().unwrap().allowed.insert((whom.to_owned(), what.to_owned()));
@@ -112,11 +122,21 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
         let spec = review["spec"].clone();
         review["status"] = match path.as_str() {
             "/apis/authentication.k8s.io/v1/tokenreviews" => {
-                match inner.users.get(spec["token"].as_str().unwrap()) {
-                    Some((name, groups)) => {
-                        json!({"authenticated": true, "user": {"username": name, "uid": "1", "groups": groups}})
+                let token = spec["token"].as_str().unwrap();
+                let bound = inner.bound.get(token);
+                let audience = bound.map_or("https://kubernetes.default.svc", |(audience, _)| audience);
+                let meant = spec["audiences"]
+                    .as_array()
+                    .map_or(bound.is_none(), |asked| asked.iter().any(|a| a == audience));
+                match inner.users.get(token) {
+                    Some((name, groups)) if meant => {
+                        let mut user = json!({"username": name, "uid": "1", "groups": groups});
+                        if let Some((_, node)) = bound {
+                            user["extra"] = json!({"authentication.kubernetes.io/node-name": [node]});
+                        }
+                        json!({"authenticated": true, "user": user, "audiences": [audience]})
                     }
-                    None => json!({"authenticated": false, "error": "unknown"}),
+                    _ => json!({"authenticated": false, "error": "unknown"}),
                 }
             }
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {

@@ -1,0 +1,228 @@
+//! Real agents that push to a real aggregator, over loopback: what is killed in the
+//! middle loses nothing.
+
+#![allow(clippy::disallowed_methods, reason = "these tests are about the program as it is started")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use nodegauge::push::batch;
+use nodegauge::push::delivery::Timing;
+use nodegauge::push::delivery::worker::{Parts, Worker};
+use nodegauge::push::log::{Log, Options, SinkName};
+use nodegauge::push::sinks;
+use nodegauge::push::target::Target;
+use nodegauge::telemetry::Telemetry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::{Agent, nodegauge};
+use crate::ingest::Sender;
+use crate::tls::{Authority, Files};
+
+/// The value of a series at a path.
+fn value(of: &Agent, path: &str, series: &str) -> f64 {
+    let text = of.get(path);
+    let found = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no {series} in {text}"))
+}
+
+fn eventually(what: &str, mut test: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !test() {
+        assert!(began.elapsed() < Duration::from_secs(90), "not within {:?}: {what}", began.elapsed());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn aggregator(address: &str) -> Agent {
+    let arguments = ["aggregator", "--listen", address, "--metric-resolution", "1s"];
+    Agent::start(nodegauge(arguments, &[]))
+}
+
+/// On the same port, which the system may give to somebody else for a moment.
+fn aggregator_again(address: SocketAddr) -> Agent {
+    let began = Instant::now();
+    loop {
+        if let Ok(started) = std::panic::catch_unwind(|| aggregator(&address.to_string())) {
+            return started;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{address} stays taken");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+const BATCHES: &str = "nodegauge_ingest_batches_total";
+
+#[test]
+fn a_killed_aggregator_is_filled_up_again() {
+    let first = aggregator("127.0.0.1:0");
+    let address = first.address;
+    assert!(first.get("/readyz").starts_with("HTTP/1.1 200 OK\r\n"));
+    let push = format!("aggregator:http://{address}?resolution=1s");
+    let arguments =
+        ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", "n1", "--push", &push];
+    let agent = Agent::start(nodegauge(arguments, &[]));
+    eventually("six batches", || value(&first, "/metrics", BATCHES) >= 6.0);
+    eventually("a step is closed", || value(&first, "/metrics", "nodegauge_steps_closed_total") >= 1.0);
+    assert!(first.get("/healthz").starts_with("HTTP/1.1 200 OK\r\n"));
+    let offset = value(&first, "/metrics", "nodegauge_node_clock_ahead_seconds{node=\"n1\"}");
+    assert!(offset <= 0.0, "one clock for both: {offset}");
+    let before = value(&first, "/metrics", BATCHES);
+    first.signal(Signal::SIGKILL);
+    drop(first);
+    // Steps go on meanwhile and wait.
+    let waiting = "nodegauge_push_queue_steps{sink=";
+    eventually("steps wait", || {
+        let text = agent.get("/metrics/self");
+        let found =
+            text.lines().find_map(|l| l.strip_prefix(waiting)?.split_once(' ')?.1.parse::<f64>().ok());
+        found.is_some_and(|steps| steps >= 2.0)
+    });
+    let second = aggregator_again(address);
+    eventually("all there was and what waited", || value(&second, "/metrics", BATCHES) >= before + 2.0);
+    assert_eq!(value(&second, "/metrics", "nodegauge_nodes{state=\"live\"}"), 1.0);
+    for reason in ["malformed", "contested_name", "future"] {
+        let series = format!("nodegauge_ingest_refused_batches_total{{reason=\"{reason}\"}}");
+        assert_eq!(value(&second, "/metrics", &series), 0.0, "{reason}");
+    }
+    let resent = agent.get("/metrics/self");
+    let refill = |line: &str| line.contains("\"refill\"") && !line.ends_with(" 0.0");
+    assert!(resent.lines().any(refill), "{resent}");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.end().0, Some(0));
+    second.signal(Signal::SIGTERM);
+    let (code, log) = second.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("started") && log.contains("stopping"), "{log}");
+}
+
+#[test]
+fn over_tls_agents_show_a_token_or_a_certificate() {
+    let authority = Authority::new("cluster");
+    let files = Files::new(&authority.server(), &authority);
+    let at = |name: &str| files.at(name).to_str().unwrap().to_owned();
+    let (certificate, key) = authority.client("system:node:n2", Some("system:nodes"));
+    for (name, text) in [("tokens", "a-token-of-the-agents"), ("node", &certificate), ("node-key", &key)] {
+        std::fs::write(files.at(name), text).unwrap();
+    }
+    let (cert, key, ca, tokens) = (at("cert"), at("key"), at("ca"), at("tokens"));
+    let listener = ["aggregator", "--listen", "127.0.0.1:0", "--metric-resolution", "1s"];
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let auth = ["--auth", "token", "--auth-token-file", &tokens];
+    let aggregator = Agent::start(nodegauge([&listener[..], &tls, &auth].concat(), &[]));
+    let url = format!("aggregator:https://localhost:{}?resolution=1s&ca={ca}", aggregator.address.port());
+    let agent = |node: &str, credentials: &str| {
+        let push = format!("{url}{credentials}");
+        let arguments =
+            ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", node, "--push", &push];
+        Agent::start(nodegauge(arguments, &[]))
+    };
+    let certificate = format!("&cert={}&key={}", at("node"), at("node-key"));
+    let with_token = agent("n1", &format!("&token-file={tokens}"));
+    let with_certificate = agent("n2", &certificate);
+    let foreign = agent("n3", &certificate);
+    let nobody = agent("n4", "");
+    let own = |agent: &Agent, series: &str| {
+        let text = agent.get("/metrics/self");
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    for agent in [&with_token, &with_certificate] {
+        eventually("its steps are taken", || own(agent, "nodegauge_push_sent_steps_total") >= 2.0);
+    }
+    for agent in [&foreign, &nobody] {
+        let sink = format!("aggregator-localhost-{}", aggregator.address.port());
+        let series = format!("nodegauge_push_retries_total{{sink=\"{sink}\",reason=\"credentials\"}}");
+        eventually("it is told that it may not", || own(agent, &series) >= 1.0);
+        assert_eq!(own(agent, "nodegauge_push_sent_steps_total"), 0.0);
+    }
+    aggregator.signal(Signal::SIGTERM);
+    assert_eq!(aggregator.end().0, Some(0));
+}
+
+/// Agents as far as an aggregator sees them: a queue and its worker each.
+struct Fleet {
+    logs: Vec<Arc<Log>>,
+    stop: watch::Sender<bool>,
+    workers: JoinHandle<()>,
+}
+
+impl Fleet {
+    fn start(nodes: usize, address: SocketAddr) -> Fleet {
+        let target = Target::parse(&format!("aggregator:http://{address}?resolution=1s")).unwrap();
+        let name = SinkName::new(&target.name);
+        let open = |_| {
+            let options = Options { keep_acknowledged: Duration::from_secs(900), ..Options::default() };
+            Arc::new(Log::open(None, options, std::slice::from_ref(&name)).unwrap().0)
+        };
+        let logs: Vec<_> = (0..nodes).map(open).collect();
+        let (stop, stopped) = watch::channel(false);
+        let queues = logs.clone();
+        let workers = thread::spawn(move || {
+            let timing = Timing {
+                retry_min: Duration::from_millis(20),
+                retry_max: Duration::from_millis(200),
+                ..Timing::default()
+            };
+            let telemetry = Telemetry::new();
+            let worker = |(node, log)| {
+                let parts = Parts {
+                    target: &target,
+                    log,
+                    directory: None,
+                    node: &format!("n{node}"),
+                    metrics: telemetry.push().sink(&target.name),
+                    timing: timing.clone(),
+                };
+                Worker::new(sinks::sink(&target, None).unwrap(), SinkName::new(&target.name), parts)
+            };
+            let all = queues.into_iter().enumerate().map(worker).map(|worker| worker.run(stopped.clone()));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { all.collect::<JoinSet<()>>().join_all().await });
+        });
+        Fleet { logs, stop, workers }
+    }
+
+    /// Every node measures at `time_ms`.
+    fn step(&self, time_ms: u64) {
+        for (node, log) in self.logs.iter().enumerate() {
+            let sender = Sender { resolution_ms: 1_000, ..Sender::new(&format!("n{node}")) };
+            log.append(time_ms, &batch::encode(&sender.step(time_ms, 7)).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn whatever_is_killed_in_the_middle_everything_is_held_once() {
+    const NODES: usize = 20;
+    const STEPS: u64 = 40;
+    const KILLS: u64 = 4;
+    let mut aggregator_now = aggregator("127.0.0.1:0");
+    let address = aggregator_now.address;
+    let fleet = Fleet::start(NODES, address);
+    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let start = now / 1_000 * 1_000 - 60_000;
+    for step in 0..STEPS {
+        fleet.step(start + step * 1_000);
+        if step % (STEPS / KILLS) == STEPS / KILLS / 2 {
+            // In the middle of whatever it does, once it has begun with it.
+            eventually("something came", || value(&aggregator_now, "/metrics", BATCHES) >= 1.0);
+            aggregator_now.signal(Signal::SIGKILL);
+            drop(aggregator_now);
+            aggregator_now = aggregator_again(address);
+        }
+    }
+    let all = (NODES as u64 * STEPS) as f64;
+    eventually("all steps of all nodes", || value(&aggregator_now, "/metrics", BATCHES) >= all);
+    fleet.stop.send(true).unwrap();
+    fleet.workers.join().unwrap();
+    assert_eq!(value(&aggregator_now, "/metrics", BATCHES), all, "each once");
+    assert_eq!(value(&aggregator_now, "/metrics", "nodegauge_nodes{state=\"live\"}"), NODES as f64);
+    let text = aggregator_now.get("/metrics");
+    let refused = text.lines().filter(|l| l.starts_with("nodegauge_ingest_refused_batches_total"));
+    assert!(refused.clone().count() > 5 && refused.clone().all(|l| l.ends_with(" 0.0")), "{text}");
+}
