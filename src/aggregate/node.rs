@@ -7,9 +7,11 @@
 //! order and again: a backlog is sent newest first.
 
 mod closing;
+mod labelled;
 mod population;
 mod read;
 
+use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, Used};
 
@@ -30,8 +32,12 @@ const WINDOWS: u16 = 0;
 /// The row of [`WINDOWS`] that holds for all entities without a row of their own.
 const COMMON: u64 = u64::MAX;
 
-/// Label values of one node: devices and volumes. More share the last number.
-const MAX_LABELS: usize = 4096;
+/// Label values of one node: devices and volumes. Values under more are not kept.
+const MAX_LABELS: usize = 65_536;
+
+/// As many label values as nodes have at most for a while; beyond it those that
+/// left the window are looked for.
+const USUAL_LABELS: usize = 512;
 
 /// Entities of one node within the window; more have no place.
 const MAX_ENTITIES: usize = 32_768;
@@ -106,7 +112,7 @@ pub struct Node {
     entities: Vec<Option<Entity>>,
     slots: HashMap<Key, u32>,
     free: Vec<u32>,
-    labels: Vec<Arc<str>>,
+    labels: Labelled,
     window: Window,
     /// For each slot its newest push.
     pushes: HashMap<u64, u64>,
@@ -150,7 +156,7 @@ impl Node {
             entities: Vec::new(),
             slots: HashMap::new(),
             free: Vec::new(),
-            labels: vec![Arc::from("")],
+            labels: Labelled::default(),
             window: Window::new(steps),
             pushes: HashMap::new(),
             taken: HashSet::new(),
@@ -343,7 +349,9 @@ impl Node {
                 let Some(Some(number)) = numbers.get(entity) else { continue };
                 let at = usize::try_from(row).ok().and_then(|row| rows.labels.get(row)).copied().unwrap_or(0);
                 let text = usize::try_from(at).ok().and_then(|at| message.strings.get(at));
-                let label = text.map_or(0, |text| self.label(text, names));
+                let Some(label) = text.map_or(Some(0), |text| self.labels.number(text, names)) else {
+                    continue;
+                };
                 pairs.push((u64::from(*number) << 32 | u64::from(label), row));
             }
             pairs.sort_unstable();
@@ -372,20 +380,6 @@ impl Node {
         step
     }
 
-    fn label(&mut self, text: &str, names: &Names) -> u32 {
-        if text.is_empty() {
-            return 0;
-        }
-        let found = self.labels.iter().position(|known| **known == *text);
-        let at = found.unwrap_or_else(|| {
-            if self.labels.len() < MAX_LABELS {
-                self.labels.push(names.get(text));
-            }
-            self.labels.len() - 1
-        });
-        u32::try_from(at).unwrap_or(0)
-    }
-
     /// Forgets what left the window: entities, and which pushes were taken.
     fn tidy(&mut self) {
         if let Some(oldest) = self.window.times().last() {
@@ -412,6 +406,9 @@ impl Node {
                 self.population.left(&gone.key);
                 self.free.push(number);
             }
+        }
+        if self.labels.live() > self.labels.sweep_at {
+            self.labels.keep(self.window.keys().map(|key| key & u64::from(u32::MAX)));
         }
     }
 }

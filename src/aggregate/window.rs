@@ -102,6 +102,13 @@ impl Window {
         self.newest.iter().map(|s| s.time_ms).chain(self.older.iter().map(|p| p.time_ms))
     }
 
+    /// The keys of all its rows, many of them more than once.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        let newest = self.newest.iter().flat_map(|step| &step.sets);
+        let older = self.older.iter().flat_map(|packed| &packed.sets);
+        newest.chain(older).flat_map(|keys| keys.iter().copied())
+    }
+
     /// Bytes it takes beside the newest step, without row sets that are shared.
     pub fn packed_bytes(&self) -> usize {
         let heads = |p: &Packed| p.heads.len() * size_of::<Head>();

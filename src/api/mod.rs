@@ -91,15 +91,20 @@ fn as_status(refused: Refused) -> Answer {
     resource::failure(status, reason, message, None)
 }
 
-/// The routes of all that is asked of `model`.
+/// The routes of all that is asked of `model`. Proxies of Kubernetes double the
+/// first slash of a path when they are asked to.
 pub fn router(model: &Arc<Model>, clock: Clock) -> Router {
-    ROOTS.iter().fold(Router::new(), |router, root| {
+    let mut router = Router::new();
+    for (root, slash) in ROOTS.iter().flat_map(|root| [(root, ""), (root, "/")]) {
         let model = Arc::clone(model);
         let service = any(async move |request: Request| serve(model, request, root, clock).await);
-        let path = root.path;
-        let router = router.route(path, service.clone()).route(&format!("{path}/"), service.clone());
-        if root.below { router.route(&format!("{path}/{{*below}}"), service) } else { router }
-    })
+        let path = format!("{slash}{}", root.path);
+        router = router.route(&path, service.clone()).route(&format!("{path}/"), service.clone());
+        if root.below {
+            router = router.route(&format!("{path}/{{*below}}"), service);
+        }
+    }
+    router
 }
 
 async fn serve(model: Arc<Model>, request: Request, root: &'static Root, clock: Clock) -> Response {

@@ -48,7 +48,9 @@ impl Asked {
             return Err(Refused::MediaType);
         }
         let decoded = |text: &str, plus| decode(text, plus).ok_or(Refused::Encoding);
-        let below = parts.uri.path().strip_prefix(root).unwrap_or_default();
+        let path = parts.uri.path();
+        let path = if path.starts_with("//") { path.get(1..).unwrap_or_default() } else { path };
+        let below = path.strip_prefix(root).unwrap_or_default();
         let path = below.split('/').filter(|segment| !segment.is_empty());
         let path = path.map(|segment| decoded(segment, false)).collect::<Result<_, _>>()?;
         let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
@@ -121,6 +123,7 @@ mod tests {
         check("/api", &[], &[]);
         check("/api/", &[], &[]);
         check("/api//nodes/n1/?", &["nodes", "n1"], &[]);
+        check("//api/nodes//n1", &["nodes", "n1"], &[]);
         check("/api/a%2Fb/%zz/c+d", &["a/b", "%zz", "c+d"], &[]);
         check("/api/a?x=1&&y&labels=a%3Ab+c%2bd", &["a"], &[("x", "1"), ("y", ""), ("labels", "a:b c+d")]);
     }

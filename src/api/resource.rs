@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, parameter};
@@ -34,8 +34,12 @@ pub struct Metadata {
     /// When the answer was made, as with metrics-server and Heapster: it means nothing.
     pub creation_timestamp: Stamp,
     /// Its labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "as_map")]
+    pub labels: Labels,
+}
+
+fn as_map<S: Serializer>(labels: &[(Arc<str>, Arc<str>)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|(key, value)| (key, value)))
 }
 
 fn is_empty(text: &str) -> bool {
@@ -106,7 +110,7 @@ pub struct Style {
 
 impl Style {
     fn metadata(&self, namespace: &Arc<str>, name: &Arc<str>, labels: &Labels) -> Metadata {
-        let labels = if self.labels { labels.iter().cloned().collect() } else { BTreeMap::new() };
+        let labels = if self.labels { Arc::clone(labels) } else { Labels::default() };
         Metadata {
             name: Arc::clone(name),
             namespace: Arc::clone(namespace),

@@ -22,6 +22,7 @@
 mod bases;
 pub mod grid;
 mod limits;
+mod storage;
 mod values;
 mod who;
 

@@ -14,11 +14,15 @@
     unreachable_pub
 )]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt as _;
 
 use nodegauge::aggregate::model::{Model, Options, Subject};
 use nodegauge::push::batch::proto::{self};
 use nodegauge::push::batch::{Assembler, Batch, Kinds, METRICS, Metric, ValueType, metric};
+use tower::ServiceExt as _;
 
 const MINUTE: u64 = 60_000;
 const SLOTS: u64 = 16;
@@ -155,4 +159,25 @@ fn main() {
     let began = Instant::now();
     let points = model.series(&Subject::Cluster, rate, "").len();
     println!("cluster   {:.3} ms, {points} points", began.elapsed().as_secs_f64() * 1e3);
+    let model = Arc::new(model);
+    let now = || (1_700_000_040_000 / MINUTE + SLOTS) * MINUTE + 1_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for path in [
+        "/apis/metrics.k8s.io/v1beta1/pods",
+        "/apis/metrics.k8s.io/v1beta1/namespaces/namespace-3/pods",
+        "/api/v1/metric-export",
+    ] {
+        let router = nodegauge::api::router(&model, now);
+        let began = Instant::now();
+        let bytes = runtime.block_on(async {
+            let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+            let mut body = router.oneshot(request).await.unwrap().into_body();
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame.unwrap().data_ref().map_or(0, |data| data.len());
+            }
+            bytes
+        });
+        println!("{path}: {:.1} ms, {:.1} MB", began.elapsed().as_secs_f64() * 1e3, bytes as f64 / 1e6);
+    }
 }

@@ -289,3 +289,43 @@ fn a_silent_machine_leaves_with_its_pods() {
     assert_eq!(text(&model.namespaces()), ["shop"]);
     assert_eq!(memory(&model, &Subject::Cluster).len(), 15, "slots go one by one");
 }
+
+#[test]
+fn labels_that_come_and_go_take_no_room_for_good() {
+    let names = Names::default();
+    let mut node = Node::new(MINUTE, 3);
+    let volume = |step: u64, at: u64| format!("Volume:{step}-{at}");
+    for step in 1..=40 {
+        let mut batch = Assembler::new(proto::Batch {
+            node: "n1".into(),
+            boot_id: vec![7; 16],
+            sequence: step,
+            time_ms: START + step * MINUTE,
+            resolution_ms: MINUTE,
+            ..proto::Batch::default()
+        });
+        let (namespace, pod) = (batch.string("shop"), batch.string("web-0"));
+        batch.entity(proto::Entity {
+            kind: proto::EntityKind::Pod.into(),
+            namespace,
+            pod,
+            ..Default::default()
+        });
+        for at in 0..200 {
+            let label = batch.string(&volume(step, at));
+            batch.labelled(MetricId::FilesystemUsage, label, step * 1_000 + at);
+        }
+        node.take(&batch.finish().unwrap(), &names);
+        names.tidy();
+        // Those of the window, and a few more until it is worth looking.
+        assert!(names.len() < 8 * 200, "{} after {step} steps", names.len());
+    }
+    let of = key(Kind::Pod, ["shop", "web-0", ""]);
+    for step in 38..=40 {
+        for at in [0, 199] {
+            let expected = [(START + step * MINUTE, Value::Integer(step * 1_000 + at))];
+            assert_eq!(series(&node, &of, MetricId::FilesystemUsage, &volume(step, at)), expected);
+        }
+    }
+    assert_eq!(series(&node, &of, MetricId::FilesystemUsage, &volume(30, 0)), []);
+}

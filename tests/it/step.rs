@@ -2,6 +2,7 @@
 
 mod captured;
 mod limits;
+mod storage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

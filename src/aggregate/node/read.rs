@@ -44,8 +44,9 @@ impl Node {
     /// Times and values of a metric, from new to old; `label` is that of the
     /// value, empty where the metric has none.
     pub fn series(&self, number: u32, metric: &Metric, label: &str, mut each: impl FnMut(u64, Value)) {
-        let Some(label) = self.labels.iter().position(|known| **known == *label) else { return };
-        let (Ok(label), Ok(id)) = (u32::try_from(label), u16::try_from(metric.id as i32)) else { return };
+        let (Some(label), Ok(id)) = (self.labels.find(label), u16::try_from(metric.id as i32)) else {
+            return;
+        };
         let key = u64::from(number) << 32 | u64::from(label);
         if !metric.is_rate() {
             return self.window.series(id, key, |time, bits| each(time, value(metric, bits, None)));
@@ -70,7 +71,7 @@ impl Node {
         let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
         let keys = column.map_or(&[][..], |(keys, _)| keys);
         let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
-        let label = |key: &u64| usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
+        let label = |key: &u64| self.labels.text(*key);
         of_entity.filter_map(label).cloned().collect()
     }
     /// Hands every entity that has a value of a wanted metric in the slot to
@@ -87,8 +88,9 @@ impl Node {
             let Some(metric) = metric(i32::from(column.id)).filter(|m| wanted(m)) else { continue };
             let keys = step.sets.get(usize::from(column.set)).map_or(&[][..], |keys| keys);
             for (key, bits) in keys.iter().zip(&column.values) {
-                let label = usize::try_from(key & 0xffff_ffff).ok().and_then(|at| self.labels.get(at));
-                let (Some(label), Ok(number)) = (label, u32::try_from(key >> 32)) else { continue };
+                let (Some(label), Ok(number)) = (self.labels.text(*key), u32::try_from(key >> 32)) else {
+                    continue;
+                };
                 let window = window_of(&step, *key).and_then(rate::Window::from_ns);
                 if metric.is_rate() && window.is_none() {
                     continue;

@@ -322,7 +322,7 @@ pub const METRICS: &[Metric] = &[
         .called("container_pressure_memory_stalled_seconds_total", 1000000.0),
     rate(MetricId::MemoryPressureFullRate, "memory/pressure_full_rate", MetricId::MemoryPressureFull, Unit::Microseconds, NSPC),
     gauge(MetricId::EphemeralStorageUsage, "ephemeral_storage/usage", Unit::Bytes, NPC,
-        "the filesystem the kubelet keeps pods on")
+        "nodes: the filesystem the kubelet keeps pods on; containers: layer and logs; pods: these, their logs and their volumes on disk")
         .called("nodegauge_ephemeral_storage_usage_bytes", 1.0),
     gauge(MetricId::EphemeralStorageRequest, "ephemeral_storage/request", Unit::Bytes, NPC,
         "as `cpu/request`")
@@ -368,20 +368,20 @@ pub const METRICS: &[Metric] = &[
     counter(MetricId::NetworkTxDropped, "network/tx_dropped", Unit::Count, NSPC,
         "`/proc/<pid>/net/dev`, sum over interfaces")
         .called("container_network_transmit_packets_dropped_total", 1.0),
-    gauge(MetricId::FilesystemUsage, "filesystem/usage", Unit::Bytes, N,
-        "`statfs:f_blocks - f_bfree`; `/` is the filesystem the kubelet keeps pods on, others go by device").by("resource_id")
+    gauge(MetricId::FilesystemUsage, "filesystem/usage", Unit::Bytes, NPC,
+        "nodes `statfs:f_blocks - f_bfree`, `/` is the filesystem the kubelet keeps pods on, others go by device; containers `/` the writable layer and `logs`, pods `Volume:NAME`, what they take up").by("resource_id")
         .called("container_fs_usage_bytes", 1.0),
-    gauge(MetricId::FilesystemLimit, "filesystem/limit", Unit::Bytes, N,
-        "`statfs:f_blocks`; `/` is the filesystem the kubelet keeps pods on, others go by device").by("resource_id")
+    gauge(MetricId::FilesystemLimit, "filesystem/limit", Unit::Bytes, NPC,
+        "`statfs:f_blocks`; of pods and containers of the filesystem that `filesystem/usage` is on").by("resource_id")
         .called("container_fs_limit_bytes", 1.0),
-    gauge(MetricId::FilesystemAvailable, "filesystem/available", Unit::Bytes, N,
-        "`statfs:f_bavail`; `/` is the filesystem the kubelet keeps pods on, others go by device").by("resource_id")
+    gauge(MetricId::FilesystemAvailable, "filesystem/available", Unit::Bytes, NPC,
+        "`statfs:f_bavail`; of pods and containers of the filesystem that `filesystem/usage` is on").by("resource_id")
         .called("container_fs_available_bytes", 1.0),
-    gauge(MetricId::FilesystemInodes, "filesystem/inodes", Unit::Count, N,
-        "`statfs:f_files`; `/` is the filesystem the kubelet keeps pods on, others go by device").by("resource_id")
+    gauge(MetricId::FilesystemInodes, "filesystem/inodes", Unit::Count, NPC,
+        "`statfs:f_files`; of pods and containers of the filesystem that `filesystem/usage` is on").by("resource_id")
         .called("container_fs_inodes_total", 1.0),
-    gauge(MetricId::FilesystemInodesFree, "filesystem/inodes_free", Unit::Count, N,
-        "`statfs:f_ffree`; `/` is the filesystem the kubelet keeps pods on, others go by device").by("resource_id")
+    gauge(MetricId::FilesystemInodesFree, "filesystem/inodes_free", Unit::Count, NPC,
+        "`statfs:f_ffree`; of pods and containers of the filesystem that `filesystem/usage` is on").by("resource_id")
         .called("container_fs_inodes_free", 1.0),
     counter(MetricId::DiskIoReadBytes, "disk/io_read_bytes", Unit::Bytes, NSPC,
         "v1 `blkio.throttle.io_service_bytes:Read`; v2 `io.stat:rbytes`; by device").by("resource_id")

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::NodeResources;
 use super::bases::Rise;
 use super::limits::{Drops, Limits};
+use super::storage;
 use super::who::{Declared, Found, Kind, Row, add};
 use crate::identity::model::Resources;
 use crate::push::batch::{Assembler, Kind as MetricKind, MetricId, metric};
@@ -177,6 +178,7 @@ impl<'a> Values<'a> {
         if let Some(row) = found.network.and_then(|at| rows.get(at)) {
             self.network(row);
         }
+        storage::gather(self, found, rows);
         self.declared(&found.declared);
     }
 
@@ -208,7 +210,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn integer(&mut self, id: MetricId, value: Option<u64>) {
+    pub(super) fn integer(&mut self, id: MetricId, value: Option<u64>) {
         if let Some(value) = value {
             self.push(id, Cow::Borrowed(""), Sent::Integer(value));
         }
@@ -220,7 +222,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn labelled(&mut self, id: MetricId, label: &Label<'a>, value: Option<u64>) {
+    pub(super) fn labelled(&mut self, id: MetricId, label: &Label<'a>, value: Option<u64>) {
         if let Some(value) = value {
             self.push(id, label.clone(), Sent::Integer(value));
         }

@@ -58,6 +58,8 @@ pub(super) struct Found<'a> {
     pub(super) row: Option<usize>,
     /// Of a pod without one: its containers' cgroups, to be added up.
     pub(super) parts: Vec<usize>,
+    /// Of a pod: its live containers' cgroups.
+    pub(super) members: Vec<usize>,
     /// The cgroup that carries its network.
     pub(super) network: Option<usize>,
     pub(super) declared: Declared,
@@ -112,6 +114,7 @@ impl<'a> Found<'a> {
             departed: false,
             row,
             parts: Vec::new(),
+            members: Vec::new(),
             network: None,
             declared: Declared::default(),
         }
@@ -419,6 +422,9 @@ fn add_pod<'a>(uid: PodUid, pod: &Pod<'a>, rows: &[Row<'a>], found: &mut Vec<Fou
         let spec = pod.info.and_then(|p| p.container(part.container)).filter(|_| !part.container.is_empty());
         part.declared = declared(spec, row, info);
         running.insert(part.container);
+        if !row.departed {
+            whole.members.push(at);
+        }
         whole.declared.add(&part.declared);
         found.push(part);
     }

@@ -23,6 +23,8 @@ fn lists_say_who_there_is_in_order() {
         &[
             ("/api/v1/model/nodes", json!(["n1", "n2"])),
             ("/api/v1/model/nodes/", json!(["n1", "n2"])),
+            ("//api/v1/model/nodes", json!(["n1", "n2"])),
+            ("//api/v1/model//nodes//", json!(["n1", "n2"])),
             ("/api/v1/model/namespaces", json!(["shop"])),
             ("/api/v1/model/namespaces/shop/pods", json!(["web-0", "web-1"])),
             ("/api/v1/model/namespaces/none/pods", json!([])),
