@@ -13,6 +13,7 @@ pub mod expose;
 pub mod identity;
 pub mod kernel;
 pub mod kubernetes;
+pub mod memory;
 pub mod once;
 pub mod publish;
 pub mod push;

@@ -8,7 +8,7 @@ use nodegauge::auth::Access;
 use nodegauge::cli::{self, Command, Parsed};
 use nodegauge::config::{AggregatorConfig, Config};
 use nodegauge::telemetry::logging;
-use nodegauge::{agent, aggregator, check, once};
+use nodegauge::{agent, aggregator, check, memory, once};
 
 /// Bad command line, environment or file: EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -66,6 +66,9 @@ fn run() -> Result<ExitCode, Stop> {
         // The aggregator has other settings.
         None | Some(Command::Agent | Command::Aggregator) => {
             config.check_host_root()?;
+            if let Err(error) = memory::few_heaps() {
+                tracing::debug!(%error, "started with the allocator as it is");
+            }
             let scheme = scheme(&config.access);
             agent::run(&config, |address| {
                 let address = reachable(address);

@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
 use crate::push::batch::{self, Encoder};
-use crate::push::delivery::Timing;
 use crate::push::delivery::worker::{Parts, Worker};
+use crate::push::delivery::{Decoded, Timing};
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
 use crate::push::step::{self, Departed, StepBuilder};
@@ -73,6 +73,7 @@ pub fn start(
     let drain = timing.drain;
 
     let mut workers = Vec::new();
+    let decoded = Arc::new(Decoded::default());
     for target in &config.push {
         let parts = Parts {
             target,
@@ -84,7 +85,7 @@ pub fn start(
         };
         let sink = sinks::sink(target, config.queue_dir.as_deref());
         let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
-        workers.push(Worker::new(sink, name(target), parts));
+        workers.push(Worker::new(sink, name(target), parts).sharing(&decoded));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -11,13 +11,16 @@ use super::client::{Http, SendError};
 use super::dead_letters::DeadLetters;
 use super::pieces::{self, Progress};
 use super::verdict::{Fault, Verdict};
-use super::{First, MAX_BODY, Sink, Step, Timing, Unprepared};
+use super::{Decoded, First, MAX_BODY, Sink, Step, Timing, Unprepared};
 use crate::push::log::{Log, Order, SinkName};
 use crate::push::target::Target;
 use crate::telemetry::push::{Queued, Rejected, Resent, SinkMetrics, Trouble};
 
 /// Between two messages about the same trouble.
 const TELL: Duration = Duration::from_secs(60);
+
+/// What an entity that passes a body's limit may take, bytes; larger ones make the body grow.
+const LAST_ENTITY: usize = 64 << 10;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ pub struct Worker {
     /// Largest body that is begun.
     limit: usize,
     progress: Progress,
+    decoded: Option<Arc<Decoded>>,
     trouble: Option<Told>,
 }
 
@@ -93,9 +97,17 @@ impl Worker {
             timing,
             prepared: false,
             limit: MAX_BODY,
-            progress: Progress::new(0, Vec::new()),
+            progress: Progress::new(0),
+            decoded: None,
             trouble: None,
         }
+    }
+
+    /// The same, decoding together with the other workers of the same queue.
+    #[must_use]
+    pub fn sharing(mut self, decoded: &Arc<Decoded>) -> Worker {
+        self.decoded = Some(Arc::clone(decoded));
+        self
     }
 
     /// Sends until `stop` turns true; then what is queued, until it is sent or
@@ -170,13 +182,18 @@ impl Worker {
     /// Sends what is left of a step.
     async fn send(&mut self, step: &Step) -> Result<(), Failed> {
         if self.progress.sequence != step.sequence {
-            let body = std::mem::take(&mut self.progress.body);
-            self.progress = Progress::new(step.sequence, body);
+            self.progress = Progress::new(step.sequence);
         }
         loop {
             if self.progress.pieces.is_empty() {
-                let Some(from) = self.progress.next else { return Ok(()) };
+                let Some(from) = self.progress.next else {
+                    // Between steps there is no use for its memory.
+                    self.progress.body = Vec::new();
+                    return Ok(());
+                };
                 self.progress.body.clear();
+                // Growing by doubling would make room for twice as much; what is not used takes no memory.
+                self.progress.body.reserve_exact(self.limit + LAST_ENTITY);
                 match self.sink.encode(step, from, self.limit, &mut self.progress.body) {
                     Ok(next) => self.progress.next = next,
                     Err(error) => {
@@ -346,6 +363,10 @@ impl Worker {
             Ok(records.into_iter().next().map(|r| Step::new(r.sequence, r.time_ms, r.payload)))
         })
         .await
+        .map(|step| match &self.decoded {
+            Some(decoded) => step.map(|step| step.shared(Arc::clone(decoded))),
+            None => step,
+        })
     }
 
     async fn acknowledge(&mut self, sequence: u64) -> Result<(), Failed> {
