@@ -8,7 +8,7 @@
 //! is sick costs the others nothing. What was told becomes a batch ([`step`]) and
 //! goes the way of all batches.
 
-mod bases;
+pub mod bases;
 mod kubelet;
 pub mod step;
 pub mod summary;

@@ -113,6 +113,7 @@ async fn discover(
         match made.await {
             Ok(made) => break made,
             Err(error) => {
+                metrics.unconnected();
                 let wait = backoff.wait();
                 tracing::warn!(
                     error = format!("{error:#}"), again_in = ?wait,

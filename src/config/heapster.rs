@@ -106,3 +106,88 @@ impl Said {
         Ok(Access { auth: Choice::Users(std::mem::take(&mut self.users)), push, tls: access.tls })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::{Parsed, parse};
+    use crate::config::AggregatorConfig;
+
+    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
+        let Parsed::Run(cli) = parse(std::iter::once(&"nodegauge").chain(words)) else {
+            panic!("{words:?} is no command line")
+        };
+        assert!(cli.is_aggregator(), "{words:?}");
+        AggregatorConfig::load(cli.settings, &|name| {
+            environment.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+        })
+    }
+
+    #[test]
+    fn in_heapsters_place_it_listens_where_heapster_did() {
+        let config = |words: &[&str]| load(words, &[]).unwrap();
+        let plain = config(&["--source=kubernetes:https://kubernetes.default"]);
+        assert_eq!(plain.listen.to_string(), "0.0.0.0:8082");
+        let everybody = Access { auth: Choice::None, tls: None, push: Some(Choice::Token(None)) };
+        assert_eq!((plain.access, plain.pull.is_some()), (everybody, true));
+        let moved = config(&["--source=push", "--listen_ip=::1", "--heapster_port=80", "--v=4"]);
+        assert_eq!(moved.listen.to_string(), "[::1]:80");
+        assert_eq!(moved.log_level, tracing::level_filters::LevelFilter::DEBUG);
+        assert_eq!(config(&["--source=push", "--listen", "127.0.0.1:1"]).listen.to_string(), "127.0.0.1:1");
+        // With a command it is as careful as ever.
+        assert_eq!(config(&["aggregator", "--source=push"]).listen.to_string(), "127.0.0.1:8082");
+        assert_eq!(config(&["aggregator", "--port", "7"]).listen.to_string(), "127.0.0.1:7");
+        let environment = [("NODEGAUGE_LISTEN", "127.0.0.1:2"), ("NODEGAUGE_LOG_LEVEL", "warn")];
+        let told = load(&["--source=push", "--v=9"], &environment).unwrap();
+        assert_eq!(told.listen.to_string(), "127.0.0.1:2");
+        assert_eq!(told.log_level, tracing::level_filters::LevelFilter::WARN);
+        let Parsed::Run(cli) = parse(["/heapster", "--metric_resolution=30s"]) else { panic!() };
+        assert!(cli.is_aggregator());
+    }
+
+    #[test]
+    fn certificates_and_users() {
+        let tls = ["--source=push", "--tls_cert=c", "--tls_key=k", "--tls_client_ca=a"];
+        let of_ca = load(&tls, &[]).unwrap().access;
+        assert_eq!(of_ca.auth, Choice::Token(None));
+        let named = load(&[&tls[..], &["--allowed_users=ops, dash"]].concat(), &[]).unwrap().access;
+        assert_eq!(named.auth, Choice::Users(vec!["ops".to_owned(), "dash".to_owned()]));
+        assert_eq!(named.push, Some(Choice::Token(None)));
+    }
+
+    #[test]
+    fn labels_and_the_export() {
+        let words = [
+            "--source=push",
+            "--label_seperator=;",
+            "--store_label=a=b",
+            "--ignore_label=c",
+            "--disable_export",
+        ];
+        let config = load(&words, &[]).unwrap();
+        assert!(config.disable_export && config.notices.is_empty());
+        assert_eq!(config.labels.joined([("b", "1"), ("c", "2"), ("d", "3")]).as_deref(), Some("b:1;d:3"));
+        assert_eq!(config.labels.stored([("b", "1")]).collect::<Vec<_>>(), [("a", "1")]);
+        let told = load(&["--source=push", "--max_procs=2", "--log-dir", "/x", "--api-server=false"], &[]);
+        assert_eq!(told.unwrap().notices.len(), 3);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |words: &[&str], named: &[&str]| {
+            let error = format!("{:#}", load(words, &[]).unwrap_err());
+            assert!(named.iter().all(|named| error.contains(named)), "{error}");
+        };
+        let both = ["--source=push", "--port=1", "--listen=127.0.0.1:2"];
+        check(&both, &["--port: given together with --listen"]);
+        check(&["--source=push", "--heapster-port=x"], &["--heapster-port \"x\"", "0 to 65535"]);
+        check(&["--source=push", "--listen-ip=here"], &["--listen-ip \"here\"", "0.0.0.0"]);
+        check(&["--source=push", "--allowed-users=a"], &["--allowed-users", "--tls-client-ca"]);
+        check(&["--source=push", "--store-label=a="], &["--store-label \"a=\"", "NEW=OLD"]);
+        check(&["--source=push", "--v=loud"], &["--v \"loud\""]);
+        check(&["--source=cadvisor:external"], &["--source: \"cadvisor:external\"", "accepted: push"]);
+        check(&["aggregator", "--listen-ip=0.0.0.0"], &["--auth none"]);
+    }
+}

@@ -58,6 +58,7 @@ pub struct PullMetrics {
     failures: [AtomicU64; FAILURES.len()],
     nodes: [AtomicU64; STATES.len()],
     rounds: AtomicU64,
+    unconnected: AtomicU64,
     seconds: Histogram,
 }
 
@@ -68,6 +69,7 @@ impl Default for PullMetrics {
             failures: Default::default(),
             nodes: Default::default(),
             rounds: AtomicU64::default(),
+            unconnected: AtomicU64::default(),
             seconds: Histogram::new(SECONDS),
         }
     }
@@ -91,6 +93,11 @@ impl PullMetrics {
             count.store(u64::try_from(found).unwrap_or(u64::MAX), Relaxed);
         }
         self.rounds.fetch_add(1, Relaxed);
+    }
+
+    /// The API server could not even be asked.
+    pub fn unconnected(&self) {
+        self.unconnected.fetch_add(1, Relaxed);
     }
 
     pub(super) fn seconds(&self) -> Histogram {
@@ -125,6 +132,12 @@ impl Collector for Pulling {
                 &mut failures.map(|((_, name), count)| (vec![("reason", *name)], float(count.load(Relaxed)))),
             )?;
         }
+        let unconnected = m.unconnected.load(Relaxed);
+        f.counter(
+            "nodegauge_api_server_failures",
+            "Times there was no way to ask the API server: no credentials, or none of use.",
+            (unconnected > 0 || m.rounds.load(Relaxed) > 0).then(|| float(unconnected)),
+        )?;
         let facts = self.ingest.model().facts();
         let watched = [
             ("nodes", facts.nodes.is_used().then(|| facts.nodes.counts())),

@@ -2,11 +2,16 @@
 //!
 //! A kubelet reads each cgroup in its own time, and CPU, memory and network of one
 //! pod not together: each of these has windows of its own. An answer that brings the
-//! same sample again leaves the base where it is.
+//! same sample again leaves the base where it is, and has the same rise again for a
+//! while: kubelets read every ten to fifteen seconds, and may be asked more often.
 
 use std::collections::HashMap;
 
 use crate::rate::{MAX_WINDOW, Moment, Window, increase};
+
+/// For so long a sample that comes again has its rise, milliseconds: three times as
+/// long as a kubelet takes to read again.
+const AGAIN_MS: u64 = 45_000;
 
 /// What is read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +38,9 @@ struct Base {
     counters: Counters,
     /// When the kubelet told it, by our clock, milliseconds since the epoch.
     told_ms: u64,
+    /// When it was told first.
+    first_ms: u64,
+    rise: Option<Rise>,
 }
 
 /// See the module.
@@ -51,24 +59,25 @@ impl Bases {
         now_ms: u64,
     ) -> Option<Rise> {
         let (id, group) = of;
-        let later = Base { start, taken_ns, counters, told_ms: now_ms };
+        let later = Base { start, taken_ns, counters, told_ms: now_ms, first_ms: now_ms, rise: None };
         let key = (id.to_owned(), group);
         let Some(base) = self.0.get_mut(&key) else {
             self.0.insert(key, later);
             return None;
         };
+        if base.start == start && base.taken_ns == taken_ns {
+            base.told_ms = now_ms;
+            return base.rise.filter(|_| now_ms.saturating_sub(base.first_ms) <= AGAIN_MS);
+        }
         let moment = |base: &Base| Moment { id: "", start: base.start, taken_ns: base.taken_ns };
         let window = Window::between(&moment(base), &moment(&later));
         let mut increases = [None; 4];
         for ((out, earlier), later) in increases.iter_mut().zip(base.counters).zip(counters) {
             *out = increase(earlier, later);
         }
-        if base.start == start && base.taken_ns == taken_ns {
-            base.told_ms = now_ms;
-        } else {
-            *base = later;
-        }
-        window.map(|window| Rise { window, increases })
+        let rise = window.map(|window| Rise { window, increases });
+        *base = Base { rise, ..later };
+        rise
     }
 
     /// Forgets what was not told for too long to have a rate again.
@@ -96,15 +105,19 @@ mod tests {
     #[test]
     fn rates_need_the_same_life_a_newer_sample_and_no_reset() {
         let mut bases = Bases::default();
+        let now = std::cell::Cell::new(0);
         let mut check = |start: u64, taken: u64, value: u64, expected: Option<(u64, Option<u64>)>| {
             let counters = [Some(value), None, None, None];
-            let rise = bases.rise(("a", Group::Cpu), Some(start), taken * S, counters, taken * 1_000);
+            now.set(now.get() + 20_000);
+            let rise = bases.rise(("a", Group::Cpu), Some(start), taken * S, counters, now.get());
             let got = rise.map(|r| (r.window.ns() / S, r.increases[0]));
             assert_eq!(got, expected, "{start} {taken} {value}");
         };
         check(1, 100, 5, None);
         check(1, 160, 11, Some((60, Some(6))));
-        // The same sample again, and then one after it.
+        // The same sample again, then for too long, and then one after it.
+        check(1, 160, 11, Some((60, Some(6))));
+        check(1, 160, 11, Some((60, Some(6))));
         check(1, 160, 11, None);
         check(1, 220, 12, Some((60, Some(1))));
         // Counted from anew.

@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer};
 use crate::identity::model::time_ns;
 
 /// The whole answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub struct Summary {
-    /// The machine.
+    /// The machine; what has none is no summary.
     pub node: NodeStats,
     /// Its pods.
+    #[serde(default)]
     pub pods: Option<Vec<PodStats>>,
 }
 
@@ -255,8 +255,10 @@ mod tests {
         let pod = &summary.pods.unwrap()[0];
         assert!(pod.containers.is_none() && pod.start_time == Time(None) && pod.cpu.is_none());
         assert_eq!(pod.ephemeral_storage.as_ref().unwrap().used_bytes, Some(5));
-        assert!(serde_json::from_str::<Summary>(r#"{"pods":null}"#).unwrap().pods.is_none());
-        for lie in [r#"{"node":{"cpu":{"usageCoreNanoSeconds":-1}}}"#, r#"[]"#, r#"{"pods":{}}"#] {
+        assert!(serde_json::from_str::<Summary>(r#"{"node":{},"pods":null}"#).unwrap().pods.is_none());
+        for lie in
+            [r#"{"node":{"cpu":{"usageCoreNanoSeconds":-1}}}"#, r#"[]"#, r#"{"node":{},"pods":{}}"#, "{}"]
+        {
             assert!(serde_json::from_str::<Summary>(lie).is_err(), "{lie}");
         }
     }
