@@ -189,8 +189,9 @@ impl Puller {
         loop {
             let slot_ms = self.ingest.model().resolution_ms();
             let next = (now_ms() / slot_ms + 1) * slot_ms;
-            while now_ms() < next {
-                let wait = Duration::from_millis(next.saturating_sub(now_ms()).clamp(1, 1_000));
+            // No longer than a step, should the clock be set back.
+            while let Some(left @ 1..) = next.checked_sub(now_ms()).filter(|left| *left <= slot_ms) {
+                let wait = Duration::from_millis(left.min(1_000));
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
@@ -200,7 +201,7 @@ impl Puller {
             if lock(&self.kubelets).1.elapsed() >= CREDENTIALS {
                 self.renew(credentials().await);
             }
-            self.round(Some(next), &mut asking);
+            self.round(Some(now_ms() / slot_ms * slot_ms), &mut asking);
         }
     }
 

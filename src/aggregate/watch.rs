@@ -296,6 +296,8 @@ impl<'a, O: Object> Watcher<'a, O> {
             let before = version.clone();
             let ended = self.watch(version).await;
             self.store.restarts.fetch_add(1, Relaxed);
+            // Those of objects that went meanwhile.
+            self.names().sweep();
             let lived = *version != before || began.elapsed() >= self.timing.watch / 2;
             if lived {
                 (failed, _) = (0, backoff.reset());
