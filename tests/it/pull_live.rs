@@ -22,8 +22,10 @@ use nodegauge::telemetry::Telemetry;
 use serde_json::{Value as Json, json};
 
 use crate::cli::{Agent, nodegauge};
+use crate::identity_kubelet::Certificates;
 use crate::ingest::Sender;
 use crate::served::own;
+use crate::standin;
 use crate::standin::cluster::Cluster;
 
 /// How a kubelet answers.
@@ -297,6 +299,58 @@ fn sick_kubelets_cost_the_others_nothing_and_pushes_win() {
     running.eventually("others are asked on", || rate(&fast).len() >= taken + 3);
     assert!(kubelets["late"].0.asked() <= asked + 1, "one may have been on its way");
     assert_eq!((held("pods"), held("namespaces")), (7.0, 1.0));
+}
+
+#[test]
+fn over_https_kubelets_are_believed_by_the_clusters_certificates_before_they_see_the_token() {
+    let certificates = Certificates::new(&["127.0.0.1"], false);
+    let kubelet = standin::kubelet::Kubelet::new(Vec::new());
+    kubelet.let_in("the-token");
+    kubelet.set_summary(summary("n1"));
+    let (ready, port) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (serving, pair) = (kubelet.clone(), (certificates.server.clone(), certificates.key()));
+    let thread = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (_running, port) = serving.serve_tls(pair.0, pair.1).await;
+            ready.send(port).unwrap();
+            let _ = stopped.await;
+        });
+    });
+    let port = port.recv().unwrap();
+    let cluster = Cluster::start();
+    cluster.put("nodes", node("n1", Some(([127, 0, 0, 1], port).into()), true));
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, config) = (directory.path().join("ca"), directory.path().join("config"));
+    let running = |authority: &str, options: &str| {
+        std::fs::write(&ca, authority).unwrap();
+        let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "k", "cluster":
+                {"server": format!("http://{}", cluster.address), "certificate-authority": ca.to_str().unwrap()}}],
+            "users": [{"name": "u", "user": {"token": "the-token"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}]});
+        std::fs::write(&config, text.to_string()).unwrap();
+        Running::start(&format!(
+            "kubernetes:?inClusterConfig=false&auth={}&kubeletPort={port}&{options}",
+            config.to_str().unwrap()
+        ))
+    };
+    let failed =
+        |running: &Running| running.value("nodegauge_pull_failures_total{reason=\"unreachable\"}") >= 1.0;
+    let taken = |running: &Running| running.value("nodegauge_pull_summaries_total") >= 1.0;
+    let stranger = running(&Certificates::new(&["127.0.0.1"], false).ca, "kubeletHttps=true");
+    stranger.eventually("it is not believed", || failed(&stranger));
+    let plain = running(&certificates.ca, "kubeletHttps=false");
+    plain.eventually("it does not speak http", || failed(&plain));
+    assert!(kubelet.asked().is_empty(), "nobody was shown the token");
+    let right = running(&certificates.ca, "kubeletHttps=true");
+    right.eventually("its summaries are taken", || taken(&right));
+    assert_eq!(kubelet.asked().pop().unwrap().as_deref(), Some("Bearer the-token"));
+    let blind = running(&Certificates::new(&["127.0.0.1"], false).ca, "kubeletHttps=true&insecure=true");
+    blind.eventually("any is believed where that was said", || taken(&blind));
+    drop(stop);
+    thread.join().unwrap();
 }
 
 /// A running aggregator in Heapster's place, on a port of its own.
