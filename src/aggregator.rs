@@ -13,14 +13,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::aggregate::ingest::Ingest;
-use crate::aggregate::model::{Model, Options};
+use crate::aggregate::model::{Model, Options, Shown};
+use crate::aggregate::watch::Timing;
 use crate::auth::{Choice, Guard, rules};
 use crate::config::{self, AggregatorConfig};
 use crate::expose::http::{self, Limits};
 use crate::kernel::handles;
 use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
+use discovery::{Discovery, Plan};
 
+pub mod discovery;
 pub mod receive;
 pub mod routes;
 
@@ -47,7 +50,9 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the event loop")?;
-    let model = Arc::new(Model::new(Options { resolution: config.resolution, ..Options::default() }));
+    let shown = Shown { labels: config.labels.clone(), no_export: config.disable_export };
+    let model = Model::new(Options { resolution: config.resolution, ..Options::default() }).shown_as(shown);
+    let model = Arc::new(model);
     let ingest = Arc::new(Ingest::new(model, config.max_nodes));
     let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
     let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
@@ -59,6 +64,15 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
             "nobody can push: beyond loopback agents show a token (--auth-token-file) or a certificate (--tls-client-ca)"
         );
     }
+    for notice in &config.notices {
+        tracing::warn!(notice, "a flag without meaning");
+    }
+    // Where agents are told apart by the API server it can be asked about nodes too.
+    let asked = config.pull.is_some() || config.access.auth == Choice::Kubernetes;
+    let plan = Plan { pull: config.pull.clone(), max_nodes: config.max_nodes, timing: Timing::default() };
+    let discovery = asked
+        .then(|| Discovery::start(plan, Arc::clone(&ingest), Arc::clone(telemetry.pull())))
+        .transpose()?;
     let (stopped, stop) = mpsc::channel::<()>();
     let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
     let site = routes::site(ingest, telemetry, receive::Limits::default());
@@ -77,6 +91,9 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
         anyhow::Ok(())
     });
     drop(stopped);
+    if let Some(discovery) = discovery {
+        discovery.stop();
+    }
     runtime.shutdown_timeout(LAST_WAIT);
     if closing.join().is_err() {
         return Err(anyhow!("the thread that closes steps panicked"));

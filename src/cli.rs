@@ -4,6 +4,8 @@
 //! default is belongs to [`crate::config`], which reads the same [`Settings`]
 //! from the environment and from the file.
 
+pub mod heapster;
+
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -246,6 +248,19 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub max_nodes: Option<String>,
 
+    /// Where the aggregator's figures come from besides pushes: push, or kubernetes:URL?OPTIONS, which finds nodes
+    /// through the API server there and asks the kubelets of those that push nothing; Heapster's options
+    /// inClusterConfig, kubeletPort, kubeletHttps, insecure, auth, useServiceAccount and host_id_annotation. Without
+    /// a command it selects the aggregator, which then listens where Heapster did [default: push]
+    #[arg(long, global = true, value_name = "URI")]
+    #[serde(deserialize_with = "uris")]
+    pub source: Option<Vec<String>>,
+
+    /// Heapster's own flags.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub heapster: heapster::Given,
+
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     #[serde(deserialize_with = "text")]
@@ -255,6 +270,14 @@ pub struct Settings {
     #[arg(long, global = true, value_name = "FORMAT")]
     #[serde(deserialize_with = "text")]
     pub log_format: Option<String>,
+}
+
+impl Cli {
+    /// Whether the aggregator is to run: it is named, or Heapster's sources or sinks
+    /// are, without a command.
+    pub fn is_aggregator(&self) -> bool {
+        self.command == Some(Command::Aggregator) || self.settings.heapster.in_its_place
+    }
 }
 
 impl Settings {
@@ -297,12 +320,29 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let result = command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).map(dashed).collect();
+    // The image carries this program under Heapster's path too.
+    let heapster = arguments.first().is_some_and(|name| std::path::Path::new(name).ends_with("heapster"));
+    let result = heapster::add(command()).try_get_matches_from(arguments).and_then(|m| {
+        let mut cli = Cli::from_arg_matches(&m)?;
+        let given = cli.settings.given();
+        let chosen = heapster || given.iter().any(|name| name == "source" || name == "sink");
+        cli.settings.heapster = heapster::read(&m, cli.command.is_none() && chosen);
+        Ok(cli)
+    });
     match result {
         Ok(cli) => Parsed::Run(Box::new(cli)),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
         Err(error) => Parsed::Bad(one_line(&error)),
     }
+}
+
+/// A long flag's name with dashes, where it has underscores: both are accepted, as
+/// Heapster and cAdvisor do.
+fn dashed(word: OsString) -> OsString {
+    let Some(text) = word.to_str().filter(|text| text.starts_with("--")) else { return word };
+    let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+    format!("{}{value}", name.replace('_', "-")).into()
 }
 
 /// The command with the environment name of each setting in its help.

@@ -7,6 +7,7 @@
 
 mod access;
 mod aggregator;
+mod heapster;
 mod names;
 mod push;
 mod values;
@@ -145,6 +146,9 @@ impl Config {
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
         if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
             bail!("--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator");
+        }
+        if let Some(flag) = flags.heapster.any() {
+            bail!("--{flag}: a flag of Heapster's; accepted: with --source, or with nodegauge aggregator");
         }
         let layers = Layers::read(flags, environment)?;
         let (listen, access) = layers.listener(Role::Agent)?;

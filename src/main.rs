@@ -51,7 +51,7 @@ fn run() -> Result<ExitCode, Stop> {
     };
     let usage = |error: anyhow::Error| Stop::Usage(format!("{error:#}"));
     let environment = |name: &str| std::env::var_os(name);
-    if cli.command == Some(Command::Aggregator) {
+    if cli.is_aggregator() {
         let config = AggregatorConfig::load(cli.settings, &environment).map_err(usage)?;
         logging::init(config.log_level, config.log_format);
         let scheme = scheme(&config.access);

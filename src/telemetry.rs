@@ -10,6 +10,7 @@ mod collection;
 mod ingest;
 mod limiter;
 pub mod logging;
+pub mod pull;
 pub mod push;
 mod sources;
 
@@ -57,6 +58,7 @@ pub struct Telemetry {
     sources: Sources,
     access: access::Access,
     push: Arc<PushMetrics>,
+    pull: Arc<pull::PullMetrics>,
 }
 
 /// What the ticks so far came to.
@@ -159,7 +161,14 @@ impl Telemetry {
     /// The aggregator's families.
     pub fn of_aggregator(ingest: Arc<Ingest>) -> Arc<Self> {
         let (mut registry, telemetry) = Telemetry::listener();
-        registry.register_collector(Box::new(ingest::Ingesting(ingest)));
+        registry.register_collector(Box::new(ingest::Ingesting(Arc::clone(&ingest))));
+        registry.register(
+            "nodegauge_pull_duration_seconds",
+            "Time from asking a kubelet to the end of its answer",
+            telemetry.pull.seconds(),
+        );
+        let metrics = Arc::clone(&telemetry.pull);
+        registry.register_collector(Box::new(pull::Pulling { metrics, ingest }));
         Arc::new(Telemetry { registry, ..telemetry })
     }
 
@@ -178,6 +187,7 @@ impl Telemetry {
             sources: Sources::default(),
             access: access::Access::default(),
             push: Arc::default(),
+            pull: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -247,6 +257,11 @@ impl Telemetry {
     /// The figures of what is sent.
     pub fn push(&self) -> &Arc<PushMetrics> {
         &self.push
+    }
+
+    /// The figures of what is pulled.
+    pub fn pull(&self) -> &Arc<pull::PullMetrics> {
+        &self.pull
     }
 
     /// A connection was accepted; it is open until the guard is dropped.

@@ -147,6 +147,12 @@ impl Claims {
         }
     }
 
+    /// Whether an agent with that name has pushed within the time after which it
+    /// would have lost the name to another machine.
+    pub fn is_alive(&self, name: &str, now_ms: u64) -> bool {
+        self.names().get(name).is_some_and(|claim| !claim.is_silent(now_ms))
+    }
+
     /// Forgets names nobody has used since `since_ms`.
     pub fn forget_before(&self, since_ms: u64) {
         self.names().retain(|_, claim| claim.heard_ms >= since_ms);
@@ -183,10 +189,14 @@ impl Claim {
         may
     }
 
+    fn is_silent(&self, now_ms: u64) -> bool {
+        let patience = self.resolution_ms.saturating_mul(SILENT_STEPS).max(SILENT_MS);
+        now_ms.saturating_sub(self.heard_ms) > patience
+    }
+
     /// Whether the sender of `batch`, another agent, is the one that has the name now.
     fn yields_to(&self, batch: &Batch, now_ms: u64) -> bool {
-        let patience = self.resolution_ms.saturating_mul(SILENT_STEPS).max(SILENT_MS);
-        if now_ms.saturating_sub(self.heard_ms) > patience {
+        if self.is_silent(now_ms) {
             return true;
         }
         // One that was replaced and lives on is a second agent on the machine.

@@ -267,6 +267,7 @@ impl Ingest {
             self.counters.too_old.fetch_add(1, Relaxed);
             return Ok(held);
         }
+        model.facts().amend(&mut batch);
         let taken = model.ingest(&batch, now_ms);
         if let Some(ahead) = ahead.filter(|_| shift != 0) {
             model.clock_is_ahead(batch.node(), i64::try_from(ahead).unwrap_or(i64::MAX));
@@ -287,6 +288,26 @@ impl Ingest {
             }
         }
         Ok(held)
+    }
+
+    /// Whether a node has an agent that pushes.
+    pub fn is_pushed(&self, node: &str, now_ms: u64) -> bool {
+        self.claims.is_alive(node, now_ms)
+    }
+
+    /// Takes a batch made here of what a kubelet told, at `now_ms`.
+    ///
+    /// # Errors
+    /// It has too much of something, or the node has an agent by now, whose pushes
+    /// say more.
+    pub fn take_pulled(&self, mut batch: Batch, now_ms: u64) -> Result<(), Refused> {
+        plausible(&batch)?;
+        if self.is_pushed(batch.node(), now_ms) {
+            return Err(Refused::new(Reason::Contested, "its agent pushes by now"));
+        }
+        self.model.facts().amend(&mut batch);
+        self.model.ingest(&batch, now_ms);
+        Ok(())
     }
 
     /// Few batches are large; those are read one at a time, so that what reading

@@ -7,8 +7,14 @@
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
 pub mod claims;
+mod facts;
 pub mod ingest;
+pub mod labels;
 pub mod model;
 pub mod names;
 pub mod node;
+pub mod objects;
+pub mod pull;
+pub mod source;
+pub mod watch;
 pub mod window;

@@ -16,8 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use super::labels::LabelRules;
 use super::names::Names;
 use super::node::{Change, Entity, Key, Kind, Node, Taken};
+use super::objects::Facts;
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
 
 /// What namespaces and the cluster have, summed over pods.
@@ -54,6 +56,15 @@ impl Default for Options {
     fn default() -> Self {
         Options { resolution: Duration::from_secs(60), kept: Duration::from_secs(15 * 60) }
     }
+}
+
+/// How it is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How labels are joined.
+    pub labels: LabelRules,
+    /// Whether the export stays empty.
+    pub no_export: bool,
 }
 
 /// Who a question is about.
@@ -101,6 +112,8 @@ struct Member {
 pub struct Model {
     options: Options,
     names: Names,
+    facts: Facts,
+    shown: Shown,
     nodes: RwLock<BTreeMap<Arc<str>, Arc<Mutex<Member>>>>,
     /// By namespace.
     pods: RwLock<BTreeMap<Arc<str>, Homes>>,
@@ -141,6 +154,8 @@ impl Model {
         Model {
             options,
             names: Names::default(),
+            facts: Facts::default(),
+            shown: Shown::default(),
             nodes: RwLock::default(),
             pods: RwLock::default(),
             sums: RwLock::default(),
@@ -150,6 +165,22 @@ impl Model {
             began: AtomicU64::new(0),
             unplaced: AtomicU64::new(0),
         }
+    }
+
+    /// Answers as these say.
+    #[must_use]
+    pub fn shown_as(self, shown: Shown) -> Model {
+        Model { shown, ..self }
+    }
+
+    /// How it is answered from.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// What the API server tells, as far as it is asked.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Time between two slots, milliseconds.

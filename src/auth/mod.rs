@@ -46,6 +46,8 @@ pub enum Choice {
     None,
     /// Who has a token of this file, or a certificate that the client CA signed.
     Token(Option<PathBuf>),
+    /// Who has a certificate that the client CA signed, for one of these names.
+    Users(Vec<String>),
     /// Whom the Kubernetes API lets.
     Kubernetes,
 }
@@ -55,7 +57,7 @@ impl Choice {
     pub fn name(&self) -> &'static str {
         match self {
             Choice::None => "none",
-            Choice::Token(_) => "token",
+            Choice::Token(_) | Choice::Users(_) => "token",
             Choice::Kubernetes => "kubernetes",
         }
     }
@@ -133,6 +135,8 @@ pub enum How {
     Open,
     /// By a static token or a certificate, which allow everything.
     Token(Option<Box<Tokens>>),
+    /// By a certificate for one of these names, which allows everything.
+    Users(Vec<String>),
     /// By the API server, which says what they may do.
     Kubernetes(Box<Reviews>),
 }
@@ -146,6 +150,7 @@ impl How {
             Choice::Token(file) => How::Token(
                 file.clone().map(Tokens::open).transpose().context("--auth-token-file")?.map(Box::new),
             ),
+            Choice::Users(names) => How::Users(names.clone()),
             Choice::Kubernetes => {
                 let client = crate::kubernetes::client().await.context("--auth kubernetes")?;
                 let times = reviews::Times::default();
@@ -157,7 +162,7 @@ impl How {
     fn tokens(&self) -> Option<&Tokens> {
         match self {
             How::Token(tokens) => tokens.as_deref(),
-            How::Open | How::Kubernetes(_) => None,
+            How::Open | How::Users(_) | How::Kubernetes(_) => None,
         }
     }
 }
@@ -241,7 +246,8 @@ impl Guard {
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
         let need = self.rules.need(asked.path);
         let how = self.push.as_ref().filter(|_| need == Need::Push).unwrap_or(&self.how);
-        let (How::Token(_) | How::Kubernetes(_), Need::Node(_) | Need::Path | Need::Push) = (how, need)
+        let (How::Token(_) | How::Users(_) | How::Kubernetes(_), Need::Node(_) | Need::Path | Need::Push) =
+            (how, need)
         else {
             return Ok(Admitted { need, user: asked.user.cloned() });
         };
@@ -295,6 +301,10 @@ async fn decide(how: &How, asked: Asked<'_>, need: Need) -> (Means, Decided) {
     let token = asked.authorization.and_then(bearer);
     match (how, asked.user, token) {
         (How::Open, user, _) => (Means::Nothing, Ok(user.cloned())),
+        (How::Users(names), Some(user), _) => {
+            let named = names.iter().any(|name| *name == user.name);
+            (Means::Certificate, if named { Ok(Some(Arc::clone(user))) } else { Err(Refusal::Forbidden) })
+        }
         // As in Kubernetes, a certificate comes first.
         (How::Token(_), Some(user), _) => (Means::Certificate, Ok(Some(Arc::clone(user)))),
         (How::Token(tokens), None, Some(token)) => {
@@ -313,7 +323,9 @@ async fn decide(how: &How, asked: Asked<'_>, need: Need) -> (Means, Decided) {
             };
             (Means::Kubernetes, outcome)
         }
-        (How::Token(_) | How::Kubernetes(_), None, None) => (Means::Nothing, Err(Refusal::Unauthenticated)),
+        (How::Users(_), None, _) | (How::Token(_) | How::Kubernetes(_), None, None) => {
+            (Means::Nothing, Err(Refusal::Unauthenticated))
+        }
     }
 }
 

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use tracing::level_filters::LevelFilter;
 
 use super::access::Role;
 use super::values::{count, duration, log_format, log_level};
-use super::{Environment, Layers, LogFormat};
+use super::{Environment, Layers, LogFormat, heapster};
+use crate::aggregate::labels::LabelRules;
+use crate::aggregate::source::{Pull, Sources};
 use crate::auth::Access;
 use crate::cli::Settings;
 
 /// Settings that mean something to the aggregator and to nobody else.
-pub(super) const OWN: [&str; 2] = ["metric-resolution", "max-nodes"];
+pub(super) const OWN: [&str; 3] = ["metric-resolution", "max-nodes", "source"];
 
 /// Those it shares with the agent.
 const SHARED: [&str; 9] = [
@@ -43,6 +45,14 @@ pub struct AggregatorConfig {
     pub resolution: Duration,
     /// Most nodes to hold.
     pub max_nodes: usize,
+    /// Kubelets that are asked where no agent pushes.
+    pub pull: Option<Pull>,
+    /// How labels are shown where there is one text for all.
+    pub labels: LabelRules,
+    /// Whether the export stays empty.
+    pub disable_export: bool,
+    /// What was said that means nothing here, for the log.
+    pub notices: Vec<String>,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -55,15 +65,18 @@ impl AggregatorConfig {
     ///
     /// # Errors
     /// One line for the user, about the first thing found wrong.
-    pub fn load(flags: Settings, environment: Environment<'_>) -> Result<AggregatorConfig> {
+    pub fn load(mut flags: Settings, environment: Environment<'_>) -> Result<AggregatorConfig> {
         for flag in flags.given() {
             if !OWN.contains(&flag.as_str()) && !SHARED.contains(&flag.as_str()) {
                 let accepted: Vec<_> = SHARED.iter().chain(&OWN).map(|name| format!("--{name}")).collect();
                 bail!("--{flag}: not a setting of the aggregator; accepted: {}", accepted.join(", "));
             }
         }
+        let mut said = heapster::apply(&mut flags, environment)?;
         let layers = Layers::read(flags, environment)?;
         let (listen, access) = layers.listener(Role::Aggregator)?;
+        let access = said.restrict(access)?;
+        let sources = layers.sources(environment)?;
         let resolution = layers.parse(
             "metric-resolution",
             |s| &s.metric_resolution,
@@ -81,9 +94,23 @@ impl AggregatorConfig {
             access,
             resolution: resolution.unwrap_or(Duration::from_secs(60)),
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
+            pull: sources.pull,
+            labels: said.labels,
+            disable_export: said.disable_export,
+            notices: said.notices.into_iter().chain(sources.notices).collect(),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
+    }
+}
+
+impl Layers {
+    /// Every `--source` of the place that wins.
+    fn sources(&self, environment: Environment<'_>) -> Result<Sources> {
+        let Some((origin, texts)) = self.0.iter().find_map(|(o, s)| s.source.as_ref().map(|t| (o, t))) else {
+            return Ok(Sources::default());
+        };
+        Sources::parse(texts.iter().map(String::as_str), environment).with_context(|| origin.name("source"))
     }
 }
 

@@ -11,7 +11,7 @@
 //! [`verdict`]. Nothing here retries without an end: what waits is bounded by
 //! the queue, whose oldest steps go first.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod client;
 mod dead_letters;
 mod pieces;

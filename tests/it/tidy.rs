@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &[]),
     ("kernel", &["kernel", "snapshot"]),
-    ("aggregate", &["aggregate", "push", "rate", "identity", "telemetry"]),
+    ("aggregate", &["aggregate", "kubernetes", "push", "rate", "identity", "telemetry"]),
     ("api", &["api", "aggregate", "push", "expose"]),
     ("publish", &["snapshot"]),
     ("collect", &["collect", "kernel", "snapshot"]),

@@ -13,6 +13,7 @@ use super::exported::EXPORTED;
 use super::time::Stamp;
 use crate::aggregate::model::Model;
 use crate::aggregate::node::{Entity, Figure, Kind as Of};
+use crate::aggregate::objects::Node;
 use crate::api::answer::Answer;
 use crate::api::request::Asked;
 use crate::push::batch::{Kind, MetricId, Value};
@@ -23,6 +24,7 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
         return Answer::no_page();
     }
     match model.closed_ms() {
+        _ if model.shown().no_export => Answer::compact(&[(); 0]),
         Some(slot) => {
             let model = Arc::clone(model);
             Answer::written(move |out| write(&model, slot, out))
@@ -33,8 +35,10 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
 
 fn write(model: &Model, slot: u64, out: &mut dyn Write) -> io::Result<()> {
     let wanted: HashSet<MetricId> = EXPORTED.iter().map(|exported| exported.id).collect();
-    let mut page = Page { text: vec![b'['], node: Arc::from(""), end: Stamp(slot).to_string(), first: true };
+    let end = Stamp(slot).to_string();
+    let mut page = Page { model, text: vec![b'['], node: Arc::from(""), facts: None, end, first: true };
     for node in model.node_names() {
+        page.facts = model.facts().nodes.get(&node);
         page.node = node;
         let node = Arc::clone(&page.node);
         model.figures_at(&node, slot, |m| wanted.contains(&m.id), |e, figures| page.put(e, figures));
@@ -46,15 +50,18 @@ fn write(model: &Model, slot: u64, out: &mut dyn Write) -> io::Result<()> {
 
 /// The series of one node as JSON.
 #[derive(Debug)]
-struct Page {
+struct Page<'m> {
+    model: &'m Model,
     text: Vec<u8>,
     node: Arc<str>,
+    /// What the API server tells of it.
+    facts: Option<Arc<Node>>,
     /// The time of all points.
     end: String,
     first: bool,
 }
 
-impl Page {
+impl Page<'_> {
     fn put(&mut self, entity: &Entity, figures: &[Figure<'_>]) {
         if !std::mem::take(&mut self.first) {
             self.text.push(b',');
@@ -112,10 +119,12 @@ impl Page {
             Of::Pod => "/pod",
             Of::System | Of::Container => &*key.container,
         };
-        let node = Arc::clone(&self.node);
-        for (at, (name, value)) in [("nodename", &*node), ("hostname", &*node), ("container_name", container)]
-            .into_iter()
-            .enumerate()
+        let (node, facts) = (Arc::clone(&self.node), self.facts.clone());
+        let hostname = facts.as_ref().and_then(|f| f.hostname.as_deref()).unwrap_or(&node);
+        for (at, (name, value)) in
+            [("nodename", &*node), ("hostname", hostname), ("container_name", container)]
+                .into_iter()
+                .enumerate()
         {
             if at > 0 {
                 self.text.push(b',');
@@ -124,12 +133,14 @@ impl Page {
         }
         let image = entity.image.as_deref().filter(|_| key.kind == Of::Container);
         let pod = Some(&*key.pod).filter(|pod| !pod.is_empty());
-        let joined: Vec<String> = entity.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
-        let joined = (!joined.is_empty()).then(|| joined.join(","));
+        let joined = self.model.shown().labels.joined(entity.labels.iter().map(|(k, v)| (&**k, &**v)));
+        let namespace = pod.and_then(|_| self.model.facts().namespaces.get(&key.namespace));
         for (name, value) in [
+            ("host_id", facts.as_ref().and_then(|f| f.host_id.as_deref())),
             ("container_base_image", image),
             ("pod_name", pod),
             ("pod_id", entity.pod_uid.as_deref()),
+            ("namespace_id", namespace.as_ref().map(|n| &*n.uid)),
             ("labels", joined.as_deref()),
         ] {
             if let Some(value) = value {
