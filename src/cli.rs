@@ -241,6 +241,56 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub metric_resolution: Option<String>,
 
+    /// Where the aggregator sends every step, once for each sink: influxdb:http://host:8086?db=k8s with Heapster's
+    /// options, log, remote-write:http://host/api/v1/write or influxdb2: with those of --push
+    #[arg(long, global = true, value_name = "KIND:URL")]
+    #[serde(deserialize_with = "uris")]
+    pub sink: Option<Vec<String>>,
+
+    /// Deadline of each request of the aggregator to a sink [default: 20s]
+    #[arg(long, global = true, value_name = "DURATION", alias = "sink_export_data_timeout")]
+    #[serde(deserialize_with = "text")]
+    pub sink_export_data_timeout: Option<String>,
+
+    /// Who of several aggregators sends to sinks: off (each), lease:NAMESPACE/NAME (the holder of that Lease of
+    /// Kubernetes) or file:PATH (the holder of that file, which all can write) [default: off]
+    #[arg(long, global = true, value_name = "HOW")]
+    #[serde(deserialize_with = "text")]
+    pub ha: Option<String>,
+
+    /// How long one of several aggregators stays the one that sends without a sign of life, 1s to 10m
+    /// [default: 15s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub ha_lease: Option<String>,
+
+    /// Whether /api/v1/metric-export of the aggregator is empty: true or false [default: false]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ON|OFF",
+        alias = "disable_export",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[serde(deserialize_with = "text")]
+    pub disable_export: Option<String>,
+
+    /// Of Heapster: without effect, since the aggregator's model is what everything is made from
+    #[arg(
+        long,
+        global = true,
+        value_name = "ON|OFF",
+        alias = "disable_metric_sink",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide = true
+    )]
+    #[serde(deserialize_with = "text")]
+    pub disable_metric_sink: Option<String>,
+
     /// Most nodes the aggregator holds; others are told to come later [default: 10000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(deserialize_with = "text")]

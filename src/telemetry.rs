@@ -8,6 +8,7 @@
 mod access;
 mod collection;
 mod ingest;
+pub mod lead;
 mod limiter;
 pub mod logging;
 pub mod push;
@@ -57,6 +58,7 @@ pub struct Telemetry {
     sources: Sources,
     access: access::Access,
     push: Arc<PushMetrics>,
+    leading: Arc<lead::Leading>,
 }
 
 /// What the ticks so far came to.
@@ -146,12 +148,7 @@ impl Telemetry {
             t.render_seconds.clone(),
         );
         registry.register_collector(Box::new(t.sources.clone()));
-        registry.register(
-            "nodegauge_push_request_duration_seconds",
-            "Time from a request to a sink to its answer",
-            t.push.seconds(),
-        );
-        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
+        t.register_push(&mut registry);
         registry.register_collector(Box::new(Collection { ticks: Arc::clone(&t.ticks) }));
         Arc::new(Telemetry { registry, ..telemetry })
     }
@@ -160,7 +157,23 @@ impl Telemetry {
     pub fn of_aggregator(ingest: Arc<Ingest>) -> Arc<Self> {
         let (mut registry, telemetry) = Telemetry::listener();
         registry.register_collector(Box::new(ingest::Ingesting(ingest)));
+        telemetry.register_push(&mut registry);
+        registry.register_collector(Box::new(lead::Lead(Arc::clone(&telemetry.leading))));
         Arc::new(Telemetry { registry, ..telemetry })
+    }
+
+    fn register_push(&self, registry: &mut Registry) {
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            self.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&self.push))));
+    }
+
+    /// Whether this aggregator is the one that sends.
+    pub fn leading(&self) -> &Arc<lead::Leading> {
+        &self.leading
     }
 
     /// What every role with a listener has.
@@ -178,6 +191,7 @@ impl Telemetry {
             sources: Sources::default(),
             access: access::Access::default(),
             push: Arc::default(),
+            leading: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {

@@ -4,6 +4,7 @@
 //!   and clocks they have;
 //! - [`model`] is the cluster: all nodes, sums over namespaces, what is asked;
 //! - [`node`] is one node of the model: who lives there, and its last steps;
+//! - [`steps`] is what databases get of its slots;
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
 pub mod claims;
@@ -11,4 +12,5 @@ pub mod ingest;
 pub mod model;
 pub mod names;
 pub mod node;
+pub mod steps;
 pub mod window;

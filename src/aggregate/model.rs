@@ -39,7 +39,7 @@ const CROWD_MS: u64 = 200;
 type Homes = BTreeMap<Arc<str>, Vec<Arc<str>>>;
 
 /// Sums in the order of [`SUMMED`]; absent where no pod had a value.
-type Sums = [Option<u64>; SUMMED.len()];
+pub type Sums = [Option<u64>; SUMMED.len()];
 
 /// How long, and how fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +48,13 @@ pub struct Options {
     pub resolution: Duration,
     /// How long slots are kept, and silent nodes.
     pub kept: Duration,
+    /// Whether anything is exported as one document.
+    pub export: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { resolution: Duration::from_secs(60), kept: Duration::from_secs(15 * 60) }
+        Options { resolution: Duration::from_secs(60), kept: Duration::from_secs(15 * 60), export: true }
     }
 }
 
@@ -108,6 +110,8 @@ pub struct Model {
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
+    /// How many times something did.
+    lates: AtomicU64,
     /// When those are next worked out again.
     late_due: AtomicU64,
     /// The newest closed slot; 0 before there is one.
@@ -145,11 +149,17 @@ impl Model {
             pods: RwLock::default(),
             sums: RwLock::default(),
             late: Mutex::default(),
+            lates: AtomicU64::new(0),
             late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             began: AtomicU64::new(0),
             unplaced: AtomicU64::new(0),
         }
+    }
+
+    /// Whether anything is exported as one document.
+    pub fn is_exported(&self) -> bool {
+        self.options.export
     }
 
     /// Time between two slots, milliseconds.
@@ -218,6 +228,7 @@ impl Model {
             && slot <= self.closed.load(Ordering::Acquire)
         {
             lock(&self.late).insert(slot);
+            self.lates.fetch_add(1, Ordering::AcqRel);
         }
         taken
     }

@@ -8,15 +8,24 @@ use tracing::level_filters::LevelFilter;
 
 use super::access::Role;
 use super::values::{count, duration, log_format, log_level};
-use super::{Environment, Layers, LogFormat};
+use super::{Environment, Layers, LogFormat, Sending};
 use crate::auth::Access;
 use crate::cli::Settings;
 
 /// Settings that mean something to the aggregator and to nobody else.
-pub(super) const OWN: [&str; 2] = ["metric-resolution", "max-nodes"];
+pub(super) const OWN: [&str; 8] = [
+    "metric-resolution",
+    "max-nodes",
+    "sink",
+    "sink-export-data-timeout",
+    "ha",
+    "ha-lease",
+    "disable-export",
+    "disable-metric-sink",
+];
 
 /// Those it shares with the agent.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
     "config",
     "listen",
     "auth",
@@ -26,6 +35,9 @@ const SHARED: [&str; 9] = [
     "tls-client-ca",
     "log-level",
     "log-format",
+    "push",
+    "queue-dir",
+    "queue-max-bytes",
 ];
 
 /// Finer steps than agents can push serve nobody; of longer ones the fifteen
@@ -43,6 +55,10 @@ pub struct AggregatorConfig {
     pub resolution: Duration,
     /// Most nodes to hold.
     pub max_nodes: usize,
+    /// What is sent, and where to.
+    pub sending: Sending,
+    /// Whether there is something in the export.
+    pub export: bool,
     /// Least severe messages to log.
     pub log_level: LevelFilter,
     /// How messages are written.
@@ -76,10 +92,13 @@ impl AggregatorConfig {
                 Ok(value)
             },
         )?;
+        let resolution = resolution.unwrap_or(Duration::from_secs(60));
         Ok(AggregatorConfig {
             listen,
             access,
-            resolution: resolution.unwrap_or(Duration::from_secs(60)),
+            resolution,
+            sending: layers.sending(resolution, environment)?,
+            export: !layers.switch("disable-export", |s| &s.disable_export)?,
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
@@ -135,7 +154,6 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(&["--interval", "5s"], "--interval: not a setting of the aggregator; accepted: --config, ");
-        check(&["--push", "influxdb:http://a"], "--push: not a setting of the aggregator");
         check(
             &["--metric-resolution", "500ms"],
             "--metric-resolution \"500ms\": out of range; accepted: 1s to 5m",

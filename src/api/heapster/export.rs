@@ -23,6 +23,7 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
         return Answer::no_page();
     }
     match model.closed_ms() {
+        _ if !model.is_exported() => Answer::compact(&[(); 0]),
         Some(slot) => {
             let model = Arc::clone(model);
             Answer::written(move |out| write(&model, slot, out))
