@@ -120,7 +120,7 @@ pub struct Options {
 impl Options {
     /// For this identity and length of the lease.
     pub fn new(identity: String, lease: Duration) -> Options {
-        Options { identity, lease: lease.max(Duration::from_secs(1)) }
+        Options { identity, lease }
     }
 
     /// After the beginning of a renewal, how long is sent.

@@ -37,6 +37,7 @@ mod oom;
 mod parsers;
 mod push;
 mod push_encode;
+mod sending;
 mod served;
 mod standin;
 mod step;
