@@ -50,8 +50,7 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the event loop")?;
-    let options =
-        Options { resolution: config.resolution, export: config.export, ..Options::default() };
+    let options = Options { resolution: config.resolution, export: config.export, ..Options::default() };
     let model = Arc::new(Model::new(options));
     let ingest = Arc::new(Ingest::new(model, config.max_nodes));
     let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));

@@ -347,12 +347,30 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    if is_eventer(&arguments) {
+        return Parsed::Bad(EVENTER.to_owned());
+    }
     let result = command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     match result {
         Ok(cli) => Parsed::Run(Box::new(cli)),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
         Err(error) => Parsed::Bad(one_line(&error)),
     }
+}
+
+/// What is said where Heapster's second program is wanted.
+const EVENTER: &str = "eventer: events of Kubernetes are not served; instead: an event exporter, such as \
+    kubernetes-event-exporter, to the same database; accepted: nodegauge aggregator for metrics";
+
+/// Whether it was called as Heapster's eventer was: by its name, its command, or
+/// the one flag that only it had.
+fn is_eventer(arguments: &[OsString]) -> bool {
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let named = |word: &&str| *word == "eventer" || word.ends_with("/eventer");
+    let frequency =
+        |word: &&str| ["--frequency", "-frequency"].contains(&word.split('=').next().unwrap_or(word));
+    words.iter().take(2).any(|word| named(word)) || words.iter().any(|word| frequency(word))
 }
 
 /// The command with the environment name of each setting in its help.

@@ -132,7 +132,8 @@ impl Steps {
         let changed: Vec<&Arc<str>> =
             keyed.iter().filter(|(key, (_, now))| has_more(**key, now)).map(|(_, (name, _))| *name).collect();
         let is_whole = before.is_none_or(|made| {
-            let told = |key: &u64, had: &Version| keyed.get(key).is_some_and(|(_, now)| now.pushes >= had.pushes);
+            let told =
+                |key: &u64, had: &Version| keyed.get(key).is_some_and(|(_, now)| now.pushes >= had.pushes);
             made.nodes.iter().all(|(key, had)| told(key, had))
         });
         let waited = before.is_some_and(|made| made.sums_wait);
@@ -286,7 +287,9 @@ impl Parts {
         match std::mem::replace(&mut self.part, next).finish() {
             Ok(batch) => self.finished.push(batch),
             // What was put together here keeps the rules.
-            Err(error) => tracing::error!(%error, slot = self.slot, "BUG: a step breaks the rules of its format"),
+            Err(error) => {
+                tracing::error!(%error, slot = self.slot, "BUG: a step breaks the rules of its format")
+            }
         }
     }
 
@@ -389,7 +392,11 @@ impl Coverage {
     pub fn taken(&self, owed: &std::collections::BTreeSet<u64>) -> Taken {
         let through_ms = owed.first().map_or(self.last_ms, |first| (first - 1).min(self.last_ms));
         let slots = self.slots.iter().filter(|(slot, _)| !owed.contains(slot));
-        Taken { since_ms: self.since_ms, through_ms, slots: slots.map(|(slot, digest)| (*slot, *digest)).collect() }
+        Taken {
+            since_ms: self.since_ms,
+            through_ms,
+            slots: slots.map(|(slot, digest)| (*slot, *digest)).collect(),
+        }
     }
 }
 

@@ -209,7 +209,11 @@ impl Lead {
                 self.leading.failed();
                 static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
                 if let Some(suppressed) = LIMITER.pass() {
-                    tracing::warn!(error = format!("{error:#}"), suppressed, "cannot read or renew the lease");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        suppressed,
+                        "cannot read or renew the lease"
+                    );
                 }
                 // The gate closes by itself.
                 if self.is_leader && begun >= self.until {
@@ -232,7 +236,11 @@ impl Lead {
             self.trim(&held).await;
             self.is_leader = true;
             self.leading.became(true);
-            tracing::info!(identity = self.options.identity, transitions = held.transitions, "this one sends now");
+            tracing::info!(
+                identity = self.options.identity,
+                transitions = held.transitions,
+                "this one sends now"
+            );
         }
         self.until = begun + self.options.valid();
         self.keeper.open_until(self.until);
@@ -265,9 +273,9 @@ impl Lead {
             if found.holder == options.identity {
                 return Some(mine(held, found.transitions));
             }
-            let same = other.as_ref().filter(|(holder, renewed, _)| {
-                *holder == found.holder && *renewed == found.renewed_us
-            });
+            let same = other
+                .as_ref()
+                .filter(|(holder, renewed, _)| *holder == found.holder && *renewed == found.renewed_us);
             let since = same.map_or(now, |(_, _, since)| *since);
             *other = Some((found.holder.clone(), found.renewed_us, since));
             let lease = Duration::from_secs(found.lease_seconds).max(options.lease);

@@ -66,7 +66,8 @@ impl Layers {
         let (mut targets, mut journal) = (Vec::new(), false);
         let given = self.0.iter().find_map(|(origin, s)| s.sink.as_ref().map(|uris| (origin, uris)));
         let variable = |name: &str| environment(name).and_then(|value| value.into_string().ok());
-        for (at, (origin, uri)) in given.iter().flat_map(|(o, uris)| uris.iter().map(move |u| (o, u))).enumerate()
+        for (at, (origin, uri)) in
+            given.iter().flat_map(|(o, uris)| uris.iter().map(move |u| (o, u))).enumerate()
         {
             let name = format!("{} {}", origin.name("sink"), at + 1);
             let read = heapster::parse(uri, &variable, resolution)
@@ -84,7 +85,9 @@ impl Layers {
             let name = format!("--push {} {:?}", at + 1, target::without_options(uri));
             let target = Target::parse_at(uri, resolution).map_err(|error| anyhow!("{name}: {error}"))?;
             if target.protocol == Protocol::Aggregator {
-                bail!("{name}: an aggregator pushes to no other; accepted: agents that name both with --push");
+                bail!(
+                    "{name}: an aggregator pushes to no other; accepted: agents that name both with --push"
+                );
             }
             targets.push(target);
         }
@@ -153,7 +156,10 @@ fn ha(text: &str) -> Result<Option<Ha>> {
     let valid = |name: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
         let edge = |c: char| c.is_ascii_alphanumeric();
-        (1..=253).contains(&name.len()) && name.chars().all(inner) && name.starts_with(edge) && name.ends_with(edge)
+        (1..=253).contains(&name.len())
+            && name.chars().all(inner)
+            && name.starts_with(edge)
+            && name.ends_with(edge)
     };
     match (kind, rest.split_once('/')) {
         ("off", _) if rest.is_empty() => Ok(None),
@@ -200,7 +206,8 @@ mod tests {
             "--ha=lease:kube-system/heapster",
         ])
         .unwrap();
-        let names: Vec<_> = sending.targets.iter().map(|t| (t.name.as_str(), t.resolution.as_secs())).collect();
+        let names: Vec<_> =
+            sending.targets.iter().map(|t| (t.name.as_str(), t.resolution.as_secs())).collect();
         assert_eq!(names, [("influxdb-db-8086", 60), ("remote-write-p-80", 120), ("influxdb2-v-8086", 60)]);
         assert!(sending.journal && !format!("{sending:?}").contains("hunter2"));
         assert_eq!((sending.queue_max_bytes, sending.timeout), (ON_DISK, Duration::from_secs(7)));
@@ -220,7 +227,10 @@ mod tests {
             &["--sink=kafka:?brokers=h:9092&password=hunter2"],
             "--sink 1 \"kafka:\": Heapster's sink kafka is not served; instead: remote-write:",
         );
-        check(&["--sink=log", "--sink=influxdb:http://u:hunter2@db"], "--sink 2 \"db\": a user and a password");
+        check(
+            &["--sink=log", "--sink=influxdb:http://u:hunter2@db"],
+            "--sink 2 \"db\": a user and a password",
+        );
         check(&["--sink=influxdb:http://db", "--sink=influxdb:http://db?db=b"], "two sinks are named");
         check(&["--sink=influxdb:http://db?resolution=90s"], "no multiple of --metric-resolution 1m");
         check(&["--push=aggregator:http://other:8082"], "agents that name both with --push");

@@ -1,5 +1,6 @@
 //! From closed slots to sinks: every line is what it has to be, nothing is queued
 //! twice, and of two aggregators one sends everything.
+#![allow(clippy::disallowed_methods, reason = "one of these tests is about the program as it is started")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nodegauge::aggregate::model::{Model, Options};
 use nodegauge::aggregate::steps::Steps;
 use nodegauge::aggregator::lead::{self, FilePlace, Held, Lead, LeasePlace, Place};
@@ -27,6 +29,7 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 
 use crate::api::cluster::{MINUTE, START, minute, model, n1, n1_with, n2};
+use crate::cli::{Agent, nodegauge};
 use crate::ingest::Sender;
 use crate::push_encode::prometheus;
 use crate::standin::apiserver::ApiServer;
@@ -165,7 +168,9 @@ fn a_slot_is_made_once_and_what_comes_late_alone() {
 fn after_a_restart_only_what_has_more_in_it() {
     let pushed = |names: &[&Batch], now: u64| {
         let model = Model::new(Options::default());
-        names.iter().for_each(|batch| drop(model.ingest(batch, now)));
+        for batch in names {
+            model.ingest(batch, now);
+        }
         model.tick(now);
         model
     };
@@ -330,7 +335,10 @@ async fn whoever_leads_sends_what_is_left_and_nothing_is_missing() {
         assert_eq!(standby.name, if round % 2 == 0 { "a" } else { "b" });
     }
     room.store(i64::MAX / 2, Ordering::Release);
-    until("everything is sent, and given up by the other", || leader.queue.is_sent() && standby.queue.is_sent()).await;
+    until("everything is sent, and given up by the other", || {
+        leader.queue.is_sent() && standby.queue.is_sent()
+    })
+    .await;
     let mut points: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for line in receiver.writes().iter().flat_map(|write| write.lines()) {
         let words: Vec<&str> = line.rsplitn(3, ' ').collect();
@@ -360,7 +368,9 @@ async fn a_standby_keeps_what_the_leader_was_not_told() {
     let (leader, standby) = (open("a"), open("b"));
     let tell = |queue: &Queue, model: &Model, batches: &[Batch]| {
         let now = minute(2) + 50_000;
-        batches.iter().for_each(|batch| drop(model.ingest(batch, now)));
+        for batch in batches {
+            model.ingest(batch, now);
+        }
         model.tick(now);
         queue.fill(model, now, &PushMetrics::default()).unwrap();
     };
@@ -422,4 +432,70 @@ async fn a_lease_of_kubernetes_is_taken_renewed_and_contested() {
     assert!(lost.await.is_err());
     let written = other.exchange(Box::new(|_| Some(second.clone()))).await.unwrap();
     assert_eq!(written, Some(second));
+}
+
+/// How often each moment of a machine's own memory was written.
+fn written(receiver: &Receiver) -> BTreeMap<u64, u32> {
+    let mut times = BTreeMap::new();
+    for line in receiver.writes().iter().flat_map(|write| write.lines()) {
+        if line.starts_with("memory/usage,") && line.contains(",type=node ") {
+            let time: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+            *times.entry(time / 1_000_000_000).or_default() += 1;
+        }
+    }
+    times
+}
+
+#[tokio::test]
+async fn a_stuck_sink_stops_nothing_and_a_kill_queues_nothing_twice() {
+    let stuck = Receiver::judging(|_| Reply::Hang);
+    let receiver = Receiver::new();
+    let (_stuck, nowhere) = stuck.serve(0).await;
+    let (_server, port) = receiver.serve(0).await;
+    let directory = tempfile::tempdir().unwrap();
+    let queue = directory.path().to_str().unwrap().to_owned();
+    let sinks = [nowhere, port].map(|port| format!("--sink=influxdb:http://127.0.0.1:{port}?pw=hunter2"));
+    let start = |address: String| {
+        let (queue, sinks) = (queue.clone(), sinks.clone());
+        let arguments =
+            ["aggregator", "--metric-resolution", "2s", "--queue-dir", &queue, "--listen", &address];
+        Agent::start(nodegauge([&arguments[..], &[&sinks[0], &sinks[1]]].concat(), &[]))
+    };
+    let mut aggregator = start("127.0.0.1:0".to_owned());
+    let address = aggregator.address;
+    let push = format!("aggregator:http://{address}?resolution=1s");
+    let arguments =
+        ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", "n1", "--push", &push];
+    let agent = Agent::start(nodegauge(arguments, &[]));
+    for _ in 0..2 {
+        let before = written(&receiver).len();
+        until("steps arrive beside a sink that hangs", || written(&receiver).len() >= before + 3).await;
+        aggregator.signal(Signal::SIGKILL);
+        drop(aggregator);
+        // The port may be somebody else's for a moment.
+        aggregator = loop {
+            match std::panic::catch_unwind(|| start(address.to_string())) {
+                Ok(started) => break started,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        };
+    }
+    let before = written(&receiver).len();
+    until("they go on", || written(&receiver).len() >= before + 4).await;
+    let own = aggregator.get("/metrics");
+    let waiting = format!("nodegauge_push_queue_steps{{sink=\"influxdb-127.0.0.1-{nowhere}\"}} ");
+    let waits = own.lines().find_map(|line| line.strip_prefix(&waiting)?.parse::<f64>().ok());
+    // Counted when it began to wait for the answer.
+    assert!(waits.is_some_and(|steps| steps >= 3.0) && !own.contains("hunter2"), "{own}");
+    drop(agent);
+    aggregator.signal(Signal::SIGTERM);
+    let (code, log) = aggregator.end();
+    assert!(code == Some(0) && log.contains("process listings") && !log.contains("hunter2"), "{log}");
+    let times = written(&receiver);
+    let (first, last) = (*times.keys().next().unwrap(), *times.keys().next_back().unwrap());
+    let missing: Vec<u64> = (first..=last).step_by(2).filter(|time| !times.contains_key(time)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {times:?}");
+    // Those in flight at a kill, and those that were told in two pushes with it between.
+    let twice = times.values().filter(|count| **count > 1).count();
+    assert!(twice <= 6, "{times:?}");
 }

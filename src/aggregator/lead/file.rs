@@ -41,15 +41,17 @@ fn exchange(path: &Path, decide: &mut Decide<'_>) -> Result<Option<Held>> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => bail!("another is just looking at {shown}"),
-        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {}", beside.display())),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("lock {}", beside.display()));
+        }
     }
     let held = match fs::read(path) {
         // What nobody can read says nothing of a holder: it is taken after a whole
         // lease, as one that is not renewed.
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Held {
-            holder: "unreadable".to_owned(),
-            ..Held::default()
-        })),
+        Ok(bytes) => Some(
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Held { holder: "unreadable".to_owned(), ..Held::default() }),
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("read {shown}")),
     };
@@ -71,9 +73,10 @@ mod tests {
     fn what_is_there_is_replaced_or_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lease");
-        let mut take = |name: &'static str| {
-            let mut decide: Decide<'_> =
-                Box::new(move |held| Some(Held { holder: format!("{name}{}", held.is_some()), ..Held::default() }));
+        let take = |name: &'static str| {
+            let mut decide: Decide<'_> = Box::new(move |held| {
+                Some(Held { holder: format!("{name}{}", held.is_some()), ..Held::default() })
+            });
             exchange(&path, &mut decide).unwrap().unwrap().holder
         };
         assert_eq!((take("a"), take("b")), ("afalse".to_owned(), "btrue".to_owned()));

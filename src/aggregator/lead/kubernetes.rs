@@ -53,7 +53,8 @@ impl LeasePlace {
         };
         let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
         let (namespace, name) = (&self.namespace, &self.name);
-        let found = leases.get_opt(name).await.with_context(|| format!("read the Lease {namespace}/{name}"))?;
+        let found =
+            leases.get_opt(name).await.with_context(|| format!("read the Lease {namespace}/{name}"))?;
         let held = found.as_ref().map(read);
         let Some(new) = decide(held.as_ref()) else { return Ok(held) };
         let params = PostParams::default();

@@ -29,7 +29,10 @@ impl Crew {
     ///
     /// # Errors
     /// There is no loop or thread to be had.
-    pub fn start(hands: impl FnOnce(&watch::Receiver<bool>) -> Vec<Hand>, drain: Duration) -> io::Result<Crew> {
+    pub fn start(
+        hands: impl FnOnce(&watch::Receiver<bool>) -> Vec<Hand>,
+        drain: Duration,
+    ) -> io::Result<Crew> {
         let (stop, stopped) = watch::channel(false);
         let hands = hands(&stopped);
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -155,7 +155,9 @@ fn influxdb(rest: &str, environment: Environment<'_>, default: Duration) -> Resu
     let secure = flag(&mut options, "secure")?;
     let scheme = if secure { "https" } else { "http" };
     if given.scheme() == "https" && !secure {
-        notice("https:// has no effect, as in Heapster: say secure=true, or all goes over plain http".to_owned());
+        notice(
+            "https:// has no effect, as in Heapster: say secure=true, or all goes over plain http".to_owned(),
+        );
     }
     if !matches!(given.path(), "" | "/") {
         notice("the path has no effect, as in Heapster".to_owned());
@@ -168,7 +170,9 @@ fn influxdb(rest: &str, environment: Environment<'_>, default: Duration) -> Resu
         match text.parse::<u32>() {
             Ok(0) | Err(_) => return Err(TargetError::new("concurrency=: accepted: a number above 0")),
             Ok(1) => {}
-            Ok(_) => notice("concurrency has no effect: one body at a time, so that the order holds".to_owned()),
+            Ok(_) => {
+                notice("concurrency has no effect: one body at a time, so that the order holds".to_owned())
+            }
         }
     }
     let metrics = match (options.take("metrics")?.as_deref(), without_counters) {
@@ -279,11 +283,15 @@ mod tests {
     fn what_manifests_have() {
         for text in ["influxdb", "influxdb:", "influxdb:''", "influxdb:http://localhost:8086"] {
             let (target, notices) = target(text);
-            assert_eq!((target.url.as_str(), target.name.as_str()), ("http://localhost:8086/", "influxdb-localhost-8086"));
+            assert_eq!(
+                (target.url.as_str(), target.name.as_str()),
+                ("http://localhost:8086/", "influxdb-localhost-8086")
+            );
             let root = Secret::Given(Given::new("root".to_owned()));
             assert_eq!(target.access.basic, Some(("root".to_owned(), root)), "{text}");
             assert_eq!((target.resolution, notices), (MINUTE, Vec::new()));
-            let expected = Schema { with_fields: false, cluster: "default".to_owned(), metrics: Selection::Heapster };
+            let expected =
+                Schema { with_fields: false, cluster: "default".to_owned(), metrics: Selection::Heapster };
             assert_eq!(schema(&target), expected);
         }
         let (plain, _) = target("influxdb:http://monitoring-influxdb.kube-system.svc:8086");
@@ -333,7 +341,10 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         };
         for (name, instead) in REFUSED {
-            check(&format!("{name}:http://h?pw=x"), &format!("sink {name} is not served; instead: {instead}"));
+            check(
+                &format!("{name}:http://h?pw=x"),
+                &format!("sink {name} is not served; instead: {instead}"),
+            );
         }
         check("nats:h", "unknown kind of sink; accepted: influxdb:http://");
         check("aggregator:http://h", "agents that name both");
@@ -346,7 +357,9 @@ mod tests {
 
     #[test]
     fn variables_as_in_go() {
-        let expand = |text: &str| expand(text, &|name| Some(format!("<{name}>")).filter(|_| name != "gone" && !name.is_empty()));
+        let expand = |text: &str| {
+            expand(text, &|name| Some(format!("<{name}>")).filter(|_| name != "gone" && !name.is_empty()))
+        };
         assert_eq!(expand("a$B_1/${c d}$gone$"), "a<B_1>/<c d>$");
     }
 }

@@ -199,7 +199,10 @@ fn lease(inner: &mut Inner, method: &Method, mut path: String, body: &[u8]) -> R
         (StatusCode::from_u16(code).unwrap(), status)
     };
     let (code, answer) = if method == Method::GET {
-        inner.leases.get(&path).map_or_else(|| status(404, "NotFound"), |lease| (StatusCode::OK, lease.clone()))
+        inner
+            .leases
+            .get(&path)
+            .map_or_else(|| status(404, "NotFound"), |lease| (StatusCode::OK, lease.clone()))
     } else {
         let mut new: Value = serde_json::from_slice(body).unwrap();
         if method == Method::POST {
