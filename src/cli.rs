@@ -370,7 +370,7 @@ fn is_eventer(arguments: &[OsString]) -> bool {
     let named = |word: &&str| *word == "eventer" || word.ends_with("/eventer");
     let frequency =
         |word: &&str| ["--frequency", "-frequency"].contains(&word.split('=').next().unwrap_or(word));
-    words.iter().take(2).any(|word| named(word)) || words.iter().any(|word| frequency(word))
+    words.iter().take(2).any(named) || words.iter().any(frequency)
 }
 
 /// The command with the environment name of each setting in its help.
