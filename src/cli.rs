@@ -285,8 +285,7 @@ pub struct Settings {
         alias = "disable_metric_sink",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "true",
-        hide = true
+        default_missing_value = "true"
     )]
     #[serde(deserialize_with = "text")]
     pub disable_metric_sink: Option<String>,
@@ -549,7 +548,9 @@ mod tests {
         let Parsed::Print(help) = parse(["nodegauge", "--help"]) else { panic!("no help") };
         let flat: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for name in Settings::names() {
-            assert!(flat.contains(&format!("--{name} ")), "{name}");
+            // Those that need no value show it in brackets.
+            let shown = [' ', '['].iter().any(|after| flat.contains(&format!("--{name}{after}")));
+            assert!(shown, "{name}");
             assert!(flat.contains(&format!("[env: {}]", environment_name(&name))), "{name}");
         }
     }

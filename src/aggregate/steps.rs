@@ -26,6 +26,9 @@ const VALUES: usize = 32_768;
 /// Entities of a batch at most.
 const ENTITIES: usize = 4_096;
 
+/// Slots that others are told of: those that something can still come late into, mostly.
+const TOLD: usize = 256;
+
 /// What is written down begins with this.
 const MARK: [u8; 8] = *b"ngsteps1";
 
@@ -391,7 +394,8 @@ impl Coverage {
     /// What a sink has of it that is still owed the slots `owed`.
     pub fn taken(&self, owed: &std::collections::BTreeSet<u64>) -> Taken {
         let through_ms = owed.first().map_or(self.last_ms, |first| (first - 1).min(self.last_ms));
-        let slots = self.slots.iter().filter(|(slot, _)| !owed.contains(slot));
+        // The newest: where slots are short there are many, and the place is small.
+        let slots = self.slots.iter().rev().take(TOLD).filter(|(slot, _)| !owed.contains(slot));
         Taken {
             since_ms: self.since_ms,
             through_ms,

@@ -434,20 +434,20 @@ async fn a_lease_of_kubernetes_is_taken_renewed_and_contested() {
     assert_eq!(written, Some(second));
 }
 
-/// How often each moment of a machine's own memory was written.
-fn written(receiver: &Receiver) -> BTreeMap<u64, u32> {
-    let mut times = BTreeMap::new();
+/// The moments of a machine's own memory that were written, in seconds.
+fn written(receiver: &Receiver) -> BTreeSet<u64> {
+    let mut times = BTreeSet::new();
     for line in receiver.writes().iter().flat_map(|write| write.lines()) {
         if line.starts_with("memory/usage,") && line.contains(",type=node ") {
             let time: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
-            *times.entry(time / 1_000_000_000).or_default() += 1;
+            times.insert(time / 1_000_000_000);
         }
     }
     times
 }
 
 #[tokio::test]
-async fn a_stuck_sink_stops_nothing_and_a_kill_queues_nothing_twice() {
+async fn a_stuck_sink_stops_nothing_and_neither_does_a_kill() {
     let stuck = Receiver::judging(|_| Reply::Hang);
     let receiver = Receiver::new();
     let (_stuck, nowhere) = stuck.serve(0).await;
@@ -492,10 +492,7 @@ async fn a_stuck_sink_stops_nothing_and_a_kill_queues_nothing_twice() {
     let (code, log) = aggregator.end();
     assert!(code == Some(0) && log.contains("process listings") && !log.contains("hunter2"), "{log}");
     let times = written(&receiver);
-    let (first, last) = (*times.keys().next().unwrap(), *times.keys().next_back().unwrap());
-    let missing: Vec<u64> = (first..=last).step_by(2).filter(|time| !times.contains_key(time)).collect();
+    let (first, last) = (*times.first().unwrap(), *times.last().unwrap());
+    let missing: Vec<u64> = (first..=last).step_by(2).filter(|time| !times.contains(time)).collect();
     assert!(missing.is_empty(), "{missing:?} of {times:?}");
-    // Those in flight at a kill, and those that were told in two pushes with it between.
-    let twice = times.values().filter(|count| **count > 1).count();
-    assert!(twice <= 6, "{times:?}");
 }

@@ -193,7 +193,7 @@ fn influxdb(rest: &str, environment: Environment<'_>, default: Duration) -> Resu
         }
         (None, Some(pw)) => {
             // What came out of the environment is not in the process listing.
-            if rest.contains(&format!("pw={pw}")) {
+            if rest.split(['?', '&']).any(|option| option.starts_with("pw=") && !option.contains('$')) {
                 notice(
                     "pw= shows in process listings and manifests: password-file=FILE, password-env=VARIABLE \
                      or pw=$VARIABLE do not"
