@@ -1,8 +1,9 @@
 //! The aggregator role: builds the parts, owns the closing of steps and the stop order.
 //!
 //! One loop serves all sockets ([`routes`]); batches are read on other threads
-//! ([`receive`]); one thread closes steps. Nothing is kept on disk: after a start
-//! agents send the last fifteen minutes once more.
+//! ([`receive`]); one thread closes steps, and two take them to sinks ([`sending`]),
+//! if this is the aggregator that does ([`lead`]). The model is not kept on disk:
+//! after a start agents send the last fifteen minutes once more.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use crate::telemetry::Telemetry;
 use discovery::{Discovery, Plan};
 
 pub mod discovery;
+pub mod lead;
 pub mod receive;
 pub mod routes;
+pub mod sending;
 
 /// Threads that read batches, answer from the model and read files.
 const BLOCKING_THREADS: usize = 12;
@@ -55,6 +58,7 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
     let model = Arc::new(model);
     let ingest = Arc::new(Ingest::new(model, config.max_nodes));
     let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
+    let sending = sending::start(&config.sending, ingest.model(), telemetry.push(), telemetry.leading())?;
     let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
     let guard = Arc::new(runtime.block_on(opened)?);
     let nobody = config.access.push == Some(Choice::Token(None))
@@ -97,6 +101,9 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
     runtime.shutdown_timeout(LAST_WAIT);
     if closing.join().is_err() {
         return Err(anyhow!("the thread that closes steps panicked"));
+    }
+    if let Some(sending) = sending {
+        sending.finish();
     }
     served
 }

@@ -243,6 +243,41 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub metric_resolution: Option<String>,
 
+    /// Where the aggregator sends every step, once for each sink: influxdb:http://host:8086?db=k8s with Heapster's
+    /// options, log, remote-write:http://host/api/v1/write or influxdb2: with those of --push
+    #[arg(long, global = true, value_name = "KIND:URL")]
+    #[serde(deserialize_with = "uris")]
+    pub sink: Option<Vec<String>>,
+
+    /// Deadline of each request of the aggregator to a sink [default: 20s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub sink_export_data_timeout: Option<String>,
+
+    /// Who of several aggregators sends to sinks: off (each), lease:NAMESPACE/NAME (the holder of that Lease of
+    /// Kubernetes) or file:PATH (the holder of that file, which all can write) [default: off]
+    #[arg(long, global = true, value_name = "HOW")]
+    #[serde(deserialize_with = "text")]
+    pub ha: Option<String>,
+
+    /// How long one of several aggregators stays the one that sends without a sign of life, 1s to 10m
+    /// [default: 15s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub ha_lease: Option<String>,
+
+    /// Of Heapster: without effect, since the aggregator's model is what everything is made from
+    #[arg(
+        long,
+        global = true,
+        value_name = "ON|OFF",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[serde(deserialize_with = "text")]
+    pub disable_metric_sink: Option<String>,
+
     /// Most nodes the aggregator holds; others are told to come later [default: 10000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(deserialize_with = "text")]
@@ -321,6 +356,9 @@ where
     T: Into<OsString> + Clone,
 {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).map(dashed).collect();
+    if is_eventer(&arguments) {
+        return Parsed::Bad(EVENTER.to_owned());
+    }
     // The image carries this program under Heapster's path too.
     let heapster = arguments.first().is_some_and(|name| std::path::Path::new(name).ends_with("heapster"));
     let result = heapster::add(command()).try_get_matches_from(arguments).and_then(|m| {
@@ -343,6 +381,20 @@ fn dashed(word: OsString) -> OsString {
     let Some(text) = word.to_str().filter(|text| text.starts_with("--")) else { return word };
     let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
     format!("{}{value}", name.replace('_', "-")).into()
+}
+
+/// What is said where Heapster's second program is wanted.
+const EVENTER: &str = "eventer: events of Kubernetes are not served; instead: an event exporter, such as \
+    kubernetes-event-exporter, to the same database; accepted: nodegauge aggregator for metrics";
+
+/// Whether it was called as Heapster's eventer was: by its name, its command, or
+/// the one flag that only it had.
+fn is_eventer(arguments: &[OsString]) -> bool {
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let named = |word: &&str| *word == "eventer" || word.ends_with("/eventer");
+    let frequency =
+        |word: &&str| ["--frequency", "-frequency"].contains(&word.split('=').next().unwrap_or(word));
+    words.iter().take(2).any(named) || words.iter().any(frequency)
 }
 
 /// The command with the environment name of each setting in its help.
@@ -521,7 +573,9 @@ mod tests {
         let Parsed::Print(help) = parse(["nodegauge", "--help"]) else { panic!("no help") };
         let flat: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for name in Settings::names() {
-            assert!(flat.contains(&format!("--{name} ")), "{name}");
+            // Those that need no value show it in brackets.
+            let shown = [' ', '['].iter().any(|after| flat.contains(&format!("--{name}{after}")));
+            assert!(shown, "{name}");
             assert!(flat.contains(&format!("[env: {}]", environment_name(&name))), "{name}");
         }
     }

@@ -10,6 +10,7 @@ mod aggregator;
 mod heapster;
 mod names;
 mod push;
+mod sinks;
 mod values;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ use values::{absolute, bytes, count, duration, host_name, log_format, log_level,
 
 pub use aggregator::AggregatorConfig;
 pub use names::{KubeletChoice, KubeletSettings};
+pub use sinks::{Ha, Sending};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.

@@ -8,6 +8,7 @@
 mod access;
 mod collection;
 mod ingest;
+pub mod lead;
 mod limiter;
 pub mod logging;
 pub mod pull;
@@ -59,6 +60,7 @@ pub struct Telemetry {
     access: access::Access,
     push: Arc<PushMetrics>,
     pull: Arc<pull::PullMetrics>,
+    leading: Arc<lead::Leading>,
 }
 
 /// What the ticks so far came to.
@@ -148,12 +150,7 @@ impl Telemetry {
             t.render_seconds.clone(),
         );
         registry.register_collector(Box::new(t.sources.clone()));
-        registry.register(
-            "nodegauge_push_request_duration_seconds",
-            "Time from a request to a sink to its answer",
-            t.push.seconds(),
-        );
-        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
+        t.register_push(&mut registry);
         registry.register_collector(Box::new(Collection { ticks: Arc::clone(&t.ticks) }));
         Arc::new(Telemetry { registry, ..telemetry })
     }
@@ -169,7 +166,23 @@ impl Telemetry {
         );
         let metrics = Arc::clone(&telemetry.pull);
         registry.register_collector(Box::new(pull::Pulling { metrics, ingest }));
+        telemetry.register_push(&mut registry);
+        registry.register_collector(Box::new(lead::Lead(Arc::clone(&telemetry.leading))));
         Arc::new(Telemetry { registry, ..telemetry })
+    }
+
+    fn register_push(&self, registry: &mut Registry) {
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            self.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&self.push))));
+    }
+
+    /// Whether this aggregator is the one that sends.
+    pub fn leading(&self) -> &Arc<lead::Leading> {
+        &self.leading
     }
 
     /// What every role with a listener has.
@@ -188,6 +201,7 @@ impl Telemetry {
             access: access::Access::default(),
             push: Arc::default(),
             pull: Arc::default(),
+            leading: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
 use crate::push::batch::{self, Encoder};
+use crate::push::delivery::crew::{self, Crew, Hand};
 use crate::push::delivery::worker::{Parts, Worker};
 use crate::push::delivery::{Decoded, Timing};
 use crate::push::log::{self, Log, SinkName};
@@ -41,9 +42,6 @@ const WAITING_TICKS: usize = 2;
 /// Acknowledged steps are kept this long for aggregators that start again.
 const KEEP_ACKNOWLEDGED: Duration = Duration::from_secs(15 * 60);
 
-/// Threads for names and the queue's disk.
-const BLOCKING_THREADS: usize = 8;
-
 /// How long the last tick may take into the queue.
 const LAST_STEP: Duration = Duration::from_secs(2);
 
@@ -51,9 +49,7 @@ const LAST_STEP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Pushing {
     steps: JoinHandle<()>,
-    workers: JoinHandle<()>,
-    stop: watch::Sender<bool>,
-    drain: Duration,
+    crew: Crew,
 }
 
 /// Starts to push, where there are sinks, and hands over what ticks are to be
@@ -69,8 +65,6 @@ pub fn start(
     let Some(resolution) = config.push.iter().map(|t| t.resolution).min() else { return Ok(None) };
     let log = Arc::new(open(config)?);
     let timing = Timing::default();
-    let (stop, stopped) = watch::channel(false);
-    let drain = timing.drain;
 
     let mut workers = Vec::new();
     let decoded = Arc::new(Decoded::default());
@@ -88,19 +82,10 @@ pub fn start(
         workers.push(Worker::new(sink, name(target), parts).sharing(&decoded));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the loop that pushes")?;
-    let workers = thread::Builder::new()
-        .name("push".to_owned())
-        .spawn(move || {
-            runtime.block_on(send(workers, stopped, drain));
-            // What hangs in there hangs in a resolver or on a disk.
-            runtime.shutdown_background();
-        })
-        .context("cannot start the thread that pushes")?;
+    let hands = |stop: &watch::Receiver<bool>| {
+        workers.into_iter().map(|worker| Box::pin(worker.run(stop.clone())) as Hand).collect()
+    };
+    let crew = Crew::start(hands, timing.drain).context("cannot start the thread that pushes")?;
 
     let options = step::Options {
         node: config.node_name.clone(),
@@ -131,7 +116,7 @@ pub fn start(
             hand_over(&sender, snapshot, &metrics);
         }
     });
-    Ok(Some((Pushing { steps, workers, stop, drain }, tap)))
+    Ok(Some((Pushing { steps, crew }, tap)))
 }
 
 fn hand_over(sender: &SyncSender<Arc<Snapshot>>, snapshot: &Arc<Snapshot>, metrics: &PushMetrics) {
@@ -147,17 +132,8 @@ impl Pushing {
     /// Ends once what is queued is sent, or the time for that is over. The
     /// reader must have ended.
     pub fn finish(self) {
-        wait(&self.steps, LAST_STEP);
-        // Workers that are gone need no telling.
-        let _ = self.stop.send(true);
-        wait(&self.workers, self.drain + Duration::from_secs(1));
-    }
-}
-
-fn wait(thread: &JoinHandle<()>, at_most: Duration) {
-    let end = Instant::now() + at_most;
-    while !thread.is_finished() && Instant::now() < end {
-        thread::park_timeout(Duration::from_millis(5));
+        crew::wait(&self.steps, LAST_STEP);
+        self.crew.finish();
     }
 }
 
@@ -179,20 +155,6 @@ fn open(config: &Config) -> Result<Log> {
 
 fn name(target: &Target) -> SinkName {
     SinkName::new(&target.name)
-}
-
-async fn send(workers: Vec<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
-    let mut running = tokio::task::JoinSet::new();
-    for worker in workers {
-        running.spawn(worker.run(stop.clone()));
-    }
-    let mut stopped = stop;
-    // Whoever could ask for a stop is gone: the same.
-    let _ = stopped.wait_for(|stop| *stop).await;
-    let all = async { while running.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, all).await.is_err() {
-        tracing::warn!(after = ?drain, "steps that were not sent yet stay in the queue");
-    }
 }
 
 /// Makes steps on a thread of its own.

@@ -4,6 +4,7 @@
 //!   and clocks they have;
 //! - [`model`] is the cluster: all nodes, sums over namespaces, what is asked;
 //! - [`node`] is one node of the model: who lives there, and its last steps;
+//! - [`steps`] is what databases get of its slots;
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
 pub mod claims;
@@ -17,4 +18,5 @@ pub mod objects;
 pub mod pull;
 pub mod source;
 pub mod watch;
+pub mod steps;
 pub mod window;

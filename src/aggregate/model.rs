@@ -41,7 +41,7 @@ const CROWD_MS: u64 = 200;
 type Homes = BTreeMap<Arc<str>, Vec<Arc<str>>>;
 
 /// Sums in the order of [`SUMMED`]; absent where no pod had a value.
-type Sums = [Option<u64>; SUMMED.len()];
+pub type Sums = [Option<u64>; SUMMED.len()];
 
 /// How long, and how fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub struct Model {
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
+    /// How many times something did.
+    lates: AtomicU64,
     /// When those are next worked out again.
     late_due: AtomicU64,
     /// The newest closed slot; 0 before there is one.
@@ -160,6 +162,7 @@ impl Model {
             pods: RwLock::default(),
             sums: RwLock::default(),
             late: Mutex::default(),
+            lates: AtomicU64::new(0),
             late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             began: AtomicU64::new(0),
@@ -249,6 +252,7 @@ impl Model {
             && slot <= self.closed.load(Ordering::Acquire)
         {
             lock(&self.late).insert(slot);
+            self.lates.fetch_add(1, Ordering::AcqRel);
         }
         taken
     }

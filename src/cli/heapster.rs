@@ -57,7 +57,6 @@ const FLAGS: &[Flag] = &[
     value("v"),
     void("max-procs", "as many threads are used as there are processors"),
     void("historical-source", "history is in the database that a sink writes; ask it"),
-    void("disable-metric-sink", "everything is answered from the model, which is always held").switch(),
     void("vmodule", LOGGING),
     void("logtostderr", LOGGING).switch(),
     void("alsologtostderr", LOGGING).switch(),

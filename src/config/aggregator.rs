@@ -8,17 +8,26 @@ use tracing::level_filters::LevelFilter;
 
 use super::access::Role;
 use super::values::{count, duration, log_format, log_level};
-use super::{Environment, Layers, LogFormat, heapster};
+use super::{Environment, Layers, LogFormat, Sending, heapster};
 use crate::aggregate::labels::LabelRules;
 use crate::aggregate::source::{Pull, Sources};
 use crate::auth::Access;
 use crate::cli::Settings;
 
 /// Settings that mean something to the aggregator and to nobody else.
-pub(super) const OWN: [&str; 3] = ["metric-resolution", "max-nodes", "source"];
+pub(super) const OWN: [&str; 8] = [
+    "metric-resolution",
+    "max-nodes",
+    "source",
+    "sink",
+    "sink-export-data-timeout",
+    "ha",
+    "ha-lease",
+    "disable-metric-sink",
+];
 
 /// Those it shares with the agent.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 12] = [
     "config",
     "listen",
     "auth",
@@ -28,6 +37,9 @@ const SHARED: [&str; 9] = [
     "tls-client-ca",
     "log-level",
     "log-format",
+    "push",
+    "queue-dir",
+    "queue-max-bytes",
 ];
 
 /// Finer steps than agents can push serve nobody; of longer ones the fifteen
@@ -49,6 +61,8 @@ pub struct AggregatorConfig {
     pub pull: Option<Pull>,
     /// How labels are shown where there is one text for all.
     pub labels: LabelRules,
+    /// What is sent, and where to.
+    pub sending: Sending,
     /// Whether the export stays empty.
     pub disable_export: bool,
     /// What was said that means nothing here, for the log.
@@ -89,10 +103,12 @@ impl AggregatorConfig {
                 Ok(value)
             },
         )?;
+        let resolution = resolution.unwrap_or(Duration::from_secs(60));
         Ok(AggregatorConfig {
             listen,
             access,
-            resolution: resolution.unwrap_or(Duration::from_secs(60)),
+            resolution,
+            sending: layers.sending(resolution, environment)?,
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             pull: sources.pull,
             labels: said.labels,
@@ -162,7 +178,6 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check(&["--interval", "5s"], "--interval: not a setting of the aggregator; accepted: --config, ");
-        check(&["--push", "influxdb:http://a"], "--push: not a setting of the aggregator");
         check(
             &["--metric-resolution", "500ms"],
             "--metric-resolution \"500ms\": out of range; accepted: 1s to 5m",

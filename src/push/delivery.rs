@@ -13,7 +13,9 @@
 
 pub(crate) mod backoff;
 pub mod client;
+pub mod crew;
 mod dead_letters;
+pub mod gate;
 mod pieces;
 mod retry_after;
 pub mod verdict;
@@ -141,6 +143,13 @@ impl Step {
         };
         Ok(self.batch.get_or_init(|| batch))
     }
+}
+
+/// FNV-1a of some bytes: the same in every build and run.
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes
+        .into_iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Whether a target answers, and with which status: for `check`.

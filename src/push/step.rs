@@ -247,6 +247,7 @@ fn entity(
         window,
         host_network: found.host_network,
         departed: found.departed,
+        ..proto::Entity::default()
     }
 }
 

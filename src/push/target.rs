@@ -9,6 +9,7 @@
 //!
 //! Knows nothing of how a sink encodes.
 
+pub mod heapster;
 mod options;
 mod secret;
 
@@ -19,8 +20,9 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use crate::push::batch::{Kind, Metric, MetricId};
 use options::Options;
-pub use secret::{Secret, SecretError};
+pub use secret::{Given, Secret, SecretError};
 
 /// Time between the steps that a sink gets, unless its URI says otherwise.
 pub const DEFAULT_RESOLUTION: Duration = Duration::from_secs(15);
@@ -115,6 +117,34 @@ pub struct Schema {
     pub with_fields: bool,
     /// Tag `cluster_name`.
     pub cluster: String,
+    /// Which metrics.
+    pub metrics: Selection,
+}
+
+/// Which metrics a database gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All there are.
+    #[default]
+    All,
+    /// Those that Heapster had.
+    Heapster,
+    /// Those without the counters that its `disable_counter_metrics` left out.
+    HeapsterWithoutCounters,
+}
+
+impl Selection {
+    /// Whether it holds a metric.
+    pub fn takes(self, metric: &Metric) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Heapster => metric.is_heapsters(),
+            Selection::HeapsterWithoutCounters => {
+                let kept = matches!(metric.id, MetricId::Uptime | MetricId::RestartCount);
+                metric.is_heapsters() && (kept || metric.kind != Kind::Cumulative)
+            }
+        }
+    }
 }
 
 /// Why a URI is refused: one line that says what is accepted, without the values
@@ -157,6 +187,14 @@ impl Target {
     /// # Errors
     /// One line for the user. It does not repeat values.
     pub fn parse(text: &str) -> Result<Target> {
+        Target::parse_at(text, DEFAULT_RESOLUTION)
+    }
+
+    /// Reads one URI; steps come in the resolution given unless it says another.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn parse_at(text: &str, default: Duration) -> Result<Target> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         if !KINDS.contains(&kind) {
             return Err(TargetError::new(format_args!("unknown kind of sink; {EXAMPLES}")));
@@ -186,7 +224,7 @@ impl Target {
                 Some(name) => checked_name(name)?,
                 None => default_name(kind, &url),
             },
-            resolution: resolution(&mut options)?,
+            resolution: resolution(&mut options)?.unwrap_or(default),
             access: access(&url, &mut options)?,
             url,
             labels,
@@ -224,13 +262,24 @@ pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Tar
     for (at, text) in texts.into_iter().enumerate() {
         let target = Target::parse(text)
             .map_err(|error| TargetError(format!("{} {:?}: {error}", at + 1, without_options(text))))?;
-        if targets.iter().any(|t| t.name == target.name) {
+        targets.push(target);
+    }
+    fit(&targets)?;
+    Ok(targets)
+}
+
+/// Whether targets have names of their own and resolutions that fit one grid.
+///
+/// # Errors
+/// One line for the user that names the one that does not.
+pub fn fit(targets: &[Target]) -> Result<()> {
+    for (at, target) in targets.iter().enumerate() {
+        if targets.iter().take(at).any(|t| t.name == target.name) {
             return Err(TargetError(format!(
                 "two sinks are named {:?}, but each has a queue of its own; accepted: name=NAME to tell them apart",
                 target.name
             )));
         }
-        targets.push(target);
     }
     let finest = targets.iter().map(|t| t.resolution).min().unwrap_or(DEFAULT_RESOLUTION);
     let fits = |t: &&Target| !t.resolution.as_millis().is_multiple_of(finest.as_millis().max(1));
@@ -242,11 +291,11 @@ pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Tar
             humantime::format_duration(finest)
         )));
     }
-    Ok(targets)
+    Ok(())
 }
 
 /// A URI up to its options: what may be shown of one that is refused.
-fn without_options(text: &str) -> &str {
+pub fn without_options(text: &str) -> &str {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     // What precedes an @ may be a password.
     match text.rsplit_once('@') {
@@ -299,6 +348,7 @@ fn schema(options: &mut Options) -> Result<Schema> {
     Ok(Schema {
         with_fields: options.boolean("withfields")?.unwrap_or(false),
         cluster: cluster.unwrap_or_else(|| "default".to_owned()),
+        metrics: Selection::All,
     })
 }
 
@@ -312,10 +362,10 @@ fn retention(options: &mut Options) -> Result<Option<Duration>> {
     }
 }
 
-fn resolution(options: &mut Options) -> Result<Duration> {
-    let Some(text) = options.take("resolution")? else { return Ok(DEFAULT_RESOLUTION) };
+fn resolution(options: &mut Options) -> Result<Option<Duration>> {
+    let Some(text) = options.take("resolution")? else { return Ok(None) };
     match humantime::parse_duration(&text) {
-        Ok(value) if RESOLUTIONS.contains(&value) && value.subsec_nanos() == 0 => Ok(value),
+        Ok(value) if RESOLUTIONS.contains(&value) && value.subsec_nanos() == 0 => Ok(Some(value)),
         _ => Err(TargetError::new("resolution=: accepted: whole seconds from 1s to 1h")),
     }
 }
@@ -430,7 +480,8 @@ mod tests {
         let t = Target::parse("influxdb:http://db:8086").unwrap();
         assert_eq!((t.name.as_str(), t.url.as_str()), ("influxdb-db-8086", "http://db:8086/"));
         assert_eq!(t.resolution, Duration::from_secs(15));
-        let schema = Schema { with_fields: false, cluster: "default".to_owned() };
+        let schema =
+            Schema { with_fields: false, cluster: "default".to_owned(), metrics: Selection::default() };
         assert_eq!(
             t.protocol,
             Protocol::Influxdb {

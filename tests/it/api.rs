@@ -3,7 +3,7 @@
 //!
 //! [`cluster`] has the batches and says what is in them.
 
-mod cluster;
+pub(crate) mod cluster;
 mod dashboard;
 mod export;
 mod model;

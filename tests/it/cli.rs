@@ -50,6 +50,8 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     usage(&["--nonsense"], &["--nonsense", "--help"]);
     usage(&["agent", "--intervall", "1s"], &["--intervall", "--interval"]);
     usage(&["serve"], &["\"serve\"", "agent, aggregator, once, check"]);
+    usage(&["eventer", "--sink=log"], &["events of Kubernetes are not served", "event exporter"]);
+    usage(&["aggregator", "--frequency=30s"], &["events of Kubernetes are not served"]);
     usage(&["agent", "extra"], &["\"extra\"", "--help"]);
     usage(&["--interval"], &["--interval", "value"]);
     usage(&["--interval", "soon"], &["--interval \"soon\"", "10s"]);

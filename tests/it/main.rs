@@ -39,6 +39,7 @@ mod pull;
 mod pull_live;
 mod push;
 mod push_encode;
+mod sending;
 mod served;
 mod standin;
 mod step;

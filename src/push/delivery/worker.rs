@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::client::{Http, SendError};
 use super::dead_letters::DeadLetters;
+use super::gate::Gate;
 use super::pieces::{self, Progress};
 use super::verdict::{Fault, Verdict};
 use super::{Decoded, First, MAX_BODY, Sink, Step, Timing, Unprepared};
@@ -21,6 +22,8 @@ const TELL: Duration = Duration::from_secs(60);
 
 /// What an entity that passes a body's limit may take, bytes; larger ones make the body grow.
 const LAST_ENTITY: usize = 64 << 10;
+/// Between two looks at what waits while nothing may be sent.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ pub struct Parts<'a> {
     pub log: Arc<Log>,
     /// Where refused items go; the log of messages without one.
     pub directory: Option<&'a Path>,
-    /// The node's name, which spreads the nodes of a cluster over a step.
+    /// The node's name, which spreads the nodes of a cluster over a step; empty for
+    /// whoever sends for all.
     pub node: &'a str,
     /// What it counts.
     pub metrics: Arc<SinkMetrics>,
@@ -58,6 +62,7 @@ pub struct Worker {
     progress: Progress,
     decoded: Option<Arc<Decoded>>,
     trouble: Option<Told>,
+    gate: Gate,
 }
 
 impl std::fmt::Debug for Worker {
@@ -100,6 +105,7 @@ impl Worker {
             progress: Progress::new(0),
             decoded: None,
             trouble: None,
+            gate: Gate::default(),
         }
     }
 
@@ -110,6 +116,12 @@ impl Worker {
         self
     }
 
+    /// The same, but nothing is sent while the gate is closed.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Worker {
+        Worker { gate, ..self }
+    }
+
     /// Sends until `stop` turns true; then what is queued, until it is sent or
     /// fails. A queue in memory has no later: for it failures are retried, until
     /// whoever waits for this gives up.
@@ -118,11 +130,32 @@ impl Worker {
         loop {
             let stopping = *stop.borrow();
             more.mark_unchanged();
-            let wait = match self.next().await {
-                Ok(Some(step)) => match self.handle(&step, &mut stop).await {
-                    Ok(()) => continue,
-                    Err(failed) => self.note(failed),
-                },
+            let next = self.next().await;
+            if !self.gate.is_open() {
+                if stopping {
+                    return;
+                }
+                // Meanwhile others may have it sent.
+                self.progress.sequence = 0;
+                tokio::select! {
+                    () = self.gate.opened() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = stopped(&mut stop) => {}
+                }
+                continue;
+            }
+            let wait = match next {
+                Ok(Some(step)) => {
+                    let gate = self.gate.clone();
+                    let handled = tokio::select! {
+                        handled = self.handle(&step, &mut stop) => handled,
+                        () = gate.closed() => continue,
+                    };
+                    match handled {
+                        Ok(()) => continue,
+                        Err(failed) => self.note(failed),
+                    }
+                }
                 Ok(None) if stopping => return,
                 Ok(None) => {
                     tokio::select! {
@@ -411,11 +444,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// different places, at most a quarter of the step and 10 s.
 fn offset(node: &str, resolution: Duration) -> Duration {
     let most = (resolution / 4).min(Duration::from_secs(10));
-    // FNV-1a: a hash that is the same in every build and run.
-    let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let thousandths = u32::try_from(hash % 1000).unwrap_or(0);
+    if node.is_empty() {
+        return Duration::ZERO;
+    }
+    let thousandths = u32::try_from(super::hash(node.bytes()) % 1000).unwrap_or(0);
     most / 1000 * thousandths
 }
 

@@ -52,7 +52,7 @@ impl Lines {
 
     /// Appends the lines of an entity to `out`.
     pub(super) fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
-        self.tags(batch, entity);
+        self.tags(entity);
         self.whole.clear();
         for part in [&self.head, &self.tail, b" value=".as_slice()] {
             self.whole.extend_from_slice(part);
@@ -67,6 +67,9 @@ impl Lines {
     }
 
     fn point(&mut self, point: &Point<'_>, out: &mut Vec<u8>) {
+        if !self.schema.metrics.takes(point.metric) {
+            return;
+        }
         match point.value {
             Value::Integer(value) if i64::try_from(value).is_err() => return,
             Value::Double(value) if !value.is_finite() => return,
@@ -108,7 +111,7 @@ impl Lines {
     }
 
     /// The tags of an entity, but for that of a metric's own label.
-    fn tags(&mut self, batch: &Batch, entity: &Entity<'_>) {
+    fn tags(&mut self, entity: &Entity<'_>) {
         let mut labels = String::new();
         for (key, value) in entity.labels() {
             if !labels.is_empty() {
@@ -122,6 +125,8 @@ impl Lines {
             (EntityKind::Container, Some(_)) => "pod_container",
             // Whatever is in no pod is a system container to Heapster.
             (EntityKind::Container, None) | (EntityKind::System, _) => "sys_container",
+            (EntityKind::Namespace, _) => "ns",
+            (EntityKind::Cluster, _) => "cluster",
         };
         let id = entity.container_id();
         let container = match entity.kind() {
@@ -134,7 +139,7 @@ impl Lines {
             ("container_name", container),
             ("labels", Some(labels.as_str())),
             ("namespace_name", entity.namespace()),
-            ("nodename", Some(batch.node())),
+            ("nodename", entity.node()),
             ("pod_name", entity.pod()),
             ("type", Some(kind)),
         ];
@@ -182,6 +187,7 @@ fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::push::batch::{Assembler, METRICS, MetricId, proto};
+    use crate::push::target::Selection;
 
     fn written(build: impl FnOnce(&mut Assembler), schema: Schema, extra: &[(&str, &str)]) -> String {
         let head = proto::Batch {
@@ -204,7 +210,7 @@ mod tests {
     }
 
     fn schema(with_fields: bool) -> Schema {
-        Schema { with_fields, cluster: "default".to_owned() }
+        Schema { with_fields, cluster: "default".to_owned(), metrics: Selection::default() }
     }
 
     fn container(a: &mut Assembler) {
