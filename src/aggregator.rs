@@ -4,7 +4,7 @@
 //! ([`receive`]); one thread closes steps. Nothing is kept on disk: after a start
 //! agents send the last fifteen minutes once more.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::{Model, Options};
 use crate::auth::{Choice, Guard, rules};
 use crate::config::{self, AggregatorConfig};
-use crate::expose::http::{self, Limits};
+use crate::expose::http::{self, Limits, Site};
 use crate::kernel::handles;
 use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
@@ -39,49 +39,111 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot start.
 pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
-    let limits = limits(handles::raise_descriptor_limit());
-    let listener = http::bind(config.listen).map_err(|error| config::not_bound(config.listen, &error))?;
-    let address = listener.local_addr().context("cannot tell the address listened on")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the event loop")?;
-    let model = Arc::new(Model::new(Options { resolution: config.resolution, ..Options::default() }));
-    let ingest = Arc::new(Ingest::new(model, config.max_nodes));
-    let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
-    let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
-    let guard = Arc::new(runtime.block_on(opened)?);
-    let nobody = config.access.push == Some(Choice::Token(None))
-        && config.access.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
-    if nobody {
-        tracing::warn!(
-            "nobody can push: beyond loopback agents show a token (--auth-token-file) or a certificate (--tls-client-ca)"
-        );
-    }
-    let (stopped, stop) = mpsc::channel::<()>();
-    let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
-    let site = routes::site(ingest, telemetry, receive::Limits::default());
-    let served = runtime.block_on(async {
-        let mut signals = StopSignals::new()?;
-        announce(address)?;
-        tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
-        let stop = async {
-            let signal = signals.received().await;
-            tracing::info!(signal, "stopping");
-        };
-        let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
-        if !drained {
-            tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+    let listener = bind(config, "listen")?;
+    let aggregator = Aggregator::start(config, listener, handles::raise_descriptor_limit())?;
+    let mut signals = aggregator.stop_signals()?;
+    announce(aggregator.address())?;
+    aggregator.serve(async { signals.received().await })
+}
+
+/// Opens the socket that was configured by `setting`.
+///
+/// # Errors
+/// It cannot be had, in words for the user.
+pub fn bind(config: &AggregatorConfig, setting: &str) -> Result<TcpListener> {
+    http::bind(config.listen).map_err(|error| config::not_bound(setting, config.listen, &error))
+}
+
+/// An aggregator that closes steps and is about to serve.
+#[derive(Debug)]
+pub struct Aggregator {
+    runtime: tokio::runtime::Runtime,
+    listener: TcpListener,
+    address: SocketAddr,
+    ingest: Arc<Ingest>,
+    site: Site,
+    guard: Arc<Guard>,
+    limits: Limits,
+    /// Its end is the stop of the thread that closes steps.
+    stopped: mpsc::Sender<()>,
+    closing: thread::JoinHandle<()>,
+}
+
+impl Aggregator {
+    /// Starts everything but serving at `listener`, with `descriptors` descriptors.
+    ///
+    /// # Errors
+    /// Something cannot be had, in words for the user.
+    pub fn start(config: &AggregatorConfig, listener: TcpListener, descriptors: u64) -> Result<Aggregator> {
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .context("cannot start the event loop")?;
+        let model = Arc::new(Model::new(Options { resolution: config.resolution, ..Options::default() }));
+        let ingest = Arc::new(Ingest::new(model, config.max_nodes));
+        let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
+        let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
+        let guard = Arc::new(runtime.block_on(opened)?);
+        let nobody = config.access.push == Some(Choice::Token(None))
+            && config.access.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+        if nobody {
+            tracing::warn!(
+                "nobody can push: beyond loopback agents show a token (--auth-token-file) or a certificate (--tls-client-ca)"
+            );
         }
-        anyhow::Ok(())
-    });
-    drop(stopped);
-    runtime.shutdown_timeout(LAST_WAIT);
-    if closing.join().is_err() {
-        return Err(anyhow!("the thread that closes steps panicked"));
+        let (stopped, stop) = mpsc::channel::<()>();
+        let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
+        let site = routes::site(Arc::clone(&ingest), telemetry, receive::Limits::default());
+        let limits = limits(descriptors);
+        tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
+        Ok(Aggregator { runtime, listener, address, ingest, site, guard, limits, stopped, closing })
     }
-    served
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The way into its model.
+    pub fn ingest(&self) -> &Arc<Ingest> {
+        &self.ingest
+    }
+
+    /// From when they are made, signals stop nothing by themselves.
+    ///
+    /// # Errors
+    /// The system gives no handler.
+    pub fn stop_signals(&self) -> Result<StopSignals> {
+        let _entered = self.runtime.enter();
+        StopSignals::new()
+    }
+
+    /// Serves until `stop` says why to stop, then stops everything in order.
+    ///
+    /// # Errors
+    /// It cannot serve, or a thread of it panicked.
+    pub fn serve(self, stop: impl Future<Output = &'static str>) -> Result<()> {
+        let Aggregator { runtime, listener, site, guard, limits, stopped, closing, .. } = self;
+        let served = runtime.block_on(async {
+            let stop = async {
+                let signal = stop.await;
+                tracing::info!(signal, "stopping");
+            };
+            let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
+            if !drained {
+                tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+            }
+            anyhow::Ok(())
+        });
+        drop(stopped);
+        runtime.shutdown_timeout(LAST_WAIT);
+        if closing.join().is_err() {
+            return Err(anyhow!("the thread that closes steps panicked"));
+        }
+        served
+    }
 }
 
 /// An agent keeps a connection between two pushes, and a whole cluster may come

@@ -30,7 +30,8 @@ const SHARED: [&str; 9] = [
 
 /// Finer steps than agents can push serve nobody; of longer ones the fifteen
 /// minutes that are kept would have too few.
-const RESOLUTIONS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+pub(super) const RESOLUTIONS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// How the aggregator runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,12 @@ impl AggregatorConfig {
                 bail!("--{flag}: not a setting of the aggregator; accepted: {}", accepted.join(", "));
             }
         }
-        let layers = Layers::read(flags, environment)?;
-        let (listen, access) = layers.listener(Role::Aggregator)?;
+        AggregatorConfig::of(&Layers::read(flags, environment)?, Role::Aggregator, Duration::from_secs(60))
+    }
+
+    /// The aggregator's settings, with its default resolution.
+    pub(super) fn of(layers: &Layers, role: Role, default_resolution: Duration) -> Result<AggregatorConfig> {
+        let (listen, access) = layers.listener(role)?;
         let resolution = layers.parse(
             "metric-resolution",
             |s| &s.metric_resolution,
@@ -79,7 +84,7 @@ impl AggregatorConfig {
         Ok(AggregatorConfig {
             listen,
             access,
-            resolution: resolution.unwrap_or(Duration::from_secs(60)),
+            resolution: resolution.unwrap_or(default_resolution),
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),

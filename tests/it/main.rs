@@ -38,6 +38,7 @@ mod parsers;
 mod push;
 mod push_encode;
 mod served;
+mod standalone;
 mod standin;
 mod step;
 mod tidy;
