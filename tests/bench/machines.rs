@@ -1,11 +1,13 @@
 //! Simulated nodes: batches as agents push them, of a given size.
 //!
-//! A third of the counters and gauges stand still, as those of errors do, and so does most of
-//! every third pod; the others move as those of a busy container do. Every metric is there that an
-//! entity can have, and disks and filesystems with one or two labels each.
+//! A quarter of the counters and gauges stand still, as those of errors do, and so does all of
+//! every third pod; the others move at random, as those of a busy container do. Every metric is there
+//! that an entity can have, and disks and filesystems with one or two labels each.
+
+use std::collections::HashMap;
 
 use nodegauge::push::batch::proto;
-use nodegauge::push::batch::{Assembler, Batch, Kinds, METRICS, Metric, ValueType};
+use nodegauge::push::batch::{Assembler, Batch, Kind, Kinds, METRICS, Metric, MetricId, ValueType};
 
 /// The first step, milliseconds since the epoch.
 pub const START: u64 = 1_700_000_040_000 / 60_000 * 60_000;
@@ -18,11 +20,13 @@ pub struct Machine {
     pub containers: usize,
     pub resolution_ms: u64,
     state: u64,
+    /// Every counter, in the order of the values of a push.
+    counters: Vec<u64>,
 }
 
 impl Machine {
     pub fn new(name: usize, pods: usize, containers: usize, resolution_ms: u64) -> Machine {
-        Machine { name, pods, containers, resolution_ms, state: name as u64 * 77 + 1 }
+        Machine { name, pods, containers, resolution_ms, state: name as u64 * 77 + 1, counters: Vec::new() }
     }
 
     /// What it is called.
@@ -54,10 +58,11 @@ impl Machine {
             resolution_ms: self.resolution_ms,
             ..proto::Batch::default()
         });
+        let mut counter = 0;
         let window = batch.window(self.resolution_ms * 1_000_000 + self.random() % 1_000_000);
         let on = |m: &Metric, pick: fn(Kinds) -> bool| pick(m.on);
         batch.entity(proto::Entity { kind: proto::EntityKind::Node.into(), window, ..Default::default() });
-        self.values(&mut batch, slot, 0, |m| on(m, |k| k.node), &["/", "/dev/vda"]);
+        self.values(&mut batch, &mut counter, 0, |m| on(m, |k| k.node), &["/", "/dev/vda"]);
         for pod in 0..self.pods {
             let (namespace, name) = Machine::pod(self.name, pod);
             let (namespace, name) = (batch.string(&namespace), batch.string(&name));
@@ -73,7 +78,7 @@ impl Machine {
                 ..Default::default()
             };
             batch.entity(proto::Entity { kind: proto::EntityKind::Pod.into(), labels, ..of_pod.clone() });
-            self.values(&mut batch, slot, pod, |m| on(m, |k| k.pod), &["Volume:data"]);
+            self.values(&mut batch, &mut counter, pod, |m| on(m, |k| k.pod), &["Volume:data"]);
             for container in 0..self.containers {
                 let image = batch.string(&format!("registry.example/team/image-{}:1.0", pod % 20));
                 let container = batch.string(&format!("container-{container}"));
@@ -83,7 +88,7 @@ impl Machine {
                     image,
                     ..of_pod.clone()
                 });
-                self.values(&mut batch, slot, pod, |m| on(m, |k| k.container), &["/", "logs"]);
+                self.values(&mut batch, &mut counter, pod, |m| on(m, |k| k.container), &["/", "logs"]);
             }
         }
         batch.finish().unwrap()
@@ -92,38 +97,43 @@ impl Machine {
     fn values(
         &mut self,
         batch: &mut Assembler,
-        slot: u64,
+        counter: &mut usize,
         pod: usize,
         has: impl Fn(&Metric) -> bool,
         filesystems: &[&str],
     ) {
         let busy = !pod.is_multiple_of(3);
+        let mut risen: HashMap<(MetricId, &str), u64> = HashMap::new();
         for (at, metric) in METRICS.iter().enumerate().filter(|(_, m)| has(m)) {
-            if metric.value_type == ValueType::Double && !metric.is_rate() {
-                batch.double(metric.id, 4_000.0);
-                continue;
-            }
             let labels = match metric.label {
                 None => &[""][..],
                 Some(_) if metric.name.starts_with("filesystem/") => filesystems,
                 Some(_) => &["/dev/vda"],
             };
             for label in labels {
-                let label = batch.string(label);
-                let value = self.value(metric, at, slot, pod, busy);
-                batch.labelled(metric.id, label, value);
+                let moves = busy && !at.is_multiple_of(4);
+                let value = match metric.kind {
+                    Kind::Rate(of) => risen.get(&(of, *label)).copied().unwrap_or(0),
+                    Kind::Cumulative => {
+                        let rise = if moves { self.random() % 3_000_000 } else { 0 };
+                        risen.insert((metric.id, label), rise);
+                        if self.counters.len() == *counter {
+                            self.counters.push(at as u64 * 1_000_003 + pod as u64 * 77_777);
+                        }
+                        self.counters[*counter] += rise;
+                        *counter += 1;
+                        self.counters[*counter - 1]
+                    }
+                    Kind::Gauge if moves => at as u64 * 1_000_003 + self.random() % 40 * 4_096,
+                    Kind::Gauge => at as u64 * 4_096,
+                };
+                if metric.value_type == ValueType::Double && !metric.is_rate() {
+                    batch.double(metric.id, 4_000.0);
+                } else {
+                    let label = batch.string(label);
+                    batch.labelled(metric.id, label, value);
+                }
             }
-        }
-    }
-
-    fn value(&mut self, metric: &Metric, at: usize, slot: u64, pod: usize, busy: bool) -> u64 {
-        let base = (at as u64 + 1) * 1_000_003 + pod as u64 * 77_777;
-        match (metric.is_rate(), at % 4) {
-            (true, 0) | (false, 0) => 0,
-            (true, _) if busy => self.random() % 3_000_000,
-            (true, _) => 0,
-            (false, 1) => base + slot * 3_000_000 * u64::from(busy) + self.random() % 1_000,
-            (false, _) => base + self.random() % 40 * 4_096 * u64::from(busy),
         }
     }
 }

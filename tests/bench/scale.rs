@@ -6,7 +6,7 @@
 //! each, containers of each pod), `-- --steps 3` more steps, `-- --step 15` their length in
 //! seconds, `-- --binary FILE` another aggregator.
 //!
-//! Batches are encoded beforehand, four steps of each node that take turns; the times and the
+//! Batches are encoded beforehand, sixteen steps of each node that take turns; the times and the
 //! sequence are a zstd frame behind each. What the load itself takes is told separately.
 
 #![allow(
@@ -40,7 +40,7 @@ mod machines;
 use machines::Machine;
 
 /// Steps of a node that are encoded, and take turns.
-const VARIANTS: u64 = 4;
+const VARIANTS: u64 = 16;
 
 /// Steps that the window is filled with.
 const FILL: u64 = 15;
