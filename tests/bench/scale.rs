@@ -6,7 +6,7 @@
 //! each, containers of each pod), `-- --steps 3` more steps, `-- --step 15` their length in
 //! seconds, `-- --binary FILE` another aggregator.
 //!
-//! Batches are encoded beforehand, sixteen steps of each node that take turns; the times and the
+//! Batches are encoded beforehand, sixteen steps of each node (`-- --variants 4`: fewer) that take turns; the times and the
 //! sequence are a zstd frame behind each. What the load itself takes is told separately.
 
 #![allow(
@@ -39,9 +39,6 @@ use tokio::task::JoinSet;
 mod machines;
 use machines::Machine;
 
-/// Steps of a node that are encoded, and take turns.
-const VARIANTS: u64 = 16;
-
 /// Steps that the window is filled with.
 const FILL: u64 = 15;
 
@@ -53,12 +50,14 @@ const PER_ADDRESS: usize = 1_000;
 
 fn main() {
     let mut clusters = Vec::new();
-    let (mut steps, mut step, mut binary) = (2, 60, env!("CARGO_BIN_EXE_nodegauge").to_owned());
+    let (mut steps, mut step, mut variants, mut binary) =
+        (2, 60, 16, env!("CARGO_BIN_EXE_nodegauge").to_owned());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--steps" => steps = words.next().unwrap().parse().unwrap(),
             "--step" => step = words.next().unwrap().parse().unwrap(),
+            "--variants" => variants = words.next().unwrap().parse().unwrap(),
             "--binary" => binary = words.next().unwrap(),
             "--bench" => {}
             cluster => clusters.push(cluster.split('x').map(|n| n.parse().unwrap()).collect()),
@@ -69,7 +68,7 @@ fn main() {
     }
     for cluster in clusters {
         let [nodes, pods, containers] = cluster[..] else { panic!("NODESxPODSxCONTAINERS") };
-        run(&Cluster { nodes, pods, containers, step_ms: step * 1_000 }, steps, &binary);
+        run(&Cluster { nodes, pods, containers, step_ms: step * 1_000, variants }, steps, &binary);
     }
     println!(
         "\nHeapster 1.5, measured at 1000x30x2 and 60 s: 4.4 GB, 0.55 core, pod-list 63 ms, pods of metrics 0.5 s, \
@@ -82,6 +81,8 @@ struct Cluster {
     pods: usize,
     containers: usize,
     step_ms: u64,
+    /// Steps of a node that are encoded, and take turns.
+    variants: u64,
 }
 
 /// One simulated agent: its steps as they are sent, without times.
@@ -101,7 +102,7 @@ impl Cluster {
                 .map(|name| {
                     let mut machine = Machine::new(name, self.pods, self.containers, self.step_ms);
                     let mut values = 0;
-                    let steps = (1..=VARIANTS).map(|slot| {
+                    let steps = (1..=self.variants).map(|slot| {
                         let batch = machine.push(slot);
                         values = batch.values() as u64;
                         encoder.encode(&batch).unwrap()
@@ -234,13 +235,13 @@ fn own_cpu() -> f64 {
 }
 
 fn run(cluster: &Cluster, steps: u64, binary: &str) {
-    let Cluster { nodes, pods, containers, step_ms } = *cluster;
+    let Cluster { nodes, pods, containers, step_ms, variants } = *cluster;
     println!("\n{nodes} nodes x {pods} pods x {containers} containers, {} s", step_ms / 1_000);
     let began = Instant::now();
     let agents = Arc::new(cluster.encode());
     let per_push = agents.iter().map(|a| a.values).sum::<u64>() as f64 / nodes as f64;
     let bytes = agents.iter().flat_map(|a| &a.steps).map(Vec::len).sum::<usize>();
-    let per_batch = bytes as f64 / (nodes as u64 * VARIANTS) as f64;
+    let per_batch = bytes as f64 / (nodes as u64 * variants) as f64;
     println!(
         "a push    {per_push:.0} values, {:.1} kB ({:.2} B a value); encoded in {:.1} s",
         per_batch / 1e3,
@@ -334,7 +335,7 @@ async fn push(
         pushes.spawn(async move {
             tokio::time::sleep(over.mul_f64(node as f64 / nodes as f64)).await;
             let _turn = turns.acquire().await.unwrap();
-            let variant = usize::try_from(step % VARIANTS).unwrap();
+            let variant = usize::try_from(step).unwrap() % agents[node].steps.len();
             let request = posted(&agents[node].steps[variant], step, step * step_ms);
             let (status, _) = client.ask(&request).await;
             assert_eq!(status, 200, "a push was refused");
