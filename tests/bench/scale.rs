@@ -10,6 +10,7 @@
 //! sequence are a zstd frame behind each. What the load itself takes is told separately.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::unwrap_used,
@@ -146,13 +147,15 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(to: SocketAddr, from: usize) -> Client {
+    /// From one of the machine's own addresses, with a buffer of so many bytes: answers are
+    /// read by it, and with a small one it is reading that is measured.
+    async fn connect(to: SocketAddr, from: usize, buffer: usize) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         let host = u8::try_from(from + 1).unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).unwrap();
         let stream = socket.connect(to).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, read: Vec::new() }
+        Client { stream, read: Vec::with_capacity(buffer) }
     }
 
     /// The status and the bytes of the body, which is thrown away.
@@ -168,18 +171,19 @@ impl Client {
         let text = String::from_utf8_lossy(&self.read[..head]).to_lowercase();
         let status = text.split(' ').nth(1).unwrap().parse().unwrap();
         let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
-        let mut body = self.read.split_off(head);
-        let mut bytes = body.len();
-        let ended = |body: &[u8], bytes: usize| match length {
-            Some(length) => bytes >= length,
-            None => body.ends_with(b"0\r\n\r\n"),
+        let mut body = self.read.len() - head;
+        let ended = |read: &[u8], body: usize| match length {
+            Some(length) => body >= length,
+            None => read.ends_with(b"0\r\n\r\n"),
         };
-        while !ended(&body, bytes) {
+        while !ended(&self.read, body) {
             // The end of what came is all that is looked at.
-            body.drain(..body.len().saturating_sub(8));
-            bytes += self.stream.read_buf(&mut body).await.unwrap();
+            self.read.drain(..self.read.len().saturating_sub(8));
+            let more = self.stream.read_buf(&mut self.read).await.unwrap();
+            assert!(more > 0, "the answer broke off");
+            body += more;
         }
-        (status, bytes)
+        (status, body)
     }
 
     async fn get(&mut self, path: &str) -> (u16, usize) {
@@ -253,7 +257,7 @@ fn run(cluster: &Cluster, steps: u64, binary: &str) {
     runtime.block_on(async {
         let mut clients = Vec::with_capacity(nodes);
         for node in 0..nodes {
-            clients.push(Client::connect(aggregator.address, node / PER_ADDRESS).await);
+            clients.push(Client::connect(aggregator.address, node / PER_ADDRESS, 512).await);
         }
         let idle = aggregator.memory("VmRSS");
         let first = now_ms() / step_ms - FILL + 1;
@@ -295,7 +299,7 @@ fn run(cluster: &Cluster, steps: u64, binary: &str) {
             if let Some(questions) = questions {
                 questions.abort();
                 let _ = questions.await;
-                heavy(aggregator.address, nodes).await;
+                heavy(aggregator.address).await;
             }
         }
         let rss = aggregator.memory("VmRSS");
@@ -350,7 +354,7 @@ async fn push(
 /// Asks for series, one after the other, and now and then for a list of pods.
 async fn ask_on(address: SocketAddr, nodes: usize, pods: usize) {
     let mut answers = Answers::default();
-    let mut client = Client::connect(address, 100).await;
+    let mut client = Client::connect(address, 100, 256 << 10).await;
     for turn in 0_usize.. {
         let node = turn * 7_919 % nodes;
         let (namespace, pod) = Machine::pod(node, turn % pods);
@@ -376,8 +380,8 @@ async fn ask_on(address: SocketAddr, nodes: usize, pods: usize) {
 }
 
 /// What everybody is in.
-async fn heavy(address: SocketAddr, _nodes: usize) {
-    let mut client = Client::connect(address, 100).await;
+async fn heavy(address: SocketAddr) {
+    let mut client = Client::connect(address, 100, 256 << 10).await;
     let mut answers = Answers::default();
     for _ in 0..3 {
         answers
