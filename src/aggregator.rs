@@ -5,7 +5,7 @@
 //! if this is the aggregator that does ([`lead`]). The model is not kept on disk:
 //! after a start agents send the last fifteen minutes once more.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -18,7 +18,7 @@ use crate::aggregate::model::{Model, Options, Shown};
 use crate::aggregate::watch::Timing;
 use crate::auth::{Choice, Guard, rules};
 use crate::config::{self, AggregatorConfig};
-use crate::expose::http::{self, Limits};
+use crate::expose::http::{self, Limits, Site};
 use crate::kernel::handles;
 use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
@@ -45,67 +45,144 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot start.
 pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
-    let limits = limits(handles::raise_descriptor_limit());
-    let listener = http::bind(config.listen).map_err(|error| config::not_bound(config.listen, &error))?;
-    let address = listener.local_addr().context("cannot tell the address listened on")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the event loop")?;
-    let shown = Shown { labels: config.labels.clone(), no_export: config.disable_export };
-    let model = Model::new(Options { resolution: config.resolution, ..Options::default() }).shown_as(shown);
-    let model = Arc::new(model);
-    let ingest = Arc::new(Ingest::new(model, config.max_nodes));
-    let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
-    let sending = sending::start(&config.sending, ingest.model(), telemetry.push(), telemetry.leading())?;
-    let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
-    let guard = Arc::new(runtime.block_on(opened)?);
-    let nobody = config.access.push == Some(Choice::Token(None))
-        && config.access.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
-    if nobody {
-        tracing::warn!(
-            "nobody can push: beyond loopback agents show a token (--auth-token-file) or a certificate (--tls-client-ca)"
-        );
-    }
-    for notice in &config.notices {
-        tracing::warn!(notice, "a flag without meaning");
-    }
-    // Where agents are told apart by the API server it can be asked about nodes too.
-    let asked = config.pull.is_some() || config.access.auth == Choice::Kubernetes;
-    let plan = Plan { pull: config.pull.clone(), max_nodes: config.max_nodes, timing: Timing::default() };
-    let discovery = asked
-        .then(|| Discovery::start(plan, Arc::clone(&ingest), Arc::clone(telemetry.pull())))
-        .transpose()?;
-    let (stopped, stop) = mpsc::channel::<()>();
-    let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
-    let site = routes::site(ingest, telemetry, receive::Limits::default());
-    let served = runtime.block_on(async {
-        let mut signals = StopSignals::new()?;
-        announce(address)?;
-        tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
-        let stop = async {
-            let signal = signals.received().await;
-            tracing::info!(signal, "stopping");
-        };
-        let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
-        if !drained {
-            tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+    let listener = bind(config, "listen")?;
+    let aggregator = Aggregator::start(config, listener, handles::raise_descriptor_limit())?;
+    let mut signals = aggregator.stop_signals()?;
+    announce(aggregator.address())?;
+    aggregator.serve(async { signals.received().await })
+}
+
+/// Opens the socket that was configured by `setting`.
+///
+/// # Errors
+/// It cannot be had, in words for the user.
+pub fn bind(config: &AggregatorConfig, setting: &str) -> Result<TcpListener> {
+    http::bind(config.listen).map_err(|error| config::not_bound(setting, config.listen, &error))
+}
+
+/// An aggregator that closes steps and is about to serve.
+#[derive(Debug)]
+pub struct Aggregator {
+    runtime: tokio::runtime::Runtime,
+    listener: TcpListener,
+    address: SocketAddr,
+    ingest: Arc<Ingest>,
+    site: Site,
+    guard: Arc<Guard>,
+    limits: Limits,
+    /// Its end is the stop of the thread that closes steps.
+    stopped: mpsc::Sender<()>,
+    closing: thread::JoinHandle<()>,
+    discovery: Option<Discovery>,
+    sending: Option<sending::Sending>,
+}
+
+impl Aggregator {
+    /// Starts everything but serving at `listener`, with `descriptors` descriptors.
+    ///
+    /// # Errors
+    /// Something cannot be had, in words for the user.
+    pub fn start(config: &AggregatorConfig, listener: TcpListener, descriptors: u64) -> Result<Aggregator> {
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .context("cannot start the event loop")?;
+        let shown = Shown { labels: config.labels.clone(), no_export: config.disable_export };
+        let model = Model::new(Options { resolution: config.resolution, ..Options::default() });
+        let ingest = Arc::new(Ingest::new(Arc::new(model.shown_as(shown)), config.max_nodes));
+        let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
+        let sending = sending::start(&config.sending, ingest.model(), telemetry.push(), telemetry.leading())?;
+        let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
+        let guard = Arc::new(runtime.block_on(opened)?);
+        let nobody = config.access.push == Some(Choice::Token(None))
+            && config.access.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+        if nobody {
+            tracing::warn!(
+                "nobody can push: beyond loopback agents show a token (--auth-token-file) or a certificate (--tls-client-ca)"
+            );
         }
-        anyhow::Ok(())
-    });
-    drop(stopped);
-    if let Some(discovery) = discovery {
-        discovery.stop();
+        for notice in &config.notices {
+            tracing::warn!(notice, "a flag without meaning");
+        }
+        // Where agents are told apart by the API server it can be asked about nodes too.
+        let asked = config.pull.is_some() || config.access.auth == Choice::Kubernetes;
+        let plan = Plan { pull: config.pull.clone(), max_nodes: config.max_nodes, timing: Timing::default() };
+        let discovery = asked
+            .then(|| Discovery::start(plan, Arc::clone(&ingest), Arc::clone(telemetry.pull())))
+            .transpose()?;
+        let (stopped, stop) = mpsc::channel::<()>();
+        let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
+        let site = routes::site(Arc::clone(&ingest), telemetry, receive::Limits::default());
+        let limits = limits(descriptors);
+        tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
+        Ok(Aggregator {
+            runtime,
+            listener,
+            address,
+            ingest,
+            site,
+            guard,
+            limits,
+            stopped,
+            closing,
+            discovery,
+            sending,
+        })
     }
-    runtime.shutdown_timeout(LAST_WAIT);
-    if closing.join().is_err() {
-        return Err(anyhow!("the thread that closes steps panicked"));
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-    if let Some(sending) = sending {
-        sending.finish();
+
+    /// The way into its model.
+    pub fn ingest(&self) -> &Arc<Ingest> {
+        &self.ingest
     }
-    served
+
+    /// From when they are made, signals stop nothing by themselves.
+    ///
+    /// # Errors
+    /// The system gives no handler.
+    pub fn stop_signals(&self) -> Result<StopSignals> {
+        let _entered = self.runtime.enter();
+        StopSignals::new()
+    }
+
+    /// Serves until `stop` says why to stop, then stops everything in order.
+    ///
+    /// # Errors
+    /// It cannot serve, or a thread of it panicked.
+    pub fn serve(self, stop: impl Future<Output = &'static str>) -> Result<()> {
+        let Aggregator {
+            runtime, listener, site, guard, limits, stopped, closing, discovery, sending, ..
+        } = self;
+        let served = runtime.block_on(async {
+            let stop = async {
+                let signal = stop.await;
+                tracing::info!(signal, "stopping");
+            };
+            let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
+            if !drained {
+                tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+            }
+            anyhow::Ok(())
+        });
+        drop(stopped);
+        if let Some(discovery) = discovery {
+            discovery.stop();
+        }
+        runtime.shutdown_timeout(LAST_WAIT);
+        if closing.join().is_err() {
+            return Err(anyhow!("the thread that closes steps panicked"));
+        }
+        if let Some(sending) = sending {
+            sending.finish();
+        }
+        served
+    }
 }
 
 /// An agent keeps a connection between two pushes, and a whole cluster may come

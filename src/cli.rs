@@ -23,7 +23,7 @@ pub const ENVIRONMENT_PREFIX: &str = "NODEGAUGE_";
     version,
     about = "Container metrics of this machine under cAdvisor's names",
     long_about = "Container metrics of this machine under cAdvisor's names.\n\n\
-        Without a command it runs the agent on loopback and prints the address to open.",
+        Without a command it runs agent and aggregator in one process on loopback and prints the addresses to open.",
     after_help = "A flag wins over its environment name, that over the file of --config, that over the default; \
         lists replace each other.\n\
         Exit status: 0 success, 1 cannot start or not usable, 64 bad command line, environment or file.",
@@ -33,7 +33,7 @@ pub struct Cli {
     /// Settings of all commands.
     #[command(flatten)]
     pub settings: Settings,
-    /// What to do; without one, the agent.
+    /// What to do; without one, standalone.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -41,6 +41,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Agent and aggregator of this machine in one process, until stopped; what runs without a command
+    Standalone,
     /// Serve this machine's metrics until stopped
     Agent,
     /// Take what agents push, hold the last fifteen minutes of the cluster and answer from them
@@ -90,6 +92,11 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub listen: Option<String>,
 
+    /// Address the aggregator of standalone serves on; --listen is the agent's there [default: 127.0.0.1:8082]
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub aggregator_listen: Option<String>,
+
     /// Who may read, and push to the aggregator: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
     /// or kubernetes (whom the API server lets); /healthz and /readyz are always open
     /// [default: none on loopback; beyond it must be said]
@@ -117,7 +124,7 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub tls_client_ca: Option<String>,
 
-    /// Time between two collections, at least 100ms [default: 10s]
+    /// Time between two collections, at least 100ms [default: 10s, of standalone 5s]
     #[arg(long, global = true, value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub interval: Option<String>,
@@ -238,7 +245,8 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub queue_max_bytes: Option<String>,
 
-    /// Time between two steps of the aggregator's model, 1s to 5m [default: 60s]
+    /// Time between two steps of the aggregator's model, 1s to 5m
+    /// [default: 60s, of standalone 5s]
     #[arg(long, global = true, value_name = "DURATION", alias = "metric_resolution")]
     #[serde(deserialize_with = "text")]
     pub metric_resolution: Option<String>,
@@ -557,7 +565,7 @@ mod tests {
             &["--intervall", "1s"],
             "--intervall: unknown flag; did you mean --interval? see nodegauge --help",
         );
-        bad(&["serve"], "\"serve\": unknown command; accepted: agent, aggregator, once, check");
+        bad(&["serve"], "\"serve\": unknown command; accepted: standalone, agent, aggregator, once, check");
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
         bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
         bad(&["--interval"], "--interval <DURATION>: needs a value");

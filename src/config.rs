@@ -11,6 +11,7 @@ mod heapster;
 mod names;
 mod push;
 mod sinks;
+mod standalone;
 mod values;
 
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ use values::{absolute, bytes, count, duration, host_name, log_format, log_level,
 pub use aggregator::AggregatorConfig;
 pub use names::{KubeletChoice, KubeletSettings};
 pub use sinks::{Ha, Sending};
+pub use standalone::StandaloneConfig;
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.
@@ -147,12 +149,23 @@ impl Config {
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
         if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
-            bail!("--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator");
+            bail!(
+                "--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator or standalone"
+            );
         }
         if let Some(flag) = flags.heapster.any() {
             bail!("--{flag}: a flag of Heapster's; accepted: with --source, or with nodegauge aggregator");
         }
-        let layers = Layers::read(flags, environment)?;
+        if flags.aggregator_listen.is_some() {
+            bail!(
+                "--aggregator-listen: of no meaning without an aggregator; accepted: with nodegauge standalone"
+            );
+        }
+        Config::of(&Layers::read(flags, environment)?, Duration::from_secs(10))
+    }
+
+    /// The agent's settings, with its default interval.
+    fn of(layers: &Layers, default_interval: Duration) -> Result<Config> {
         let (listen, access) = layers.listener(Role::Agent)?;
         let interval = layers.parse(
             "interval",
@@ -173,7 +186,7 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from("/")),
             listen,
             access,
-            interval: interval.unwrap_or(Duration::from_secs(10)),
+            interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: kinds.unwrap_or(Kinds::DEFAULT),
@@ -356,10 +369,10 @@ fn not_disabled(list: &[String]) -> Result<Kinds> {
     Ok(kinds)
 }
 
-/// What to say when an address cannot be listened on.
-pub fn not_bound(listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+/// What to say when an address cannot be listened on, which `setting` named.
+pub fn not_bound(setting: &str, listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     anyhow!(
-        "--listen {listen}: {}; accepted: an address of this machine with a free port, 0 takes any",
+        "--{setting} {listen}: {}; accepted: an address of this machine with a free port, 0 takes any",
         lower(error)
     )
 }

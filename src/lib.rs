@@ -20,4 +20,5 @@ pub mod push;
 pub mod rate;
 pub mod signals;
 pub mod snapshot;
+pub mod standalone;
 pub mod telemetry;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use nodegauge::auth::Access;
 use nodegauge::cli::{self, Command, Parsed};
-use nodegauge::config::{AggregatorConfig, Config};
+use nodegauge::config::{AggregatorConfig, Config, StandaloneConfig};
 use nodegauge::telemetry::logging;
-use nodegauge::{agent, aggregator, check, memory, once};
+use nodegauge::{agent, aggregator, check, memory, once, standalone};
 
 /// Bad command line, environment or file: EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -60,11 +60,23 @@ fn run() -> Result<ExitCode, Stop> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
+    if matches!(cli.command, None | Some(Command::Standalone)) {
+        let config = StandaloneConfig::load(cli.settings, &environment).map_err(usage)?;
+        logging::init(config.agent.log_level, config.agent.log_format);
+        config.agent.check_host_root()?;
+        let (of_agent, of_aggregator) = (scheme(&config.agent.access), scheme(&config.aggregator.access));
+        standalone::run(&config, |agent, aggregator| {
+            let (agent, aggregator) = (reachable(agent), reachable(aggregator));
+            announce(format_args!("nodegauge serves this machine's metrics: open {of_agent}://{agent}/"))?;
+            announce(format_args!("and their last fifteen minutes: open {of_aggregator}://{aggregator}/"))
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(cli.settings, &environment).map_err(usage)?;
     logging::init(config.log_level, config.log_format);
     match cli.command {
-        // The aggregator has other settings.
-        None | Some(Command::Agent | Command::Aggregator) => {
+        // Aggregator and standalone have other settings.
+        None | Some(Command::Standalone | Command::Agent | Command::Aggregator) => {
             config.check_host_root()?;
             if let Err(error) = memory::few_heaps() {
                 tracing::debug!(%error, "started with the allocator as it is");

@@ -1,5 +1,7 @@
 //! The way from ticks to sinks: ticks become steps, steps go into the queue, and
-//! a worker per sink takes them out.
+//! a worker per sink takes them out. With an aggregator in the same process each
+//! step goes into its model first, without a way over the network: it cannot be
+//! away, and what it refuses it would refuse again.
 //!
 //! ```text
 //! reader ──(2 ticks)──► steps: builder, queue ──► push: one loop, a worker per sink
@@ -21,6 +23,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::watch;
 
+use crate::aggregate::ingest::Ingest;
+use crate::collect::sampler::wall_ms;
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
@@ -45,6 +49,15 @@ const KEEP_ACKNOWLEDGED: Duration = Duration::from_secs(15 * 60);
 /// How long the last tick may take into the queue.
 const LAST_STEP: Duration = Duration::from_secs(2);
 
+/// A model in this process that every step goes into as well.
+#[derive(Debug)]
+pub struct Local {
+    /// The way in.
+    pub ingest: Arc<Ingest>,
+    /// Time between its steps, at most.
+    pub resolution: Duration,
+}
+
 /// What is running.
 #[derive(Debug)]
 pub struct Pushing {
@@ -52,26 +65,28 @@ pub struct Pushing {
     crew: Crew,
 }
 
-/// Starts to push, where there are sinks, and hands over what ticks are to be
-/// given to.
+/// Starts to push, where there are sinks or a model of our own, and hands over
+/// what ticks are to be given to.
 ///
 /// # Errors
 /// The queue cannot be opened, or no thread can be had.
 pub fn start(
     config: &Config,
+    local: Option<Local>,
     identities: Arc<Identities>,
     metrics: Arc<PushMetrics>,
 ) -> Result<Option<(Pushing, Tap)>> {
-    let Some(resolution) = config.push.iter().map(|t| t.resolution).min() else { return Ok(None) };
-    let log = Arc::new(open(config)?);
+    let resolutions = config.push.iter().map(|t| t.resolution).chain(local.iter().map(|l| l.resolution));
+    let Some(resolution) = resolutions.min() else { return Ok(None) };
+    let log = if config.push.is_empty() { None } else { Some(Arc::new(open(config)?)) };
     let timing = Timing::default();
 
     let mut workers = Vec::new();
     let decoded = Arc::new(Decoded::default());
-    for target in &config.push {
+    for (target, log) in config.push.iter().zip(log.iter().cycle()) {
         let parts = Parts {
             target,
-            log: Arc::clone(&log),
+            log: Arc::clone(log),
             directory: config.queue_dir.as_deref(),
             node: &config.node_name,
             metrics: metrics.sink(&target.name),
@@ -95,13 +110,15 @@ pub fn start(
         limits: step::Limits::default(),
     };
     let mut builder = StepBuilder::new(options);
-    if let Some(time_ms) = log.last_time_ms()? {
+    if let Some(time_ms) = log.as_ref().map(|log| log.last_time_ms()).transpose()?.flatten() {
         builder.resume_after(time_ms);
     }
     let (sender, ticks) = sync_channel::<Arc<Snapshot>>(WAITING_TICKS);
     let maker = Maker {
         builder,
         identities,
+        local: local.map(|local| local.ingest),
+        given: 0,
         log,
         encoder: Encoder::new().context("cannot start the compressor")?,
         metrics: Arc::clone(&metrics),
@@ -161,7 +178,10 @@ fn name(target: &Target) -> SinkName {
 struct Maker {
     builder: StepBuilder,
     identities: Arc<Identities>,
-    log: Arc<Log>,
+    local: Option<Arc<Ingest>>,
+    /// Steps given to `local`.
+    given: u64,
+    log: Option<Arc<Log>>,
     encoder: Encoder,
     metrics: Arc<PushMetrics>,
     /// Whether the last step was in memory only.
@@ -178,7 +198,7 @@ impl Maker {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         suppressed,
-                        "a step did not get into the queue"
+                        "a step did not get where it should"
                     );
                 }
             }
@@ -195,22 +215,33 @@ impl Maker {
         let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
         let Some(step) = step else { return Ok(()) };
         let payload = self.encoder.encode(&step.batch).context("compress a step")?;
-        let appended = self.log.append(step.batch.time_ms(), &payload).context("write a step")?;
+        let given = self.give(step.batch.node(), &payload);
+        if let Some(log) = &self.log {
+            let appended = log.append(step.batch.time_ms(), &payload).context("write a step")?;
+            self.tell(appended.durable);
+        }
         self.metrics.step_made();
-        self.tell(appended.durable);
+        given
+    }
+
+    /// Into the model of our own, at once: what it does not take it would not take later either.
+    fn give(&mut self, node: &str, payload: &[u8]) -> Result<()> {
+        let Some(ingest) = &self.local else { return Ok(()) };
+        self.given += 1;
+        let now_ms = wall_ms();
+        let bytes = batch::stamp(payload, self.given, now_ms);
+        ingest.take(&bytes, Some(node), now_ms).context("give a step to the aggregator")?;
         Ok(())
     }
 
     /// Says when steps begin and cease to be in memory only.
     fn tell(&mut self, durable: bool) {
-        if !self.log.is_durable() {
-            return;
-        }
+        let Some(log) = self.log.as_ref().filter(|log| log.is_durable()) else { return };
         if !durable {
             self.metrics.step_in_memory();
             static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
             if let Some(suppressed) = LIMITER.pass() {
-                let error = self.log.trouble().unwrap_or_default();
+                let error = log.trouble().unwrap_or_default();
                 tracing::warn!(error, suppressed, "the queue cannot be written; steps wait in memory");
             }
         } else if self.in_memory {

@@ -17,6 +17,6 @@ pub mod node;
 pub mod objects;
 pub mod pull;
 pub mod source;
-pub mod watch;
 pub mod steps;
+pub mod watch;
 pub mod window;

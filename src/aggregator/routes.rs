@@ -7,7 +7,7 @@
 //! | `/metrics` | the aggregator about itself |
 //! | `/healthz` | 200 while steps close and nodes report, else 503 |
 //! | `/readyz` | 200: it takes pushes from the start |
-//! | `/` | what there is |
+//! | `/` | how many nodes and pods, the newest step, and what there is |
 //!
 //! What is asked of the model is merged in [`routes`].
 
@@ -25,7 +25,7 @@ use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::Model;
 use crate::api;
 use crate::expose::http::Site;
-use crate::expose::routes::{line, not_found, own, page_of};
+use crate::expose::routes::{line, moment, not_found, own, page_of};
 use crate::telemetry::Telemetry;
 
 /// Age of the newest step beyond which something is wrong; of long steps it is three.
@@ -75,8 +75,7 @@ impl App {
     fn sick(&self) -> Option<String> {
         let model = self.ingest.model();
         let limit = STALE.max(Duration::from_millis(model.resolution_ms()) * 3);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now_ms();
         // After the start, or since all was forgotten.
         let waited = (model.began_ms(), "there has been no step since the beginning,");
         let newest = model.closed_ms().map(|slot| (Some(slot), "the newest step ended"));
@@ -107,8 +106,34 @@ async fn own_metrics(State(app): State<Arc<App>>, method: Method, headers: Heade
     own(&app.telemetry, "/metrics", &method, &headers).await
 }
 
-async fn index() -> Response {
-    page_of(&INDEX)
+async fn index(State(app): State<Arc<App>>) -> Response {
+    let model = app.ingest.model();
+    let nodes = model.nodes();
+    let now = now_ms();
+    let silent = nodes.iter().filter(|node| app.ingest.is_silent(node, now)).count();
+    let (namespaces, pods) = model.population();
+    let newest = model.closed_ms();
+    let since = |slot: u64| format!("{}, {} s ago", moment(slot), now.saturating_sub(slot) / 1_000);
+    let state = if newest.is_some() { "steps close, nodes report" } else { "waits for its first step" };
+    let facts = [
+        ("state", app.sick().unwrap_or_else(|| state.to_owned())),
+        ("nodes that report", (nodes.len() - silent).to_string()),
+        ("nodes that are silent", silent.to_string()),
+        ("pods within the window", format!("{pods} in {namespaces} namespaces")),
+        ("newest step", newest.map_or_else(|| "none yet".to_owned(), since)),
+        (
+            "a step every",
+            humantime::format_duration(Duration::from_millis(model.resolution_ms())).to_string(),
+        ),
+        ("kept for", humantime::format_duration(Duration::from_millis(model.kept_ms())).to_string()),
+    ];
+    page_of("the cluster", &facts, &INDEX)
+}
+
+/// The wall clock, milliseconds since the epoch.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which are accepted the header `Allow` says.

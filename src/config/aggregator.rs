@@ -44,7 +44,8 @@ const SHARED: [&str; 12] = [
 
 /// Finer steps than agents can push serve nobody; of longer ones the fifteen
 /// minutes that are kept would have too few.
-const RESOLUTIONS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+pub(super) const RESOLUTIONS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// How the aggregator runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +89,24 @@ impl AggregatorConfig {
         }
         let mut said = heapster::apply(&mut flags, environment)?;
         let layers = Layers::read(flags, environment)?;
-        let (listen, access) = layers.listener(Role::Aggregator)?;
-        let access = said.restrict(access)?;
+        let config = AggregatorConfig::of(&layers, Role::Aggregator, Duration::from_secs(60), environment)?;
+        Ok(AggregatorConfig {
+            access: said.restrict(config.access)?,
+            labels: said.labels,
+            disable_export: said.disable_export,
+            notices: said.notices.into_iter().chain(config.notices).collect(),
+            ..config
+        })
+    }
+
+    /// The aggregator's settings, with its default resolution.
+    pub(super) fn of(
+        layers: &Layers,
+        role: Role,
+        default_resolution: Duration,
+        environment: Environment<'_>,
+    ) -> Result<AggregatorConfig> {
+        let (listen, access) = layers.listener(role)?;
         let sources = layers.sources(environment)?;
         let resolution = layers.parse(
             "metric-resolution",
@@ -103,17 +120,17 @@ impl AggregatorConfig {
                 Ok(value)
             },
         )?;
-        let resolution = resolution.unwrap_or(Duration::from_secs(60));
+        let resolution = resolution.unwrap_or(default_resolution);
         Ok(AggregatorConfig {
             listen,
             access,
             resolution,
-            sending: layers.sending(resolution, environment)?,
+            sending: layers.sending(role, resolution, environment)?,
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             pull: sources.pull,
-            labels: said.labels,
-            disable_export: said.disable_export,
-            notices: said.notices.into_iter().chain(sources.notices).collect(),
+            labels: LabelRules::default(),
+            disable_export: false,
+            notices: sources.notices,
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })

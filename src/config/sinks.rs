@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
+use super::access::Role;
 use super::push::queue_bytes;
 use super::values::duration;
 use super::{Environment, Layers};
@@ -61,7 +62,12 @@ pub enum Ha {
 impl Layers {
     /// What is sent of a model of this resolution. As for agents, sinks are not
     /// repeated in an error: a secret may be in one.
-    pub(super) fn sending(&self, resolution: Duration, environment: Environment<'_>) -> Result<Sending> {
+    pub(super) fn sending(
+        &self,
+        role: Role,
+        resolution: Duration,
+        environment: Environment<'_>,
+    ) -> Result<Sending> {
         let mut notices = Vec::new();
         let (mut targets, mut journal) = (Vec::new(), false);
         let given = self.0.iter().find_map(|(origin, s)| s.sink.as_ref().map(|uris| (origin, uris)));
@@ -79,8 +85,9 @@ impl Layers {
                 heapster::Asked::Model => {}
             }
         }
-        // Those of the environment and of a file may be an agent's.
-        let flags = self.0.first().and_then(|(_, flags)| flags.push.as_ref());
+        // Those of the environment and of a file may be an agent's, as all are beside one.
+        let beside = role == Role::Beside;
+        let flags = self.0.first().and_then(|(_, flags)| flags.push.as_ref()).filter(|_| !beside);
         for (at, uri) in flags.into_iter().flatten().enumerate() {
             let name = format!("--push {} {:?}", at + 1, target::without_options(uri));
             let target = Target::parse_at(uri, resolution).map_err(|error| anyhow!("{name}: {error}"))?;
@@ -107,6 +114,8 @@ impl Layers {
             );
         }
         let queue_dir = self.parse("queue-dir", |s| &s.queue_dir, |text| Ok(PathBuf::from(text)))?;
+        // A queue has one owner.
+        let queue_dir = queue_dir.map(|dir| if beside { dir.join("aggregator") } else { dir });
         let ha = self.parse("ha", |s| &s.ha, ha)?.flatten();
         Ok(Sending {
             targets,

@@ -7,10 +7,11 @@
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
-//! | `/` | what there is |
+//! | `/` | what is measured, and what there is |
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -224,19 +225,41 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn index() -> Response {
-    page_of(&INDEX)
+async fn index(State(app): State<Arc<App>>) -> Response {
+    let mut facts = vec![("state", app.sick().unwrap_or_else(|| "collecting".to_owned()))];
+    if let Some(snapshot) = app.snapshots.latest() {
+        let identities = || snapshot.cgroups.iter().map(|row| &row.cgroup.identity);
+        let pods: BTreeSet<_> =
+            identities().filter_map(|i| i.namespace.as_ref().zip(i.pod.as_ref())).collect();
+        let containers = identities().filter(|i| i.name.is_some() || i.container.is_some()).count();
+        facts.extend([
+            ("cgroups", snapshot.cgroups.len().to_string()),
+            ("pods", pods.len().to_string()),
+            ("containers", containers.to_string()),
+            ("newest collection", moment(snapshot.wall_ms)),
+            ("collected every", humantime::format_duration(app.policy.interval).to_string()),
+        ]);
+    }
+    page_of("this machine", &facts, &INDEX)
 }
 
-/// A page that names paths and what they hold.
-pub fn page_of(paths: &[(&str, &str)]) -> Response {
+/// A moment as people write it, in UTC; from milliseconds since the epoch.
+pub fn moment(ms: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+    // What is beyond all calendars is nobody's clock.
+    time.map_or_else(|| "never".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// A page that says how things are, names paths and what they hold. Its texts are ours, not others'.
+pub fn page_of(of: &str, facts: &[(&str, String)], paths: &[(&str, &str)]) -> Response {
+    let facts: String = facts.iter().map(|(name, fact)| format!("<tr><td>{name}<td>{fact}\n")).collect();
     let rows: String = paths
         .iter()
         .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
         .collect();
     let html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>nodegauge</title></head>\n\
-         <body><h1>nodegauge {}</h1>\n<ul>\n{rows}</ul></body></html>\n",
+         <body><h1>nodegauge {}: {of}</h1>\n<table>\n{facts}</table>\n<ul>\n{rows}</ul></body></html>\n",
         env!("CARGO_PKG_VERSION")
     );
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()

@@ -41,6 +41,7 @@ mod push;
 mod push_encode;
 mod sending;
 mod served;
+mod standalone;
 mod standin;
 mod step;
 mod tidy;
