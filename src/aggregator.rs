@@ -12,6 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use tokio::sync::watch;
+
+use self::apiserver::ApiServer;
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::{Model, Options};
 use crate::auth::{Choice, Guard, rules};
@@ -21,6 +24,7 @@ use crate::kernel::handles;
 use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
 
+pub mod apiserver;
 pub mod receive;
 pub mod routes;
 
@@ -61,17 +65,36 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
     }
     let (stopped, stop) = mpsc::channel::<()>();
     let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
+    let opened = config.api.as_ref().map(|api| ApiServer::open(api, ingest.model(), &telemetry));
+    let api = runtime.block_on(async {
+        match opened {
+            Some(opened) => opened.await.map(Some),
+            None => Ok(None),
+        }
+    })?;
     let site = routes::site(ingest, telemetry, receive::Limits::default());
     let served = runtime.block_on(async {
         let mut signals = StopSignals::new()?;
         announce(address)?;
         tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
-        let stop = async {
+        let (stopping, mut stop_api) = watch::channel(());
+        let stop = async move {
             let signal = signals.received().await;
             tracing::info!(signal, "stopping");
+            drop(stopping);
         };
-        let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
-        if !drained {
+        let serve_api = async move {
+            let Some(api) = api else { return Ok(true) };
+            tracing::info!(address = ?api.listener.local_addr(), "serves the resource metrics API");
+            let following = tokio::spawn(api.follow());
+            let stop = async move { drop(stop_api.changed().await) };
+            let drained = http::serve(api.listener, api.site, api.guard, limits, stop).await;
+            following.abort();
+            drained
+        };
+        let served = tokio::try_join!(http::serve(listener, site, guard, limits, stop), serve_api);
+        let (drained, api_drained) = served.context("cannot serve")?;
+        if !(drained && api_drained) {
             tracing::warn!(after = ?limits.drain, "requests in flight were cut");
         }
         anyhow::Ok(())

@@ -7,6 +7,7 @@
 
 mod access;
 mod aggregator;
+mod apiserver;
 mod names;
 mod push;
 mod values;
@@ -31,6 +32,7 @@ use access::Role;
 use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
 
 pub use aggregator::AggregatorConfig;
+pub use apiserver::ApiServerConfig;
 pub use names::{KubeletChoice, KubeletSettings};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command

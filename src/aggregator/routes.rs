@@ -67,7 +67,15 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         .merge(routes(&model))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
-    Site { router, telemetry, bodies: &[receive::PATH], tidy: Box::new(|| {}) }
+    Site {
+        router,
+        telemetry,
+        bodies: &[receive::PATH],
+        // As Heapster's clients have them, and proxies double the first.
+        loose_slashes: true,
+        refusal: line,
+        tidy: Box::new(|| {}),
+    }
 }
 
 impl App {

@@ -18,6 +18,8 @@ pub enum Need {
     Path,
     /// The same, for who sends what others will read: by a token made for us alone.
     Push,
+    /// The resource of Kubernetes' API that the path is, else the path as a `nonResourceURL`.
+    Api,
 }
 
 /// Paths and what they need.
@@ -59,12 +61,22 @@ pub const AGGREGATOR: Rules = Rules {
     others: Need::Path,
 };
 
+/// The paths of an aggregated API server.
+pub const API: Rules = Rules {
+    table: &[
+        Rule { path: "/healthz", need: Need::Open },
+        Rule { path: "/livez", need: Need::Open },
+        Rule { path: "/readyz", need: Need::Open },
+    ],
+    others: Need::Api,
+};
+
 impl Rules {
     /// What `path` needs.
     pub fn need(&self, path: &str) -> Need {
         let found = self.table.iter().find(|rule| match rule.need {
             Need::Open | Need::Push => path == rule.path,
-            Need::Node(_) | Need::Path => {
+            Need::Node(_) | Need::Path | Need::Api => {
                 path.strip_prefix(rule.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
         });

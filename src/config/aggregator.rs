@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use tracing::level_filters::LevelFilter;
 
 use super::access::Role;
+use super::apiserver::{self, ApiServerConfig};
 use super::values::{count, duration, log_format, log_level};
 use super::{Environment, Layers, LogFormat};
 use crate::auth::Access;
@@ -39,6 +40,8 @@ pub struct AggregatorConfig {
     pub listen: SocketAddr,
     /// Who may read and who may push there, and by which certificates.
     pub access: Access,
+    /// The resource metrics API on a port of its own, if it is served.
+    pub api: Option<ApiServerConfig>,
     /// Time between two steps of the model.
     pub resolution: Duration,
     /// Most nodes to hold.
@@ -57,8 +60,10 @@ impl AggregatorConfig {
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<AggregatorConfig> {
         for flag in flags.given() {
-            if !OWN.contains(&flag.as_str()) && !SHARED.contains(&flag.as_str()) {
-                let accepted: Vec<_> = SHARED.iter().chain(&OWN).map(|name| format!("--{name}")).collect();
+            let mut known = SHARED.iter().chain(&OWN).chain(&apiserver::OWN);
+            if !known.any(|known| *known == flag) {
+                let accepted = SHARED.iter().chain(&OWN).chain(&apiserver::OWN);
+                let accepted: Vec<_> = accepted.map(|name| format!("--{name}")).collect();
                 bail!("--{flag}: not a setting of the aggregator; accepted: {}", accepted.join(", "));
             }
         }
@@ -78,6 +83,7 @@ impl AggregatorConfig {
         )?;
         Ok(AggregatorConfig {
             listen,
+            api: layers.api_server(access.tls.as_ref())?,
             access,
             resolution: resolution.unwrap_or(Duration::from_secs(60)),
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
@@ -88,14 +94,14 @@ impl AggregatorConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::ffi::OsString;
 
     use super::*;
     use crate::auth::Choice;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
+    pub(in crate::config) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
         let Parsed::Run(cli) = parse(["nodegauge", "aggregator"].iter().chain(words)) else {
             panic!("{words:?} is no command line")
         };

@@ -125,6 +125,8 @@ impl From<Arc<App>> for Site {
             router: app.router(),
             telemetry: Arc::clone(app.telemetry()),
             bodies: &[],
+            loose_slashes: false,
+            refusal: line,
             tidy: Box::new(move || app.tidy()),
         }
     }

@@ -8,6 +8,7 @@
 
 mod aggregate;
 mod api;
+mod apiserver;
 mod auth;
 mod batch;
 mod cli;

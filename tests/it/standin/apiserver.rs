@@ -34,6 +34,8 @@ struct Inner {
     /// User or group, and what: `nodes/metrics` or a path.
     allowed: HashSet<(String, String)>,
     asked: Vec<Value>,
+    /// What `extension-apiserver-authentication` says, where it is there.
+    trusted: Option<Value>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl ApiServer {
             bound: HashMap::new(),
             allowed: HashSet::new(),
             asked: Vec::new(),
+            trusted: None,
         }));
         let app = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -97,9 +100,15 @@ impl ApiServer {
         self.state.lock().unwrap().bound.insert(token.to_owned(), bound);
     }
 
-    /// Allows a user or a group `nodes/metrics` and the like, or a path.
+    /// Allows a user or a group `nodes/metrics` and the like, or a path, or a verb on a resource of
+    /// `metrics.k8s.io`: `list pods shop/`, `get nodes /n1`.
     pub(crate) fn allows(&self, whom: &str, what: &str) {
         self.state.lock().unwrap().allowed.insert((whom.to_owned(), what.to_owned()));
+    }
+
+    /// Says whom aggregated API servers are to believe.
+    pub(crate) fn trusts(&self, data: Value) {
+        self.state.lock().unwrap().trusted = Some(data);
     }
 
     pub(crate) fn mood(&self, mood: Mood) {
@@ -114,6 +123,9 @@ impl ApiServer {
 
 async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
+    if path == "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication" {
+        return config_map(state.lock().unwrap().trusted.as_ref());
+    }
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut review: Value = serde_json::from_slice(&body).unwrap();
     let mood = {
@@ -141,6 +153,16 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
             }
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
                 let what = match spec.get("resourceAttributes") {
+                    Some(wanted) if wanted["group"] == "metrics.k8s.io" => {
+                        let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_owned();
+                        format!(
+                            "{} {} {}/{}",
+                            text("verb"),
+                            text("resource"),
+                            text("namespace"),
+                            text("name")
+                        )
+                    }
                     Some(wanted) => {
                         assert_eq!((&wanted["verb"], &wanted["name"]), (&json!("get"), &json!("node-1")));
                         format!(
@@ -168,6 +190,27 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
         Mood::Huge => panic!("not of an API server"),
     };
     *response.status_mut() = StatusCode::CREATED;
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+}
+
+fn config_map(trusted: Option<&Value>) -> Response {
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    let (status, body) = match trusted {
+        Some(data) => (
+            StatusCode::OK,
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata, "data": data}),
+        ),
+        None => (
+            StatusCode::NOT_FOUND,
+            json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "not found", "reason": "NotFound", "code": 404,
+            }),
+        ),
+    };
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
     response
 }
