@@ -25,6 +25,7 @@ use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
 
 pub mod apiserver;
+pub mod custom;
 pub mod receive;
 pub mod routes;
 

@@ -56,6 +56,7 @@ pub struct Telemetry {
     connections_lost: Family<Lost, Counter>,
     sources: Sources,
     access: access::Access,
+    requests: Family<Request, Counter>,
     push: Arc<PushMetrics>,
 }
 
@@ -85,6 +86,13 @@ struct Render {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Response {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    handler: &'static str,
+    method: &'static str,
     code: u16,
 }
 
@@ -160,6 +168,12 @@ impl Telemetry {
     pub fn of_aggregator(ingest: Arc<Ingest>) -> Arc<Self> {
         let (mut registry, telemetry) = Telemetry::listener();
         registry.register_collector(Box::new(ingest::Ingesting(ingest)));
+        // Heapster's name and labels.
+        registry.register(
+            "http_requests",
+            "Requests by handler, method and status",
+            telemetry.requests.clone(),
+        );
         Arc::new(Telemetry { registry, ..telemetry })
     }
 
@@ -177,6 +191,7 @@ impl Telemetry {
             connections_lost: Family::default(),
             sources: Sources::default(),
             access: access::Access::default(),
+            requests: Family::default(),
             push: Arc::default(),
             registry: Registry::default(),
         };
@@ -242,6 +257,17 @@ impl Telemetry {
     /// An answer was begun.
     pub fn responded(&self, code: u16) {
         self.responses.get_or_create(&Response { code }).inc();
+    }
+
+    /// An answer was begun, of the aggregator.
+    pub fn handled(&self, handler: &'static str, method: &str, code: u16) {
+        let method = match method {
+            "GET" => "get",
+            "HEAD" => "head",
+            "POST" => "post",
+            _ => "other",
+        };
+        self.requests.get_or_create(&Request { handler, method, code }).inc();
     }
 
     /// The figures of what is sent.

@@ -375,6 +375,11 @@ impl Ingest {
         !self.model.is_live(node, now_ms)
     }
 
+    /// Whose names nodes have.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// What came so far.
     pub fn counts(&self) -> Counts {
         let counters = &self.counters;

@@ -7,6 +7,8 @@
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
 pub mod claims;
+pub mod custom;
+pub mod exposition;
 pub mod ingest;
 pub mod model;
 pub mod names;

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use super::custom::{self, Customs};
+use super::exposition::Sample;
 use super::names::Names;
 use super::node::{Change, Entity, Key, Kind, Node, Taken};
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
@@ -106,6 +108,8 @@ pub struct Model {
     pods: RwLock<BTreeMap<Arc<str>, Homes>>,
     /// Sums of closed slots by namespace.
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
+    /// What programs push of themselves.
+    customs: Customs,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
     /// When those are next worked out again.
@@ -144,6 +148,7 @@ impl Model {
             nodes: RwLock::default(),
             pods: RwLock::default(),
             sums: RwLock::default(),
+            customs: Customs::default(),
             late: Mutex::default(),
             late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -172,6 +177,7 @@ impl Model {
         write(&self.nodes).clear();
         write(&self.pods).clear();
         write(&self.sums).clear();
+        self.customs.clear();
         lock(&self.late).clear();
         self.late_due.store(0, Ordering::Release);
         self.closed.store(0, Ordering::Release);
@@ -273,6 +279,25 @@ impl Model {
         }
     }
 
+    /// What programs push of themselves.
+    pub fn customs(&self) -> &Customs {
+        &self.customs
+    }
+
+    /// Takes what a producer pushes of itself at `now_ms`, for the slot that is open then.
+    ///
+    /// # Errors
+    /// Nothing of it was taken.
+    pub fn take_custom(
+        &self,
+        producer: &str,
+        samples: &[Sample],
+        now_ms: u64,
+    ) -> Result<(), custom::Refused> {
+        let resolution = millis(self.options.resolution);
+        self.customs.take(producer, samples, (now_ms / resolution + 1) * resolution)
+    }
+
     /// Closes slots whose time has come, works sums out again, and forgets machines
     /// that have been silent too long. To be called often: about every second.
     pub fn tick(&self, now_ms: u64) {
@@ -288,6 +313,7 @@ impl Model {
             self.sum(&fresh);
             write(&self.sums).retain(|time, _| *time > oldest);
             self.forget_slots(oldest);
+            self.customs.forget(oldest);
         }
         self.sum_late(now_ms);
     }

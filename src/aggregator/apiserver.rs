@@ -96,6 +96,7 @@ pub fn site(model: &Arc<Model>, telemetry: Arc<Telemetry>, guard: Arc<Guard>) ->
         telemetry,
         bodies: &[],
         loose_slashes: true,
+        handlers: &[("/apis", "apiserver")],
         refusal: api::resource::refusal,
         tidy: Box::new(|| {}),
     }

@@ -4,6 +4,7 @@
 //! - [`heapster`] is Heapster's own;
 //! - [`resource`] is `metrics.k8s.io`, with [`discovery`], [`openapi`], [`selector`] and [`quantity`];
 //! - [`dashboard`] is that of the Dashboard's metrics scraper;
+//! - [`rollups`] are sums as families of Prometheus;
 //! - [`request`] reads paths and queries, [`answer`] makes responses.
 //!
 //! Each answer is a function of the model, the path, the query and the clock, run
@@ -17,6 +18,7 @@ pub mod openapi;
 pub mod quantity;
 pub mod request;
 pub mod resource;
+pub mod rollups;
 pub mod selector;
 
 use std::sync::Arc;

@@ -292,7 +292,10 @@ impl Delegated {
             return Ok(false);
         }
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-        let map = maps.get(CONFIG_MAP).await.map_err(|error| error.to_string())?;
+        let map = maps.get(CONFIG_MAP).await.map_err(|error| match error {
+            kube::Error::Api(status) => status.message,
+            other => other.to_string(),
+        })?;
         self.found(map.data.unwrap_or_default())
     }
 

@@ -25,7 +25,7 @@ pub enum Need {
 /// Paths and what they need.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// A path; what lies below it counts too unless it is open or pushed to.
+    /// A path; what lies below it counts too, but of one that is open or pushed to only if it ends with a slash.
     pub path: &'static str,
     /// What is needed.
     pub need: Need,
@@ -57,6 +57,7 @@ pub const AGGREGATOR: Rules = Rules {
         Rule { path: "/healthz", need: Need::Open },
         Rule { path: "/readyz", need: Need::Open },
         Rule { path: "/api/v1/batches", need: Need::Push },
+        Rule { path: "/api/v1/push/", need: Need::Push },
     ],
     others: Need::Path,
 };
@@ -75,7 +76,9 @@ impl Rules {
     /// What `path` needs.
     pub fn need(&self, path: &str) -> Need {
         let found = self.table.iter().find(|rule| match rule.need {
-            Need::Open | Need::Push => path == rule.path,
+            Need::Open | Need::Push => {
+                path == rule.path || (rule.path.ends_with('/') && path.starts_with(rule.path))
+            }
             Need::Node(_) | Need::Path | Need::Api => {
                 path.strip_prefix(rule.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
@@ -128,8 +131,17 @@ mod tests {
         let check = |path: &str, expected: Need| assert_eq!(AGGREGATOR.need(path), expected, "{path}");
         check("/api/v1/batches", Need::Push);
         check("/healthz", Need::Open);
-        for path in ["/api/v1/batches/", "//api/v1/batches", "/api/v1/batches/x", "/api/v1/model", "/metrics"]
-        {
+        check("/api/v1/push/prometheus/metrics/job/shop", Need::Push);
+        for path in [
+            "/api/v1/pushes",
+            "/api/v1/push",
+            "/api/v1/push/../model",
+            "/api/v1/batches/",
+            "//api/v1/batches",
+            "/api/v1/batches/x",
+            "/api/v1/model",
+            "/metrics",
+        ] {
             check(path, Need::Path);
         }
     }

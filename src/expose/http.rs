@@ -109,10 +109,13 @@ pub struct Site {
     pub router: Router,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Paths that take a body by POST; their routes bound its size and its time.
+    /// Paths that take a body by POST, with all below where they end with a slash; their routes bound its
+    /// size and its time.
     pub bodies: &'static [&'static str],
     /// Whether slashes that are doubled or at the end of a path do not count.
     pub loose_slashes: bool,
+    /// What paths that begin so are counted as, under Heapster's name for requests; none are where it is empty.
+    pub handlers: &'static [(&'static str, &'static str)],
     /// How it is said that a request goes no further: by the status, and in words.
     pub refusal: fn(StatusCode, &str) -> Response<Body>,
     /// Called every [`Limits::tidy`]; quick.
@@ -148,13 +151,14 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Site { router, telemetry, bodies, loose_slashes, refusal, tidy: tidy_site } = site.into();
+    let Site { router, telemetry, bodies, loose_slashes, handlers, refusal, tidy: tidy_site } = site.into();
     let (stopping, watching) = watch::channel(());
     let server = Server {
         router,
         telemetry,
         bodies,
         loose_slashes,
+        handlers,
         refusal,
         guard,
         slots: Arc::new(Semaphore::new(limits.connections)),
@@ -206,6 +210,7 @@ struct Server {
     telemetry: Arc<Telemetry>,
     bodies: &'static [&'static str],
     loose_slashes: bool,
+    handlers: &'static [(&'static str, &'static str)],
     refusal: fn(StatusCode, &str) -> Response<Body>,
     guard: Arc<Guard>,
     slots: Arc<Semaphore>,
@@ -349,6 +354,8 @@ impl Server {
         if self.loose_slashes {
             tidy(&mut parts.uri);
         }
+        let handler = self.handlers.iter().find(|(path, _)| parts.uri.path().starts_with(path));
+        let (handler, method) = (handler.map_or("other", |(_, name)| *name), parts.method.clone());
         let admitted = self.admit(&parts, caller).await;
         let close = admitted.as_ref().is_err_and(|refused| refused.close);
         let mut response = match admitted {
@@ -364,6 +371,9 @@ impl Server {
             }
         };
         self.telemetry.responded(response.status().as_u16());
+        if !self.handlers.is_empty() {
+            self.telemetry.handled(handler, method.as_str(), response.status().as_u16());
+        }
         // Nobody may keep idle connections when there are few left: probes need one.
         let crowded = caller.place.crowded || self.slots.available_permits() < self.limits.connections / 4;
         if close || crowded {
@@ -383,7 +393,8 @@ impl Server {
         };
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let takes_body = request.method == Method::POST && self.bodies.contains(&path);
+        let taken = |taking: &&str| path == *taking || (taking.ends_with('/') && path.starts_with(*taking));
+        let takes_body = request.method == Method::POST && self.bodies.iter().any(|b| taken(&b));
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
             return refuse(Refused::Body, say(StatusCode::PAYLOAD_TOO_LARGE, text), true);

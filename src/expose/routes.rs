@@ -126,6 +126,7 @@ impl From<Arc<App>> for Site {
             telemetry: Arc::clone(app.telemetry()),
             bodies: &[],
             loose_slashes: false,
+            handlers: &[],
             refusal: line,
             tidy: Box::new(move || app.tidy()),
         }

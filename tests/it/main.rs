@@ -12,6 +12,7 @@ mod apiserver;
 mod auth;
 mod batch;
 mod cli;
+mod custom;
 #[path = "../data/mod.rs"]
 mod data;
 mod disk_usage;
