@@ -1,8 +1,8 @@
 //! The aggregator role: builds the parts, owns the closing of steps and the stop order.
 //!
 //! One loop serves all sockets ([`routes`]); batches are read on other threads
-//! ([`receive`]); one thread closes steps. Nothing is kept on disk: after a start
-//! agents send the last fifteen minutes once more.
+//! ([`receive`]); one thread closes steps. After a start agents send the last fifteen
+//! minutes once more; with `--snapshot` they are there before that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::watch;
 
 use self::apiserver::ApiServer;
+use self::snapshots::Snapshots;
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::{Model, Options};
 use crate::auth::{Choice, Guard, rules};
@@ -28,6 +29,7 @@ pub mod apiserver;
 pub mod custom;
 pub mod receive;
 pub mod routes;
+mod snapshots;
 
 /// Threads that read batches, answer from the model and read files.
 const BLOCKING_THREADS: usize = 12;
@@ -54,6 +56,7 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
         .context("cannot start the event loop")?;
     let model = Arc::new(Model::new(Options { resolution: config.resolution, ..Options::default() }));
     let ingest = Arc::new(Ingest::new(model, config.max_nodes));
+    let snapshots = config.snapshot.as_deref().map(|path| Snapshots::open(&ingest, path, config.max_nodes));
     let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
     let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
     let guard = Arc::new(runtime.block_on(opened)?);
@@ -73,6 +76,7 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
             None => Ok(None),
         }
     })?;
+    let snapshots = snapshots.map(Snapshots::start).transpose()?;
     let site = routes::site(ingest, telemetry, receive::Limits::default());
     let served = runtime.block_on(async {
         let mut signals = StopSignals::new()?;
@@ -102,6 +106,9 @@ pub fn run(config: &AggregatorConfig, announce: impl FnOnce(SocketAddr) -> Resul
     });
     drop(stopped);
     runtime.shutdown_timeout(LAST_WAIT);
+    if let Some(snapshots) = snapshots {
+        snapshots.stop();
+    }
     if closing.join().is_err() {
         return Err(anyhow!("the thread that closes steps panicked"));
     }

@@ -246,6 +246,12 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub max_nodes: Option<String>,
 
+    /// File that the aggregator keeps its model in across restarts, written about every minute and when it stops
+    /// [default: none, agents send the last fifteen minutes again]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub snapshot: Option<String>,
+
     /// Address at which Kubernetes' API aggregation finds the aggregator's metrics.k8s.io, always by TLS; whoever
     /// asks is told apart by the API server's front proxy, a certificate of the cluster or a token
     /// [default: 0.0.0.0:10250 with --api-tls-cert, else not served]

@@ -4,6 +4,8 @@
 //!   and clocks they have;
 //! - [`model`] is the cluster: all nodes, sums over namespaces, what is asked;
 //! - [`node`] is one node of the model: who lives there, and its last steps;
+//! - [`custom`] is what programs push of themselves, as [`exposition`];
+//! - [`snapshot`] is the model on disk;
 //! - [`window`] holds these steps compressed, [`names`] the strings once.
 
 pub mod claims;
@@ -13,4 +15,5 @@ pub mod ingest;
 pub mod model;
 pub mod names;
 pub mod node;
+pub mod snapshot;
 pub mod window;

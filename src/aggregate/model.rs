@@ -8,8 +8,10 @@
 //! Time is passed in: the wall clock of this process, milliseconds since the epoch.
 
 mod query;
+mod saved;
 
 pub use query::{NodeUse, PodUse};
+pub use saved::SavedMember;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -229,12 +231,15 @@ impl Model {
     }
 
     fn member(&self, name: &str) -> Arc<Mutex<Member>> {
-        let resolution = millis(self.options.resolution);
-        let steps = usize::try_from(millis(self.options.kept) / resolution).unwrap_or(1);
-        // One more for the slot that is open.
-        let node = Node::new(resolution, steps.max(1) + 1);
+        let node = Node::new(millis(self.options.resolution), self.steps());
         let status = NodeStatus { name: self.names.get(name), ..NodeStatus::default() };
         Arc::new(Mutex::new(Member { node, status }))
+    }
+
+    /// Slots that are kept, and one more for that which is open.
+    fn steps(&self) -> usize {
+        let steps = millis(self.options.kept) / millis(self.options.resolution);
+        usize::try_from(steps).unwrap_or(1).max(1) + 1
     }
 
     fn move_pods(&self, node: &Arc<str>, changes: Vec<Change>) {

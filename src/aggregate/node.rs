@@ -10,10 +10,12 @@ mod closing;
 mod labelled;
 mod population;
 mod read;
+mod saved;
 
 use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, Used};
+pub use saved::SavedNode;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -113,8 +113,9 @@ impl App {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         // After the start, or since all was forgotten.
         let waited = (model.began_ms(), "there has been no step since the beginning,");
-        let newest = model.closed_ms().map(|slot| (Some(slot), "the newest step ended"));
-        let (since, what) = newest.unwrap_or(waited);
+        // One taken back from disk says nothing of now.
+        let newest = model.closed_ms().filter(|slot| Some(*slot) >= model.began_ms());
+        let (since, what) = newest.map_or(waited, |slot| (Some(slot), "the newest step ended"));
         let age = Duration::from_millis(since.map_or(0, |since| now_ms.saturating_sub(since)));
         if age > limit {
             return Some(format!("{what} {} s ago, more than {} s", age.as_secs(), limit.as_secs()));

@@ -1,6 +1,7 @@
 //! Settings of the aggregator.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -14,7 +15,7 @@ use crate::auth::Access;
 use crate::cli::Settings;
 
 /// Settings that mean something to the aggregator and to nobody else.
-pub(super) const OWN: [&str; 2] = ["metric-resolution", "max-nodes"];
+pub(super) const OWN: [&str; 3] = ["metric-resolution", "max-nodes", "snapshot"];
 
 /// Those it shares with the agent.
 const SHARED: [&str; 9] = [
@@ -44,6 +45,8 @@ pub struct AggregatorConfig {
     pub api: Option<ApiServerConfig>,
     /// Time between two steps of the model.
     pub resolution: Duration,
+    /// Where the model is kept across restarts, if it is.
+    pub snapshot: Option<PathBuf>,
     /// Most nodes to hold.
     pub max_nodes: usize,
     /// Least severe messages to log.
@@ -86,11 +89,20 @@ impl AggregatorConfig {
             api: layers.api_server(access.tls.as_ref())?,
             access,
             resolution: resolution.unwrap_or(Duration::from_secs(60)),
+            snapshot: layers.parse("snapshot", |s| &s.snapshot, snapshot)?,
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
     }
+}
+
+fn snapshot(text: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.file_name().is_none() || path.is_dir() {
+        bail!("no file; accepted: a file in a directory that can be written to");
+    }
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -147,6 +159,8 @@ pub(super) mod tests {
             "--metric-resolution \"500ms\": out of range; accepted: 1s to 5m",
         );
         check(&["--listen", "0.0.0.0:8082"], "--auth none");
+        check(&["--snapshot", "/tmp"], "--snapshot \"/tmp\": no file; accepted: a file in a directory");
+        check(&["--snapshot", ""], "--snapshot \"\": no file");
         check(
             &["--listen", "0.0.0.0:8082", "--auth", "none", "--auth-token-file", "t"],
             "tokens are not sent over plain http",

@@ -1,6 +1,7 @@
 //! The aggregator about what it is pushed and the steps it makes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -85,6 +86,23 @@ impl Collector for Ingesting {
                 let seconds = float(shift.unsigned_abs()) / 1e3;
                 (vec![("node", &**name)], if *shift < 0 { -seconds } else { seconds })
             }),
+        )?;
+        let kept = self.0.snapshots();
+        let results = [("written", &kept.written), ("failed", &kept.failed), ("set_aside", &kept.set_aside)];
+        f.counters(
+            "nodegauge_snapshots",
+            "Snapshots of the model, by what became of them.",
+            &mut results.iter().map(|(result, n)| (vec![("result", *result)], float(n.load(Relaxed)))),
+        )?;
+        let written = kept.written_ms.load(Relaxed);
+        let age = (written > 0).then(|| float(now_ms.saturating_sub(written)) / 1e3);
+        f.gauge("nodegauge_snapshot_age_seconds", "Time since the model was last written to disk.", age)?;
+        let bytes = (written > 0).then(|| float(kept.bytes.load(Relaxed)));
+        f.gauge("nodegauge_snapshot_bytes", "Size of that file.", bytes)?;
+        f.gauge(
+            "nodegauge_snapshot_restored_nodes",
+            "Nodes that were taken back at the start.",
+            Some(float(kept.restored.load(Relaxed))),
         )?;
         f.gauge(
             "nodegauge_custom_series",

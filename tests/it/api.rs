@@ -8,6 +8,7 @@ mod dashboard;
 mod export;
 mod model;
 mod resource;
+mod snapshot;
 mod usage;
 
 use std::sync::Arc;

@@ -103,11 +103,12 @@ impl Page {
         }
         let mut metrics: BTreeMap<&str, Vec<serde_json::Value>> = BTreeMap::new();
         for (name, _, labels, value) in figures {
-            let mut point = serde_json::json!({"start": self.end, "end": self.end, "value": value});
-            if !labels.is_empty() {
-                let pairs = labels.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
-                point["labels"] = serde_json::Value::Object(pairs.collect());
-            }
+            let point = if labels.is_empty() {
+                serde_json::json!({"start": self.end, "end": self.end, "value": value})
+            } else {
+                let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| (key, value)).collect();
+                serde_json::json!({"start": self.end, "end": self.end, "labels": labels, "value": value})
+            };
             metrics.entry(name).or_default().push(point);
         }
         let labels: BTreeMap<_, _> = labels.iter().copied().collect();
