@@ -394,7 +394,7 @@ impl Server {
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         let taken = |taking: &&str| path == *taking || (taking.ends_with('/') && path.starts_with(*taking));
-        let takes_body = request.method == Method::POST && self.bodies.iter().any(|b| taken(b));
+        let takes_body = request.method == Method::POST && self.bodies.iter().any(taken);
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
             return refuse(Refused::Body, say(StatusCode::PAYLOAD_TOO_LARGE, text), true);
