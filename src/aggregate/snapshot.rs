@@ -230,28 +230,29 @@ fn read(model: &Model, mut file: impl Read, now_ms: u64, most: usize) -> Result<
     let mut packed = zstd::Decoder::new(file)?.single_frame();
     packed.window_log_max(WINDOW_LOG)?;
     let mut header: Option<Header> = None;
-    let mut nodes = 0;
+    let (mut nodes, mut useless) = (0, None);
     loop {
         let (letter, bytes) = next(&mut packed).map_err(|error| damaged(&error))?;
         let malformed = |error: prost::DecodeError| damaged(&error);
         match (letter, &header) {
             (b'H', None) => {
                 let found = Header::decode(bytes.as_slice()).map_err(malformed)?;
-                if found.resolution_ms != model.resolution_ms() {
-                    return Err(SnapshotError::Useless("its steps are of another resolution"));
-                }
-                if found.written_ms > now_ms.saturating_add(model.resolution_ms()) {
-                    return Err(SnapshotError::Useless("it was written later than now"));
-                }
-                if now_ms.saturating_sub(found.written_ms) > model.kept_ms() {
-                    return Err(SnapshotError::Useless("it is older than what is kept"));
-                }
+                // Told at the end only: whether it is damaged is known there.
+                useless = if found.resolution_ms != model.resolution_ms() {
+                    Some("its steps are of another resolution")
+                } else if found.written_ms > now_ms.saturating_add(model.resolution_ms()) {
+                    Some("it was written later than now")
+                } else if now_ms.saturating_sub(found.written_ms) > model.kept_ms() {
+                    Some("it is older than what is kept")
+                } else {
+                    None
+                };
                 header = Some(found);
             }
             (b'N', Some(_)) => {
                 let member = SavedMember::decode(bytes.as_slice()).map_err(malformed)?;
                 nodes += 1;
-                if nodes <= most {
+                if nodes <= most && useless.is_none() {
                     model.restore(member, now_ms).ok_or_else(|| damaged(&"a node contradicts itself"))?;
                 }
             }
@@ -262,6 +263,9 @@ fn read(model: &Model, mut file: impl Read, now_ms: u64, most: usize) -> Result<
                 let rest = packed.read(&mut [0; 1]).map_err(|error| damaged(&error))?;
                 if end.nodes != nodes || rest != 0 {
                     return Err(damaged(&"it does not end where it should"));
+                }
+                if let Some(why) = useless {
+                    return Err(SnapshotError::Useless(why));
                 }
                 model.restored(header.closed_ms.min(now_ms));
                 return Ok(u64::try_from(model.node_names().len()).unwrap_or(u64::MAX));
