@@ -2,8 +2,8 @@
 //!
 //! One loop serves all sockets ([`routes`]); batches are read on other threads
 //! ([`receive`]); one thread closes steps, and two take them to sinks ([`sending`]),
-//! if this is the aggregator that does ([`lead`]). The model is not kept on disk:
-//! after a start agents send the last fifteen minutes once more.
+//! if this is the aggregator that does ([`lead`]). After a start agents send the last
+//! fifteen minutes once more; with `--snapshot` they are there before that.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use tokio::sync::watch;
+
+use self::apiserver::ApiServer;
+use self::snapshots::Snapshots;
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::{Model, Options, Shown};
 use crate::aggregate::watch::Timing;
@@ -24,11 +28,14 @@ use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
 use discovery::{Discovery, Plan};
 
+pub mod apiserver;
+pub mod custom;
 pub mod discovery;
 pub mod lead;
 pub mod receive;
 pub mod routes;
 pub mod sending;
+mod snapshots;
 
 /// Threads that read batches, answer from the model and read files.
 const BLOCKING_THREADS: usize = 12;
@@ -75,6 +82,8 @@ pub struct Aggregator {
     closing: thread::JoinHandle<()>,
     discovery: Option<Discovery>,
     sending: Option<sending::Sending>,
+    api: Option<ApiServer>,
+    snapshots: Option<snapshots::Writing>,
 }
 
 impl Aggregator {
@@ -92,6 +101,8 @@ impl Aggregator {
         let shown = Shown { labels: config.labels.clone(), no_export: config.disable_export };
         let model = Model::new(Options { resolution: config.resolution, ..Options::default() });
         let ingest = Arc::new(Ingest::new(Arc::new(model.shown_as(shown)), config.max_nodes));
+        let snapshots =
+            config.snapshot.as_deref().map(|path| Snapshots::open(&ingest, path, config.max_nodes));
         let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));
         let sending = sending::start(&config.sending, ingest.model(), telemetry.push(), telemetry.leading())?;
         let opened = Guard::open(&config.access, rules::AGGREGATOR, "", Arc::clone(&telemetry));
@@ -114,6 +125,14 @@ impl Aggregator {
             .transpose()?;
         let (stopped, stop) = mpsc::channel::<()>();
         let closing = close_steps(Arc::clone(&ingest), config.resolution, stop)?;
+        let opened = config.api.as_ref().map(|api| ApiServer::open(api, ingest.model(), &telemetry));
+        let api = runtime.block_on(async {
+            match opened {
+                Some(opened) => opened.await.map(Some),
+                None => Ok(None),
+            }
+        })?;
+        let snapshots = snapshots.map(Snapshots::start).transpose()?;
         let site = routes::site(Arc::clone(&ingest), telemetry, receive::Limits::default());
         let limits = limits(descriptors);
         tracing::info!(%address, resolution = ?config.resolution, max_nodes = config.max_nodes, "started");
@@ -129,6 +148,8 @@ impl Aggregator {
             closing,
             discovery,
             sending,
+            api,
+            snapshots,
         })
     }
 
@@ -156,16 +177,27 @@ impl Aggregator {
     /// # Errors
     /// It cannot serve, or a thread of it panicked.
     pub fn serve(self, stop: impl Future<Output = &'static str>) -> Result<()> {
-        let Aggregator {
-            runtime, listener, site, guard, limits, stopped, closing, discovery, sending, ..
-        } = self;
+        let Aggregator { runtime, listener, site, guard, limits, stopped, closing, .. } = self;
+        let (discovery, sending, api, snapshots) = (self.discovery, self.sending, self.api, self.snapshots);
         let served = runtime.block_on(async {
-            let stop = async {
+            let (stopping, mut stop_api) = watch::channel(());
+            let stop = async move {
                 let signal = stop.await;
                 tracing::info!(signal, "stopping");
+                drop(stopping);
             };
-            let drained = http::serve(listener, site, guard, limits, stop).await.context("cannot serve")?;
-            if !drained {
+            let serve_api = async move {
+                let Some(api) = api else { return Ok(true) };
+                tracing::info!(address = ?api.listener.local_addr(), "serves the resource metrics API");
+                let following = tokio::spawn(api.follow());
+                let stop = async move { drop(stop_api.changed().await) };
+                let drained = http::serve(api.listener, api.site, api.guard, limits, stop).await;
+                following.abort();
+                drained
+            };
+            let served = tokio::try_join!(http::serve(listener, site, guard, limits, stop), serve_api);
+            let (drained, api_drained) = served.context("cannot serve")?;
+            if !(drained && api_drained) {
                 tracing::warn!(after = ?limits.drain, "requests in flight were cut");
             }
             anyhow::Ok(())
@@ -175,6 +207,9 @@ impl Aggregator {
             discovery.stop();
         }
         runtime.shutdown_timeout(LAST_WAIT);
+        if let Some(snapshots) = snapshots {
+            snapshots.stop();
+        }
         if closing.join().is_err() {
             return Err(anyhow!("the thread that closes steps panicked"));
         }

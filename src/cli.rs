@@ -304,6 +304,61 @@ pub struct Settings {
     #[serde(skip)]
     pub heapster: heapster::Given,
 
+    /// File that the aggregator keeps its model in across restarts, written about every minute and when it stops
+    /// [default: none, agents send the last fifteen minutes again]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub snapshot: Option<String>,
+
+    /// Address at which Kubernetes' API aggregation finds the aggregator's metrics.k8s.io, always by TLS; whoever
+    /// asks is told apart by the API server's front proxy, a certificate of the cluster or a token
+    /// [default: 0.0.0.0:10250 with --api-tls-cert, else not served]
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub api_listen: Option<String>,
+
+    /// Certificate for --api-listen, PEM; read again when it changes [default: that of --tls-cert]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub api_tls_cert: Option<String>,
+
+    /// Key of --api-tls-cert, PEM [default: that of --tls-key]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub api_tls_key: Option<String>,
+
+    /// Certificates that sign those of the cluster's users, PEM, for --api-listen
+    /// [default: as kube-system/extension-apiserver-authentication says]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub client_ca_file: Option<String>,
+
+    /// Certificates that sign those of the API server's front proxy, PEM; names and headers are then those given here
+    /// [default: as kube-system/extension-apiserver-authentication says]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub requestheader_client_ca_file: Option<String>,
+
+    /// Common names that a front proxy's certificate may have [default: any]
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_allowed_names: Option<Vec<String>>,
+
+    /// Headers in which a front proxy names the user [default: X-Remote-User]
+    #[arg(long, global = true, value_name = "HEADER,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_username_headers: Option<Vec<String>>,
+
+    /// Headers in which a front proxy names the user's groups [default: X-Remote-Group]
+    #[arg(long, global = true, value_name = "HEADER,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_group_headers: Option<Vec<String>>,
+
+    /// What headers begin with in which a front proxy tells more of the user [default: X-Remote-Extra-]
+    #[arg(long, global = true, value_name = "PREFIX,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_extra_headers_prefix: Option<Vec<String>>,
+
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
     #[serde(deserialize_with = "text")]

@@ -7,6 +7,7 @@
 
 mod access;
 mod aggregator;
+mod apiserver;
 mod heapster;
 mod names;
 mod push;
@@ -34,6 +35,7 @@ use access::Role;
 use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
 
 pub use aggregator::AggregatorConfig;
+pub use apiserver::ApiServerConfig;
 pub use names::{KubeletChoice, KubeletSettings};
 pub use sinks::{Ha, Sending};
 pub use standalone::StandaloneConfig;

@@ -24,6 +24,7 @@ const SMALL: &str =
 ///
 /// # Errors
 /// The program's own file cannot be executed.
+#[expect(clippy::disallowed_methods, reason = "no process is started: this one becomes itself")]
 pub fn few_heaps() -> io::Result<()> {
     if cfg!(not(target_env = "gnu")) || env::var_os(VARIABLE).is_some() {
         return Ok(());

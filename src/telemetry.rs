@@ -58,6 +58,7 @@ pub struct Telemetry {
     connections_lost: Family<Lost, Counter>,
     sources: Sources,
     access: access::Access,
+    requests: Family<Request, Counter>,
     push: Arc<PushMetrics>,
     pull: Arc<pull::PullMetrics>,
     leading: Arc<lead::Leading>,
@@ -89,6 +90,13 @@ struct Render {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Response {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    handler: &'static str,
+    method: &'static str,
     code: u16,
 }
 
@@ -168,6 +176,12 @@ impl Telemetry {
         registry.register_collector(Box::new(pull::Pulling { metrics, ingest }));
         telemetry.register_push(&mut registry);
         registry.register_collector(Box::new(lead::Lead(Arc::clone(&telemetry.leading))));
+        // Heapster's name and labels.
+        registry.register(
+            "http_requests",
+            "Requests by handler, method and status",
+            telemetry.requests.clone(),
+        );
         Arc::new(Telemetry { registry, ..telemetry })
     }
 
@@ -199,6 +213,7 @@ impl Telemetry {
             connections_lost: Family::default(),
             sources: Sources::default(),
             access: access::Access::default(),
+            requests: Family::default(),
             push: Arc::default(),
             pull: Arc::default(),
             leading: Arc::default(),
@@ -266,6 +281,17 @@ impl Telemetry {
     /// An answer was begun.
     pub fn responded(&self, code: u16) {
         self.responses.get_or_create(&Response { code }).inc();
+    }
+
+    /// An answer was begun, of the aggregator.
+    pub fn handled(&self, handler: &'static str, method: &str, code: u16) {
+        let method = match method {
+            "GET" => "get",
+            "HEAD" => "head",
+            "POST" => "post",
+            _ => "other",
+        };
+        self.requests.get_or_create(&Request { handler, method, code }).inc();
     }
 
     /// The figures of what is sent.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::claims::{Claims, Unclaimed};
 use super::model::{Model, NodeStatus};
 use super::node::Taken;
+use super::snapshot;
 use crate::push::batch::{self, Batch, DecodeError, MAX_DECOMPRESSED};
 use crate::telemetry::Limiter;
 
@@ -188,6 +189,7 @@ struct Watch {
 pub struct Ingest {
     model: Arc<Model>,
     claims: Claims,
+    snapshots: snapshot::Counts,
     boot_id: Mutex<[u8; 16]>,
     counters: Counters,
     watch: Mutex<Watch>,
@@ -207,6 +209,7 @@ impl Ingest {
         Ingest {
             model,
             claims: Claims::new(slot_ms, nodes),
+            snapshots: snapshot::Counts::default(),
             boot_id: Mutex::new(batch::boot_id()),
             counters: Counters::default(),
             watch: Mutex::default(),
@@ -394,6 +397,16 @@ impl Ingest {
     /// Whether a node has not been heard for longer than steps wait for it.
     pub fn is_silent(&self, node: &NodeStatus, now_ms: u64) -> bool {
         !self.model.is_live(node, now_ms)
+    }
+
+    /// What became of snapshots of the model.
+    pub fn snapshots(&self) -> &snapshot::Counts {
+        &self.snapshots
+    }
+
+    /// Whose names nodes have.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// What came so far.

@@ -8,14 +8,18 @@
 //! Time is passed in: the wall clock of this process, milliseconds since the epoch.
 
 mod query;
+mod saved;
 
 pub use query::{NodeUse, PodUse};
+pub use saved::SavedMember;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use super::custom::{self, Customs};
+use super::exposition::Sample;
 use super::labels::LabelRules;
 use super::names::Names;
 use super::node::{Change, Entity, Key, Kind, Node, Taken};
@@ -119,6 +123,8 @@ pub struct Model {
     pods: RwLock<BTreeMap<Arc<str>, Homes>>,
     /// Sums of closed slots by namespace.
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
+    /// What programs push of themselves.
+    customs: Customs,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
     /// How many times something did.
@@ -161,6 +167,7 @@ impl Model {
             nodes: RwLock::default(),
             pods: RwLock::default(),
             sums: RwLock::default(),
+            customs: Customs::default(),
             late: Mutex::default(),
             lates: AtomicU64::new(0),
             late_due: AtomicU64::new(0),
@@ -206,6 +213,7 @@ impl Model {
         write(&self.nodes).clear();
         write(&self.pods).clear();
         write(&self.sums).clear();
+        self.customs.clear();
         lock(&self.late).clear();
         self.late_due.store(0, Ordering::Release);
         self.closed.store(0, Ordering::Release);
@@ -258,12 +266,15 @@ impl Model {
     }
 
     fn member(&self, name: &str) -> Arc<Mutex<Member>> {
-        let resolution = millis(self.options.resolution);
-        let steps = usize::try_from(millis(self.options.kept) / resolution).unwrap_or(1);
-        // One more for the slot that is open.
-        let node = Node::new(resolution, steps.max(1) + 1);
+        let node = Node::new(millis(self.options.resolution), self.steps());
         let status = NodeStatus { name: self.names.get(name), ..NodeStatus::default() };
         Arc::new(Mutex::new(Member { node, status }))
+    }
+
+    /// Slots that are kept, and one more for that which is open.
+    fn steps(&self) -> usize {
+        let steps = millis(self.options.kept) / millis(self.options.resolution);
+        usize::try_from(steps).unwrap_or(1).max(1) + 1
     }
 
     fn move_pods(&self, node: &Arc<str>, changes: Vec<Change>) {
@@ -308,6 +319,25 @@ impl Model {
         }
     }
 
+    /// What programs push of themselves.
+    pub fn customs(&self) -> &Customs {
+        &self.customs
+    }
+
+    /// Takes what a producer pushes of itself at `now_ms`, for the slot that is open then.
+    ///
+    /// # Errors
+    /// Nothing of it was taken.
+    pub fn take_custom(
+        &self,
+        producer: &str,
+        samples: &[Sample],
+        now_ms: u64,
+    ) -> Result<(), custom::Refused> {
+        let resolution = millis(self.options.resolution);
+        self.customs.take(producer, samples, (now_ms / resolution + 1) * resolution)
+    }
+
     /// Closes slots whose time has come, works sums out again, and forgets machines
     /// that have been silent too long. To be called often: about every second.
     pub fn tick(&self, now_ms: u64) {
@@ -323,6 +353,7 @@ impl Model {
             self.sum(&fresh);
             write(&self.sums).retain(|time, _| *time > oldest);
             self.forget_slots(oldest);
+            self.customs.forget(oldest);
         }
         self.sum_late(now_ms);
     }

@@ -11,11 +11,13 @@ mod labelled;
 mod population;
 mod read;
 mod rows;
+mod saved;
 
 use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, Used};
 pub use rows::{Raw, Row, Version};
+pub use saved::SavedNode;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -18,6 +18,10 @@
 //! that say the same one takes next to nothing. General compressors were considered: they need a step decompressed
 //! as a whole to read one series of it.
 
+mod saved;
+
+pub use saved::SavedWindow;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
@@ -448,6 +452,8 @@ mod tests {
     }
 
     fn check(window: &Window, expected: &[Step]) {
+        let restored = Window::restore(window.save(), window.most).unwrap();
+        assert_eq!(restored.unpack(), expected);
         assert_eq!(window.unpack(), expected);
         for step in expected {
             assert_eq!(window.at(step.time_ms).as_deref(), Some(step));

@@ -1,12 +1,14 @@
 //! Settings of the aggregator.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tracing::level_filters::LevelFilter;
 
 use super::access::Role;
+use super::apiserver::{self, ApiServerConfig};
 use super::values::{count, duration, log_format, log_level};
 use super::{Environment, Layers, LogFormat, Sending, heapster};
 use crate::aggregate::labels::LabelRules;
@@ -15,7 +17,7 @@ use crate::auth::Access;
 use crate::cli::Settings;
 
 /// Settings that mean something to the aggregator and to nobody else.
-pub(super) const OWN: [&str; 8] = [
+pub(super) const OWN: [&str; 9] = [
     "metric-resolution",
     "max-nodes",
     "source",
@@ -24,6 +26,7 @@ pub(super) const OWN: [&str; 8] = [
     "ha",
     "ha-lease",
     "disable-metric-sink",
+    "snapshot",
 ];
 
 /// Those it shares with the agent.
@@ -54,8 +57,12 @@ pub struct AggregatorConfig {
     pub listen: SocketAddr,
     /// Who may read and who may push there, and by which certificates.
     pub access: Access,
+    /// The resource metrics API on a port of its own, if it is served.
+    pub api: Option<ApiServerConfig>,
     /// Time between two steps of the model.
     pub resolution: Duration,
+    /// Where the model is kept across restarts, if it is.
+    pub snapshot: Option<PathBuf>,
     /// Most nodes to hold.
     pub max_nodes: usize,
     /// Kubelets that are asked where no agent pushes.
@@ -82,8 +89,10 @@ impl AggregatorConfig {
     /// One line for the user, about the first thing found wrong.
     pub fn load(mut flags: Settings, environment: Environment<'_>) -> Result<AggregatorConfig> {
         for flag in flags.given() {
-            if !OWN.contains(&flag.as_str()) && !SHARED.contains(&flag.as_str()) {
-                let accepted: Vec<_> = SHARED.iter().chain(&OWN).map(|name| format!("--{name}")).collect();
+            let mut known = SHARED.iter().chain(&OWN).chain(&apiserver::OWN);
+            if !known.any(|known| *known == flag) {
+                let accepted = SHARED.iter().chain(&OWN).chain(&apiserver::OWN);
+                let accepted: Vec<_> = accepted.map(|name| format!("--{name}")).collect();
                 bail!("--{flag}: not a setting of the aggregator; accepted: {}", accepted.join(", "));
             }
         }
@@ -123,9 +132,11 @@ impl AggregatorConfig {
         let resolution = resolution.unwrap_or(default_resolution);
         Ok(AggregatorConfig {
             listen,
+            api: layers.api_server(access.tls.as_ref())?,
             access,
             resolution,
             sending: layers.sending(role, resolution, environment)?,
+            snapshot: layers.parse("snapshot", |s| &s.snapshot, snapshot)?,
             max_nodes: layers.parse("max-nodes", |s| &s.max_nodes, count)?.unwrap_or(10_000),
             pull: sources.pull,
             labels: LabelRules::default(),
@@ -147,15 +158,23 @@ impl Layers {
     }
 }
 
+fn snapshot(text: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.file_name().is_none() || path.is_dir() {
+        bail!("no file; accepted: a file in a directory that can be written to");
+    }
+    Ok(path)
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::ffi::OsString;
 
     use super::*;
     use crate::auth::Choice;
     use crate::cli::{Parsed, parse};
 
-    fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
+    pub(in crate::config) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
         let Parsed::Run(cli) = parse(["nodegauge", "aggregator"].iter().chain(words)) else {
             panic!("{words:?} is no command line")
         };
@@ -200,6 +219,8 @@ mod tests {
             "--metric-resolution \"500ms\": out of range; accepted: 1s to 5m",
         );
         check(&["--listen", "0.0.0.0:8082"], "--auth none");
+        check(&["--snapshot", "/tmp"], "--snapshot \"/tmp\": no file; accepted: a file in a directory");
+        check(&["--snapshot", ""], "--snapshot \"\": no file");
         check(
             &["--listen", "0.0.0.0:8082", "--auth", "none", "--auth-token-file", "t"],
             "tokens are not sent over plain http",

@@ -126,6 +126,9 @@ impl From<Arc<App>> for Site {
             router: app.router(),
             telemetry: Arc::clone(app.telemetry()),
             bodies: &[],
+            loose_slashes: false,
+            handlers: &[],
+            refusal: line,
             tidy: Box::new(move || app.tidy()),
         }
     }

@@ -19,11 +19,15 @@ for script in docker prometheus hostile identity-docker identity-containerd chur
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
-# Building the kubelet takes minutes: only where it was built, or is asked for.
+# Building parts of Kubernetes takes minutes: only where they were built, or are asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
   for script in kubelet pull; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done
+fi
+if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/kubectl" >/dev/null; then
+  printf '== kubectl\n'
+  ./kubectl.sh || result=1
 fi
 exit $result

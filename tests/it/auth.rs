@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use nodegauge::auth::reviews::Times;
-use nodegauge::auth::{Asked, Guard, How, Refusal, Reviews, Tokens, User, rules};
+use nodegauge::auth::{Asked, Certified, Guard, How, Refusal, Reviews, Tokens, User, rules};
 use nodegauge::expose::http::Limits;
 use nodegauge::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -115,7 +116,9 @@ fn of_certificates_only_those_of_named_users_may_read() {
             Arc::new(User { name: name.to_owned(), uid: None, groups: Vec::new(), extra: Vec::new() })
         });
         let authorization = Some(&b"Bearer a-token-of-the-collectors"[..]);
-        let asked = Asked { method: "GET", path, authorization, user: user.as_ref() };
+        let (certified, headers) = (Certified::for_good(user), HeaderMap::new());
+        let asked =
+            Asked { method: "GET", path, query: "", authorization, headers: &headers, certified: &certified };
         runtime.block_on(guard.admit(asked)).map(|_| ())
     };
     assert_eq!(asks(Some("ops"), "/api/v1/model/metrics"), Ok(()));

@@ -45,6 +45,40 @@ fn aggregator(address: &str) -> Agent {
     Agent::start(nodegauge(arguments, &[]))
 }
 
+#[test]
+fn a_snapshot_answers_without_agents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model");
+    let snapshot = file.to_str().unwrap();
+    let start = || {
+        let words =
+            ["aggregator", "--listen", "127.0.0.1:0", "--metric-resolution", "1s", "--snapshot", snapshot];
+        Agent::start(nodegauge(words, &[]))
+    };
+    let first = start();
+    let push = format!("aggregator:http://{}?resolution=1s", first.address);
+    let arguments =
+        ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", "n1", "--push", &push];
+    let agent = Agent::start(nodegauge(arguments, &[]));
+    eventually("the model answers", || points(&first).len() >= 2);
+    agent.signal(Signal::SIGKILL);
+    drop(agent);
+    let held = points(&first);
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.end().0, Some(0));
+    let second = start();
+    assert!(points(&second).is_superset(&held), "{held:?}");
+    assert!(second.get("/healthz").starts_with("HTTP/1.1 200 OK\r\n"), "it only began");
+    assert_eq!(value(&second, "/metrics", "nodegauge_snapshot_restored_nodes"), 1.0);
+    // What is no snapshot does not keep it from starting.
+    second.signal(Signal::SIGKILL);
+    drop(second);
+    std::fs::write(&file, "no snapshot").unwrap();
+    let third = start();
+    assert_eq!(value(&third, "/metrics", "nodegauge_snapshots_total{result=\"set_aside\"}"), 1.0);
+    assert!(points(&third).is_empty() && dir.path().join("model.damaged").exists());
+}
+
 /// On the same port, which the system may give to somebody else for a moment.
 fn aggregator_again(address: SocketAddr) -> Agent {
     let began = Instant::now();

@@ -8,9 +8,11 @@
 
 mod aggregate;
 mod api;
+mod apiserver;
 mod auth;
 mod batch;
 mod cli;
+mod custom;
 #[path = "../data/mod.rs"]
 mod data;
 mod disk_usage;

@@ -8,7 +8,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &[]),
     ("kernel", &["kernel", "snapshot"]),
     ("aggregate", &["aggregate", "kubernetes", "push", "rate", "identity", "telemetry"]),
-    ("api", &["api", "aggregate", "push", "expose"]),
+    ("api", &["api", "aggregate", "auth", "push", "expose"]),
     ("publish", &["snapshot"]),
     ("collect", &["collect", "kernel", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),

@@ -5,13 +5,14 @@
 //! it is sent, and no node is locked while the client reads. A machine that is
 //! not in that slot is not in the answer.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::exported::EXPORTED;
 use super::time::Stamp;
-use crate::aggregate::model::Model;
+use crate::aggregate::custom::{self, Labels};
+use crate::aggregate::model::{Model, Subject};
 use crate::aggregate::node::{Entity, Figure, Kind as Of};
 use crate::aggregate::objects::Node;
 use crate::api::answer::Answer;
@@ -45,6 +46,8 @@ fn write(model: &Model, slot: u64, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&page.text)?;
         page.text.clear();
     }
+    model.customs().at(slot, |subject, figures| page.put_custom(subject, figures));
+    out.write_all(&page.text)?;
     out.write_all(b"]\n")
 }
 
@@ -85,6 +88,38 @@ impl Page<'_> {
         self.raw(if last.is_some() { "]},\"labels\":{" } else { "},\"labels\":{" });
         self.labels(entity);
         self.raw("}}");
+    }
+
+    /// What programs pushed of themselves, of what the export is about: neither namespaces nor the cluster.
+    fn put_custom(&mut self, subject: &Subject, figures: &[(&str, custom::Kind, &Labels, f64)]) {
+        let labels: &[(&str, &str)] = match subject {
+            Subject::Cluster | Subject::Namespace(_) => return,
+            Subject::Node(node) => &[("nodename", node), ("hostname", node), ("container_name", "machine")],
+            Subject::System(node, container) => {
+                &[("nodename", node), ("hostname", node), ("container_name", container)]
+            }
+            Subject::Pod(namespace, pod) => {
+                &[("namespace_name", namespace), ("pod_name", pod), ("container_name", "/pod")]
+            }
+            Subject::Container(namespace, pod, container) => {
+                &[("namespace_name", namespace), ("pod_name", pod), ("container_name", container)]
+            }
+        };
+        if !std::mem::take(&mut self.first) {
+            self.text.push(b',');
+        }
+        let mut metrics: BTreeMap<&str, Vec<serde_json::Value>> = BTreeMap::new();
+        for (name, _, labels, value) in figures {
+            let point = if labels.is_empty() {
+                serde_json::json!({"start": self.end, "end": self.end, "value": value})
+            } else {
+                let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| (key, value)).collect();
+                serde_json::json!({"start": self.end, "end": self.end, "labels": labels, "value": value})
+            };
+            metrics.entry(name).or_default().push(point);
+        }
+        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+        self.json(&serde_json::json!({"metrics": metrics, "labels": labels}));
     }
 
     fn point(&mut self, figure: &Figure<'_>, start: &str) {

@@ -37,6 +37,8 @@ struct Inner {
     asked: Vec<Value>,
     leases: HashMap<String, Value>,
     version: u64,
+    /// What `extension-apiserver-authentication` says, where it is there.
+    trusted: Option<Value>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl ApiServer {
             asked: Vec::new(),
             leases: HashMap::new(),
             version: 0,
+            trusted: None,
         }));
         let app = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -102,9 +105,15 @@ impl ApiServer {
         self.state.lock().unwrap().bound.insert(token.to_owned(), bound);
     }
 
-    /// Allows a user or a group `nodes/metrics` and the like, or a path.
+    /// Allows a user or a group `nodes/metrics` and the like, or a path, or a verb on a resource of
+    /// `metrics.k8s.io`: `list pods shop/`, `get nodes /n1`.
     pub(crate) fn allows(&self, whom: &str, what: &str) {
         self.state.lock().unwrap().allowed.insert((whom.to_owned(), what.to_owned()));
+    }
+
+    /// Says whom aggregated API servers are to believe.
+    pub(crate) fn trusts(&self, data: Value) {
+        self.state.lock().unwrap().trusted = Some(data);
     }
 
     pub(crate) fn mood(&self, mood: Mood) {
@@ -129,6 +138,9 @@ impl ApiServer {
 
 async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
+    if path == "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication" {
+        return config_map(state.lock().unwrap().trusted.as_ref());
+    }
     let method = request.method().clone();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     if path.contains("/leases") {
@@ -160,6 +172,16 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
             }
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
                 let what = match spec.get("resourceAttributes") {
+                    Some(wanted) if wanted["group"] == "metrics.k8s.io" => {
+                        let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_owned();
+                        format!(
+                            "{} {} {}/{}",
+                            text("verb"),
+                            text("resource"),
+                            text("namespace"),
+                            text("name")
+                        )
+                    }
                     Some(wanted) => {
                         assert_eq!((&wanted["verb"], &wanted["name"]), (&json!("get"), &json!("node-1")));
                         format!(
@@ -222,6 +244,27 @@ fn lease(inner: &mut Inner, method: &Method, mut path: String, body: &[u8]) -> R
     };
     let mut response = Response::new(Body::from(answer.to_string()));
     *response.status_mut() = code;
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+}
+
+fn config_map(trusted: Option<&Value>) -> Response {
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    let (status, body) = match trusted {
+        Some(data) => (
+            StatusCode::OK,
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata, "data": data}),
+        ),
+        None => (
+            StatusCode::NOT_FOUND,
+            json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "not found", "reason": "NotFound", "code": 404,
+            }),
+        ),
+    };
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
     response
 }
