@@ -2,7 +2,8 @@
 //!
 //! Every setting is text here: what it means, what is accepted and what the
 //! default is belongs to [`crate::config`], which reads the same [`Settings`]
-//! from the environment and from the file.
+//! from the environment and from the file. It is long because it is one file on
+//! purpose: the one table of all settings.
 
 pub mod heapster;
 
