@@ -14,7 +14,6 @@ pub mod custom;
 pub mod exposition;
 mod facts;
 pub mod ingest;
-pub mod labels;
 pub mod model;
 pub mod names;
 pub mod node;

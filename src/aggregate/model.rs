@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use super::custom::{self, Customs};
 use super::exposition::Sample;
-use super::labels::LabelRules;
 use super::names::Names;
 use super::node::{Change, Entity, Key, Kind, Node, Taken};
 use super::objects::Facts;
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
+use crate::push::labels::LabelRules;
 
 /// What namespaces and the cluster have, summed over pods.
 pub const SUMMED: [MetricId; 6] = [

@@ -11,10 +11,10 @@ use super::access::Role;
 use super::apiserver::{self, ApiServerConfig};
 use super::values::{count, duration, log_format, log_level};
 use super::{Environment, Layers, LogFormat, Sending, heapster};
-use crate::aggregate::labels::LabelRules;
 use crate::aggregate::source::{Pull, Sources};
 use crate::auth::Access;
 use crate::cli::Settings;
+use crate::push::labels::LabelRules;
 
 /// Settings that mean something to the aggregator and to nobody else.
 pub(super) const OWN: [&str; 9] = [
@@ -99,8 +99,11 @@ impl AggregatorConfig {
         let mut said = heapster::apply(&mut flags, environment)?;
         let layers = Layers::read(flags, environment)?;
         let config = AggregatorConfig::of(&layers, Role::Aggregator, Duration::from_secs(60), environment)?;
+        let mut sending = config.sending;
+        sending.targets.iter_mut().for_each(|target| target.protocol.show_labels(&said.labels));
         Ok(AggregatorConfig {
             access: said.restrict(config.access)?,
+            sending,
             labels: said.labels,
             disable_export: said.disable_export,
             notices: said.notices.into_iter().chain(config.notices).collect(),

@@ -3,9 +3,9 @@
 use anyhow::{Result, anyhow, bail};
 
 use super::Environment;
-use crate::aggregate::labels::LabelRules;
 use crate::auth::{Access, Choice};
 use crate::cli::{Settings, environment_name};
+use crate::push::labels::LabelRules;
 
 /// Heapster's port.
 const PORT: u16 = 8082;
@@ -114,6 +114,7 @@ mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
     use crate::config::AggregatorConfig;
+    use crate::push::target::Protocol;
 
     fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<AggregatorConfig> {
         let Parsed::Run(cli) = parse(std::iter::once(&"nodegauge").chain(words)) else {
@@ -168,6 +169,10 @@ mod tests {
         ];
         let config = load(&words, &[]).unwrap();
         assert!(config.disable_export && config.notices.is_empty());
+        let words = ["--source=push", "--sink=influxdb:http://a", "--ignore_label=c"];
+        let sending = load(&words, &[]).unwrap().sending;
+        let Protocol::Influxdb { schema, .. } = &sending.targets[0].protocol else { panic!("{sending:?}") };
+        assert_eq!(schema.labels.joined([("b", "1"), ("c", "2")]).as_deref(), Some("b:1"));
         assert_eq!(config.labels.joined([("b", "1"), ("c", "2"), ("d", "3")]).as_deref(), Some("b:1;d:3"));
         assert_eq!(config.labels.stored([("b", "1")]).collect::<Vec<_>>(), [("a", "1")]);
         let told = load(&["--source=push", "--max_procs=2", "--log-dir", "/x", "--api-server=false"], &[]);

@@ -21,6 +21,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::push::batch::{Kind, Metric, MetricId};
+use crate::push::labels::LabelRules;
 use options::Options;
 pub use secret::{Given, Secret, SecretError};
 
@@ -109,6 +110,18 @@ pub enum Protocol {
     },
 }
 
+impl Protocol {
+    /// Shows labels by these rules, where there is one text for all of them.
+    pub fn show_labels(&mut self, rules: &LabelRules) {
+        match self {
+            Protocol::Influxdb { schema, .. } | Protocol::Influxdb2 { schema, .. } => {
+                schema.labels = rules.clone();
+            }
+            Protocol::Aggregator | Protocol::RemoteWrite { .. } => {}
+        }
+    }
+}
+
 /// How a metric becomes a measurement and a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
@@ -119,6 +132,19 @@ pub struct Schema {
     pub cluster: String,
     /// Which metrics.
     pub metrics: Selection,
+    /// How labels of pods and nodes are shown: tag `labels`, and tags of their own.
+    pub labels: LabelRules,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Schema {
+            with_fields: false,
+            cluster: "default".to_owned(),
+            metrics: Selection::default(),
+            labels: LabelRules::default(),
+        }
+    }
 }
 
 /// Which metrics a database gets.
@@ -348,7 +374,7 @@ fn schema(options: &mut Options) -> Result<Schema> {
     Ok(Schema {
         with_fields: options.boolean("withfields")?.unwrap_or(false),
         cluster: cluster.unwrap_or_else(|| "default".to_owned()),
-        metrics: Selection::All,
+        ..Schema::default()
     })
 }
 
@@ -480,8 +506,7 @@ mod tests {
         let t = Target::parse("influxdb:http://db:8086").unwrap();
         assert_eq!((t.name.as_str(), t.url.as_str()), ("influxdb-db-8086", "http://db:8086/"));
         assert_eq!(t.resolution, Duration::from_secs(15));
-        let schema =
-            Schema { with_fields: false, cluster: "default".to_owned(), metrics: Selection::default() };
+        let schema = Schema::default();
         assert_eq!(
             t.protocol,
             Protocol::Influxdb {

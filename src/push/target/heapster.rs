@@ -214,6 +214,7 @@ fn influxdb(rest: &str, environment: Environment<'_>, default: Duration) -> Resu
         with_fields: flag(&mut options, "withfields")?,
         cluster: options.identifier("cluster_name")?.unwrap_or_else(|| "default".to_owned()),
         metrics,
+        ..Schema::default()
     };
     let protocol = Protocol::Influxdb {
         database: options.identifier("db")?.unwrap_or_else(|| "k8s".to_owned()),
@@ -290,8 +291,7 @@ mod tests {
             let root = Secret::Given(Given::new("root".to_owned()));
             assert_eq!(target.access.basic, Some(("root".to_owned(), root)), "{text}");
             assert_eq!((target.resolution, notices), (MINUTE, Vec::new()));
-            let expected =
-                Schema { with_fields: false, cluster: "default".to_owned(), metrics: Selection::Heapster };
+            let expected = Schema { metrics: Selection::Heapster, ..Schema::default() };
             assert_eq!(schema(&target), expected);
         }
         let (plain, _) = target("influxdb:http://monitoring-influxdb.kube-system.svc:8086");
@@ -311,6 +311,7 @@ mod tests {
             with_fields: true,
             cluster: "c".to_owned(),
             metrics: Selection::HeapsterWithoutCounters,
+            ..Schema::default()
         };
         assert_eq!(schema, expected);
         let told = notices.join("; ");
