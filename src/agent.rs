@@ -34,6 +34,7 @@ use crate::telemetry::Telemetry;
 use naming::Naming;
 
 pub mod naming;
+pub mod node;
 pub mod push;
 
 /// Where Kubernetes mounts a service account's token.
@@ -128,8 +129,8 @@ impl Agent {
 
         telemetry.names_come_from(&identities);
         let (mut publisher, snapshots) = publish::channel();
-        let pushing =
-            push::start(config, local, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
+        let pushing = push::start(config, local, identities, Arc::clone(telemetry.push()), runtime.handle())?
+            .map(|(pushing, tap)| {
                 publisher.tap(tap);
                 pushing
             });

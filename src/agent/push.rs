@@ -21,9 +21,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::node;
 use crate::aggregate::ingest::Ingest;
+use crate::aggregate::objects::Node;
 use crate::collect::sampler::wall_ms;
 use crate::config::Config;
 use crate::identity::Identities;
@@ -34,7 +37,7 @@ use crate::push::delivery::worker::{Parts, Worker};
 use crate::push::delivery::{Decoded, Timing};
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
-use crate::push::step::{self, Departed, StepBuilder};
+use crate::push::step::{self, Departed, NodeResources, StepBuilder};
 use crate::push::target::{Protocol, Target};
 use crate::snapshot::{Origin, Snapshot};
 use crate::telemetry::Limiter;
@@ -66,7 +69,7 @@ pub struct Pushing {
 }
 
 /// Starts to push, where there are sinks or a model of our own, and hands over
-/// what ticks are to be given to.
+/// what ticks are to be given to. `tasks` is the loop that asks for names.
 ///
 /// # Errors
 /// The queue cannot be opened, or no thread can be had.
@@ -75,6 +78,7 @@ pub fn start(
     local: Option<Local>,
     identities: Arc<Identities>,
     metrics: Arc<PushMetrics>,
+    tasks: &Handle,
 ) -> Result<Option<(Pushing, Tap)>> {
     let resolutions = config.push.iter().map(|t| t.resolution).chain(local.iter().map(|l| l.resolution));
     let Some(resolution) = resolutions.min() else { return Ok(None) };
@@ -113,9 +117,16 @@ pub fn start(
     if let Some(time_ms) = log.as_ref().map(|log| log.last_time_ms()).transpose()?.flatten() {
         builder.resume_after(time_ms);
     }
+    let (told, node) = watch::channel(None);
+    if !config.push.is_empty() && node::can_be_asked() {
+        let follow =
+            node::follow(config.node_name.clone(), None, told, Arc::clone(&metrics), node::Timing::default());
+        tasks.spawn(follow);
+    }
     let (sender, ticks) = sync_channel::<Arc<Snapshot>>(WAITING_TICKS);
     let maker = Maker {
         builder,
+        node,
         identities,
         local: local.map(|local| local.ingest),
         given: 0,
@@ -177,6 +188,8 @@ fn name(target: &Target) -> SinkName {
 /// Makes steps on a thread of its own.
 struct Maker {
     builder: StepBuilder,
+    /// What the API server tells of this node.
+    node: watch::Receiver<Option<Arc<Node>>>,
     identities: Arc<Identities>,
     local: Option<Arc<Ingest>>,
     /// Steps given to `local`.
@@ -212,6 +225,13 @@ impl Maker {
             seen_ms: departed.seen_ms,
             gone: departed.gone,
         });
+        if self.node.has_changed().unwrap_or(false)
+            && let Some(node) = self.node.borrow_and_update().as_deref()
+        {
+            let &Node { capacity, allocatable, .. } = node;
+            self.builder.set_node_resources(NodeResources { capacity, allocatable });
+            self.builder.set_node_labels(node.labels.clone());
+        }
         let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
         let Some(step) = step else { return Ok(()) };
         let payload = self.encoder.encode(&step.batch).context("compress a step")?;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Assembler, Batch, Malformed, proto};
 use crate::identity::Directory;
-use crate::identity::model::Resources;
+use crate::identity::model::{Labels, Resources};
 use crate::identity::path::{PodUid, Qos};
 use crate::snapshot::{CgroupSample, Origin, Snapshot};
 use bases::Bases;
@@ -90,6 +90,7 @@ pub struct Step {
 pub struct StepBuilder {
     options: Options,
     resources: NodeResources,
+    labels: Labels,
     grid: Grid,
     bases: Bases,
     /// Moments are counted from here.
@@ -105,6 +106,7 @@ impl StepBuilder {
             grid: Grid::new(options.resolution, options.interval),
             options,
             resources: NodeResources::default(),
+            labels: Labels::default(),
             bases: Bases::default(),
             zero: Instant::now(),
             last: None,
@@ -120,6 +122,11 @@ impl StepBuilder {
     /// Says what the node has, from the next step on.
     pub fn set_node_resources(&mut self, resources: NodeResources) {
         self.resources = resources;
+    }
+
+    /// Says the node's labels, from the next step on.
+    pub fn set_node_labels(&mut self, labels: Labels) {
+        self.labels = labels;
     }
 
     /// The step that this tick makes; `None` for most ticks. `departed` are the
@@ -156,7 +163,10 @@ impl StepBuilder {
         let mut batch = Assembler::new(self.head(due, snapshot));
         let mut drops = Drops::default();
         let mut rows = who::rows(snapshot, departed, self.zero);
-        let found = who::find(&rows, directory, snapshot.machine.boot_time);
+        let mut found = who::find(&rows, directory, snapshot.machine.boot_time);
+        for node in found.iter_mut().filter(|found| found.is_node()) {
+            node.labels = Some(&self.labels);
+        }
         who::mark(&mut rows, &found);
         for row in rows.iter_mut().filter(|row| row.used && !row.departed) {
             row.rise = self.bases.rise(&*row);

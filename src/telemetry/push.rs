@@ -131,6 +131,7 @@ pub struct PushMetrics {
     skipped: AtomicU64,
     failed: AtomicU64,
     in_memory: AtomicU64,
+    node_unread: AtomicU64,
 }
 
 impl Default for PushMetrics {
@@ -142,6 +143,7 @@ impl Default for PushMetrics {
             skipped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             in_memory: AtomicU64::new(0),
+            node_unread: AtomicU64::new(0),
         }
     }
 }
@@ -174,6 +176,16 @@ impl PushMetrics {
     /// A step is in memory only, because the queue's file cannot be written.
     pub fn step_in_memory(&self) {
         self.in_memory.fetch_add(1, Relaxed);
+    }
+
+    /// The API server did not tell of the node.
+    pub fn node_unread(&self) {
+        self.node_unread.fetch_add(1, Relaxed);
+    }
+
+    /// How often it did not.
+    pub fn nodes_unread(&self) -> u64 {
+        self.node_unread.load(Relaxed)
     }
 
     pub(super) fn seconds(&self) -> impl prometheus_client::registry::Metric + use<> {
@@ -288,6 +300,11 @@ impl Collector for Push {
             "nodegauge_push_steps_in_memory",
             "Push steps that were kept in memory at first, because the file of the queue could not be written.",
             Some(float(self.0.in_memory.load(Relaxed))),
+        )?;
+        f.counter(
+            "nodegauge_push_node_errors",
+            "Times the API server was asked for this node's capacity and labels and did not tell.",
+            Some(float(self.0.nodes_unread())),
         )?;
         let all = Sinks(&sinks);
         let wall = SystemTime::now();

@@ -35,6 +35,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import push
 
 PORTS = {}
+QUEUE_BYTES = 4 << 20
 
 
 class Ledger(BaseHTTPRequestHandler):
@@ -133,6 +134,24 @@ class Disk:
     def empty(self):
         os.remove(self.filler)
 
+    def used(self):
+        return sum(entry.stat().st_size for entry in os.scandir(self.queue))
+
+
+class Ticks:
+    """How often the agent has read the kernel, and what memory it takes."""
+
+    def __init__(self, agent):
+        now = metrics()
+        self.done = float(now['nodegauge_ticks_total{origin="grid"}'])
+        self.late, self.missed = (float(now[f"nodegauge_ticks_{what}_total"]) for what in ("late", "missed"))
+        with open(f"/proc/{agent.running.pid}/status") as status:
+            self.kib = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+    def since(self, before):
+        done, late, missed = self.done - before.done, self.late - before.late, self.missed - before.missed
+        return f"{done:.0f} ticks, {late:.0f} late, {missed:.0f} missed; {before.kib} KiB resident, then {self.kib}"
+
 
 def main(agent_path, tree, directory, kills, seed, outage):
     chance = random.Random(seed)
@@ -149,7 +168,7 @@ def main(agent_path, tree, directory, kills, seed, outage):
     server = Process(["influxd", "-config", at("influx.conf")], at("influx.log"))
     agent = Process(
         [agent_path, "agent", "--listen", f"127.0.0.1:{PORTS['agent']}", "--interval", "1s", "--runtime", "none",
-         "--node-name", "crash", "--host-root", tree, "--queue-dir", disk.queue, "--queue-max-bytes", "4MiB",
+         "--node-name", "crash", "--host-root", tree, "--queue-dir", disk.queue, "--queue-max-bytes", str(QUEUE_BYTES),
          "--push", f"influxdb:http://127.0.0.1:{PORTS['proxy']}?resolution=1s&name=db",
          "--push", f"aggregator:http://127.0.0.1:{PORTS['ledger']}?resolution=1s&name=ledger"],
         at("agent.log"),
@@ -164,18 +183,22 @@ def main(agent_path, tree, directory, kills, seed, outage):
     try:
         wait_for("InfluxDB starts", 30, lambda: push.get(influx + "/ping") == "")
         agent.start()
-        done = run(chance, kills, agent, server, proxy, disk)
+        done, capped = run(chance, kills, agent, server, proxy, disk), True
         if outage:
             done["outage"] = 1
             proxy.mood = "500"
+            before = Ticks(agent)
             time.sleep(outage)
+            print(f"in {outage} s without a database: {Ticks(agent).since(before)}, queue {disk.used() >> 10} KiB")
+            capped = disk.used() <= QUEUE_BYTES
             proxy.mood = "well"
         wait_for("InfluxDB starts again", 60, lambda: push.get(influx + "/ping") == "")
         wait_for("the queue is empty", 180, drained)
+        capped = capped and disk.used() <= QUEUE_BYTES
         lost = {sink: dropped(sink) for sink in ("db", "ledger")}
         agent.signal(signal.SIGTERM)
         agent.running.wait(30)
-        return judge(influx, at("recorded.jsonl"), done, lost)
+        return judge(influx, at("recorded.jsonl"), done, lost) and capped
     finally:
         for process in (agent, server):
             if process.running and process.running.poll() is None:

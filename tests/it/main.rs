@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must stop, also in a function that tests share"
 )]
 
+mod agent_node;
 mod aggregate;
 mod api;
 mod apiserver;

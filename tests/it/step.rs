@@ -413,6 +413,7 @@ fn the_node_has_filesystems_and_shares() {
     let allocatable =
         Resources { cpu_milli: Some(2_000), memory_bytes: Some(10_000), ephemeral_storage_bytes: Some(600) };
     builder.set_node_resources(NodeResources { capacity: Resources::default(), allocatable });
+    builder.set_node_labels(Labels::new([("zone", "a")], &mut Names::default()));
     let tick = |seconds, factor| Snapshot {
         filesystems: Arc::new(Filesystems { mounts: mounts.clone() }),
         ..clock.tick(seconds, shop(factor))
@@ -431,6 +432,8 @@ fn the_node_has_filesystems_and_shares() {
         [("/", Value::Integer(300)), ("/dev/sda1", Value::Integer(200)), ("/dev/sdc1", Value::Integer(400))]
     );
     assert_eq!(integer(&node, "ephemeral_storage/usage"), Some(300));
+    let labels: Vec<_> = node.labels().collect();
+    assert_eq!(labels, [("zone", "a")]);
     assert_eq!(double(&node, "ephemeral_storage/node_utilization"), Some(0.5));
     let cores = u64::from(snapshot.machine.cores.unwrap()) as f64;
     assert_eq!(double(&node, "cpu/node_capacity"), Some(cores * 1000.0));

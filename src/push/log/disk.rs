@@ -39,8 +39,9 @@ const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
 /// Of the tables. A file of another version is set aside.
 pub(super) const VERSION: u64 = 1;
 
-/// Bytes redb may keep of the file in memory.
-const CACHE: usize = 4 << 20;
+/// Bytes redb may keep of the file in memory, which it does once it has seen that many: a step
+/// is written once and read once, and the system has its pages.
+const CACHE: usize = 512 << 10;
 
 /// A page of redb, and what of it one piece may fill beside its head.
 pub(super) const PAGE: u64 = 4096;

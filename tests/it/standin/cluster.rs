@@ -235,6 +235,12 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return response;
     }
+    if let Some((kind, name)) = kind.split_once('/') {
+        let found = inner.objects.get(&(kind.to_owned(), name.to_owned()));
+        let mut response = Response::new(Body::from(found.unwrap_or(&json!({"code": 404})).to_string()));
+        *response.status_mut() = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        return response;
+    }
     let body = match pairs.get("watch") {
         Some(_) => inner.watch(&kind, &pairs),
         None => Body::from(inner.list(&kind, &pairs).to_string()),
