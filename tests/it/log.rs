@@ -291,3 +291,33 @@ fn a_step_and_an_acknowledgement_are_one_commit_each() {
         assert!(appended - before <= COMMIT + 1, "{}", appended - before);
     }
 }
+
+/// What a sink was given may be on its way: counted as dropped, it would arrive all the same.
+#[test]
+fn a_step_that_a_sink_was_given_is_not_dropped_before_others() {
+    let options = Options { max_bytes: 4 << 20, ..Options::default() };
+    let fill = |log: &Log, sequences: std::ops::RangeInclusive<u64>| {
+        for sequence in sequences {
+            log.append(sequence * 1000, &payload(sequence, 200_000)).unwrap();
+        }
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for place in [None, Some(directory.path())] {
+        let (log, _) = Log::open(place, options.clone(), &[sink("db"), sink("ledger")]).unwrap();
+        fill(&log, 1..=3);
+        let given = log.next(&sink("db"), Order::OldestFirst, 1).unwrap();
+        assert_eq!(given[0].sequence, 1);
+        fill(&log, 4..=60);
+        assert_eq!(owed(&log, "db")[0], 1, "it is on its way");
+        assert!(owed(&log, "db")[1] > 3, "others went");
+        log.acknowledge(&sink("db"), &[1]).unwrap();
+        let left = owed(&log, "db");
+        let gone = 60 - 1 - left.len() as u64;
+        assert_eq!(dropped(&log, "db", "size"), gone, "each that did not arrive, and no other");
+        fill(&log, 61..=100);
+        let (first, rest) = (left[0], &owed(&log, "db")[1..]);
+        assert_eq!(owed(&log, "db")[0], first, "it was given again");
+        assert!(rest.iter().all(|sequence| *sequence > 60), "{rest:?}");
+        assert_eq!(dropped(&log, "db", "size"), 100 - 2 - rest.len() as u64);
+    }
+}

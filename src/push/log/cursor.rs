@@ -28,6 +28,9 @@ pub(super) struct Cursor {
     pub(super) first: u64,
     /// What it has of those.
     pub(super) acknowledged: Ranges,
+    /// What it was given last and may have sent by now. It stays while there is
+    /// anything else to drop: else it would be counted as lost, and arrive.
+    pub(super) held: Option<u64>,
     /// Since when it is no longer configured, milliseconds since the epoch.
     pub(super) absent_since: Option<u64>,
     /// Steps dropped before it had them, in the order of `REASONS`. In the file
@@ -45,6 +48,7 @@ impl Cursor {
             name,
             first,
             acknowledged: Ranges::default(),
+            held: None,
             absent_since: None,
             dropped: [0; REASONS.len()],
             written: 0,

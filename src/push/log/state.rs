@@ -241,6 +241,9 @@ impl State {
                 records.push(Record { sequence, time_ms, payload });
             }
         }
+        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| &*cursor.name == sink) {
+            cursor.held = records.first().map(|record| record.sequence);
+        }
         Ok(records)
     }
 
@@ -338,6 +341,10 @@ impl State {
         self.cursors.iter().any(|cursor| cursor.is_owed(sequence))
     }
 
+    fn is_held(&self, sequence: u64) -> bool {
+        self.cursors.iter().any(|cursor| cursor.held == Some(sequence) && cursor.is_owed(sequence))
+    }
+
     /// Takes a step out; with a reason it is counted for those who were owed it.
     fn drop_step(&mut self, sequence: u64, reason: Option<Reason>) {
         let Some(step) = self.steps.remove(&sequence) else { return };
@@ -364,7 +371,10 @@ impl State {
                 if step.time_ms < done {
                     gone.push((*sequence, None));
                 }
-            } else if Some(*sequence) != newest && old.is_some_and(|old| step.time_ms < old) {
+            } else if Some(*sequence) != newest
+                && old.is_some_and(|old| step.time_ms < old)
+                && !self.is_held(*sequence)
+            {
                 gone.push((*sequence, Some(Reason::Age)));
             }
         }
@@ -469,9 +479,11 @@ impl State {
         }
         let written = self.steps.iter().filter(|(_, step)| step.payload.is_none());
         let (owed, done): (Vec<_>, Vec<_>) = written.partition(|(sequence, _)| self.is_owed(**sequence));
+        let (held, owed): (Vec<_>, Vec<_>) =
+            owed.into_iter().partition(|(sequence, _)| self.is_held(**sequence));
         let mut freed = 0;
         let mut victims = Vec::new();
-        for (sequence, step) in done.into_iter().chain(owed) {
+        for (sequence, step) in done.into_iter().chain(owed).chain(held) {
             if freed > 2 * new {
                 break;
             }
@@ -501,6 +513,9 @@ impl State {
         for (sequence, bytes) in only_here {
             if used <= self.options.max_memory_bytes {
                 break;
+            }
+            if self.is_held(sequence) {
+                continue;
             }
             used -= bytes;
             self.drop_step(sequence, Some(Reason::Memory));

@@ -10,13 +10,15 @@ use super::{State, Step};
 const SMALL_FILE: u64 = 4 << 20;
 
 impl State {
-    /// The step to go next: the oldest that nobody is owed, then the oldest.
+    /// The step to go next: the oldest that nobody is owed, then the oldest that no sink
+    /// was given, then the oldest.
     fn victim(&self) -> Option<u64> {
         if self.steps.len() < 2 {
             return None;
         }
         let done = self.steps.keys().find(|sequence| !self.is_owed(**sequence));
-        done.or_else(|| self.steps.keys().next()).copied()
+        let mut waiting = self.steps.keys().filter(|sequence| !self.is_held(**sequence));
+        done.or_else(|| waiting.next()).or_else(|| self.steps.keys().next()).copied()
     }
 
     /// Drops steps until the rest is below the cap.
