@@ -34,6 +34,7 @@ influxd=$!
 wait_for 60 curl -fs "http://127.0.0.1:$influx/ping" || fail "InfluxDB does not start"
 
 mkdir "$work/queues"
+export RUST_BACKTRACE=0
 faults() {
   (cd "$root" && cargo bench --quiet --profile dev --bench faults -- "${words[@]}" --binary "$binary" \
     --influx "http://127.0.0.1:$influx" --influxd "$influxd" --directory "$work/queues")
@@ -42,5 +43,5 @@ faults >"$work/faults" 2>&1 || fail "the run ended early"
 for what in kills stuck leader; do
   if told=$(grep "^$what: " "$work/faults"); then pass "$told"; else fail "$what"; fi
 done
-[ "$failed" -eq 0 ] || tail -30 "$work/faults" "$work/influx.log"
+[ "$failed" -eq 0 ] || tail -n 30 "$work/faults" "$work/influx.log"
 finish
