@@ -358,8 +358,11 @@ async fn until_leading(aggregator: &Aggregator) {
     }
 }
 
-/// Series of `memory/usage` in the database: tags, and values by time.
-async fn stored(influx: &str, database: &str) -> Vec<(BTreeMap<String, String>, Vec<(u64, u64)>)> {
+/// Tags, and values by time.
+type Series = (BTreeMap<String, String>, Vec<(u64, u64)>);
+
+/// Series of `memory/usage` in the database.
+async fn stored(influx: &str, database: &str) -> Vec<Series> {
     let query =
         [("db", database), ("epoch", "ms"), ("q", "SELECT \"value\" FROM \"memory/usage\" GROUP BY *")];
     let url = reqwest::Url::parse_with_params(&format!("{influx}/query"), query).unwrap();
@@ -400,7 +403,7 @@ async fn complete(plan: &Plan, database: &str, made: &BTreeMap<String, BTreeMap<
 
 fn compare(
     plan: &Plan,
-    series: &[(BTreeMap<String, String>, Vec<(u64, u64)>)],
+    series: &[Series],
     made: &BTreeMap<String, BTreeMap<u64, u64>>,
 ) -> Result<usize, String> {
     let of = |kind: &'static str| series.iter().filter(move |(tags, _)| tags["type"] == kind);
