@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use self::apiserver::ApiServer;
 use self::snapshots::Snapshots;
+use crate::aggregate::custom::Customs;
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::{Model, Options, Shown};
 use crate::aggregate::watch::Timing;
@@ -100,7 +101,8 @@ impl Aggregator {
             .context("cannot start the event loop")?;
         let shown = Shown { labels: config.labels.clone(), no_export: config.disable_export };
         let model = Model::new(Options { resolution: config.resolution, ..Options::default() });
-        let ingest = Arc::new(Ingest::new(Arc::new(model.shown_as(shown)), config.max_nodes));
+        let model = model.shown_as(shown).with_customs(Customs::with_names(config.max_push_metrics));
+        let ingest = Arc::new(Ingest::new(Arc::new(model), config.max_nodes));
         let snapshots =
             config.snapshot.as_deref().map(|path| Snapshots::open(&ingest, path, config.max_nodes));
         let telemetry = Telemetry::of_aggregator(Arc::clone(&ingest));

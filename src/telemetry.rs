@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -362,6 +362,27 @@ fn classic(text: &str) -> String {
     out
 }
 
+/// How long things of a kind took together, and how many there were.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Took {
+    sum_ms: f64,
+    count: u64,
+}
+
+impl Took {
+    /// One more.
+    pub fn add(&mut self, took: Duration) {
+        *self += Took { sum_ms: took.as_secs_f64() * 1e3, count: 1 };
+    }
+}
+
+impl std::ops::AddAssign for Took {
+    fn add_assign(&mut self, other: Took) {
+        self.sum_ms += other.sum_ms;
+        self.count += other.count;
+    }
+}
+
 /// Writes families whose values are known only when asked.
 struct Families<'a>(DescriptorEncoder<'a>);
 
@@ -381,6 +402,17 @@ impl Families<'_> {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in rows {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// How long things took. Heapster had summaries, which have a sum and a count under the same names.
+    fn durations(&mut self, name: &str, help: &str, rows: Rows<'_, '_, Took>) -> Written {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, took) in rows {
+            let all = [(f64::MAX, took.count)];
+            let mut encoder = family.encode_family(&labels)?;
+            encoder.encode_histogram::<NoLabelSet>(took.sum_ms, took.count, &all, None)?;
         }
         Ok(())
     }

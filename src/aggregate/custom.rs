@@ -5,7 +5,7 @@
 //! times in a slot it is the mean, of counters the last. Series are bounded, of each
 //! producer and of all; one that nothing came for goes with its last slot.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use super::exposition::Kind;
@@ -46,6 +46,9 @@ pub enum Refused {
     /// There are as many series as may be.
     #[error("more than {0} series")]
     TooMany(usize),
+    /// It has as many names in this slot as a producer may have.
+    #[error("more than {0} names in one step; accepted: as many as --max-push-metrics says")]
+    Names(usize),
 }
 
 #[derive(Debug)]
@@ -63,11 +66,17 @@ struct Held {
     subjects: HashMap<Subject, OfSubject>,
     producers: HashMap<Arc<str>, usize>,
     series: usize,
+    /// The newest slot, and what each producer has named in it.
+    named: (u64, HashMap<Arc<str>, HashSet<String>>),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Customs(Mutex<Held>);
+pub struct Customs {
+    held: Mutex<Held>,
+    /// Different names of a producer in one slot; `None` for any number.
+    names: Option<usize>,
+}
 
 /// Whom a sample is about, what it is called there, and its other labels.
 fn placed(producer: &str, sample: &Sample) -> Result<(Subject, String, Labels), Refused> {
@@ -101,9 +110,14 @@ fn placed(producer: &str, sample: &Sample) -> Result<(Subject, String, Labels), 
 }
 
 impl Customs {
+    /// With at most so many different names of a producer in one slot.
+    pub fn with_names(names: Option<usize>) -> Customs {
+        Customs { names, ..Customs::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         // What is protected is whole between two series: a panic elsewhere changes nothing.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what a producer pushed, for the slot that ends at `slot_ms`.
@@ -128,6 +142,20 @@ impl Customs {
             }
         }
         let producer: Arc<str> = Arc::from(producer);
+        if let Some(most) = self.names {
+            let (slot, of_producers) = &mut held.named;
+            if *slot != slot_ms {
+                (*slot, *of_producers) = (slot_ms, HashMap::new());
+            }
+            let of_producer = of_producers.entry(Arc::clone(&producer)).or_default();
+            let new: HashSet<&String> =
+                placed.iter().map(|(_, name, _)| name).filter(|name| !of_producer.contains(*name)).collect();
+            if of_producer.len() + new.len() > most {
+                return Err(Refused::Names(most));
+            }
+            let new: Vec<String> = new.into_iter().cloned().collect();
+            of_producer.extend(new);
+        }
         let mut added = 0;
         for (sample, (subject, name, labels)) in samples.iter().zip(placed) {
             let names = held.subjects.entry(subject).or_default();
@@ -159,7 +187,7 @@ impl Customs {
     /// Forgets slots up to `oldest_ms`, and series that have no other.
     pub fn forget(&self, oldest_ms: u64) {
         let mut held = self.lock();
-        let Held { subjects, producers, series: count } = &mut *held;
+        let Held { subjects, producers, series: count, .. } = &mut *held;
         subjects.retain(|_, names| {
             names.retain(|_, of_name| {
                 of_name.retain(|_, series| {
@@ -308,5 +336,19 @@ mod tests {
         customs.forget(MINUTE);
         assert_eq!(customs.series(), 10);
         take(&customs, 2, "more 1\n").unwrap();
+    }
+
+    #[test]
+    fn names_of_a_producer_in_a_slot_are_limited_where_that_is_asked_for() {
+        let customs = Customs::with_names(Some(2));
+        assert_eq!(take(&customs, 1, "a{node=\"n\"} 1\na{node=\"m\"} 1\nb 1\n"), Ok(()));
+        assert_eq!(take(&customs, 1, "b 2\nc 1\n"), Err(Refused::Names(2)));
+        assert_eq!(take(&customs, 1, "b 3\n"), Ok(()), "it is known");
+        assert_eq!(take(&customs, 2, "c 1\n"), Ok(()), "the next slot");
+        let none = Vec::new();
+        assert_eq!(
+            customs.points(&Subject::Cluster, "custom/shop/c", &none, 2 * MINUTE),
+            [(2 * MINUTE, 1.0)]
+        );
     }
 }

@@ -14,17 +14,20 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::claims::{Claims, Unclaimed};
 use super::model::{Model, NodeStatus};
 use super::node::Taken;
 use super::snapshot;
-use crate::push::batch::{self, Batch, DecodeError, MAX_DECOMPRESSED};
-use crate::telemetry::Limiter;
+use crate::push::batch::{self, Batch, DecodeError, Decoder, MAX_DECOMPRESSED};
+use crate::telemetry::{Limiter, Took};
 
 /// What most batches decompress to at most: a node of 2,000 containers.
 const USUAL_BYTES: usize = 1 << 20;
+
+/// Decoders that are kept for the next batches.
+const DECODERS: usize = 4;
 
 /// Entities of a batch that is taken: more than agents put in.
 const MAX_ENTITIES: usize = 16_384;
@@ -136,7 +139,7 @@ pub struct Held {
 }
 
 /// What came so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     /// Batches taken.
     pub batches: u64,
@@ -156,6 +159,8 @@ pub struct Counts {
     pub steps: u64,
     /// From the end of the last step closed until it was closed, milliseconds.
     pub lag_ms: Option<u64>,
+    /// What closing steps took.
+    pub closing: Took,
     /// Times everything was forgotten because the clock was set.
     pub clock_set: u64,
     /// Times an entity of a batch found no place.
@@ -181,6 +186,7 @@ struct Watch {
     silent: BTreeSet<Arc<str>>,
     steps: u64,
     lag_ms: Option<u64>,
+    closing: Took,
     clock_set: u64,
 }
 
@@ -195,6 +201,8 @@ pub struct Ingest {
     watch: Mutex<Watch>,
     /// A batch that is larger than usual is read alone.
     large: Mutex<()>,
+    /// Of those that read at once; they stay, since making one costs as much as reading.
+    decoders: Mutex<Vec<Decoder>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,6 +222,7 @@ impl Ingest {
             counters: Counters::default(),
             watch: Mutex::default(),
             large: Mutex::new(()),
+            decoders: Mutex::default(),
         }
     }
 
@@ -316,13 +325,20 @@ impl Ingest {
     /// Few batches are large; those are read one at a time, so that what reading
     /// takes in memory is bounded by one of them.
     fn read(&self, bytes: &[u8]) -> Result<Batch, Refused> {
-        match batch::decode(bytes, USUAL_BYTES) {
+        let idle = lock(&self.decoders).pop();
+        let mut decoder = idle.map_or_else(Decoder::new, Ok).map_err(DecodeError::Compression)?;
+        let read = match decoder.decode(bytes, USUAL_BYTES) {
             Err(DecodeError::TooLarge { .. }) => {
                 let _alone = lock(&self.large);
-                Ok(batch::decode(bytes, MAX_DECOMPRESSED)?)
+                decoder.decode(bytes, MAX_DECOMPRESSED)
             }
-            usual => Ok(usual?),
+            usual => usual,
+        };
+        let mut decoders = lock(&self.decoders);
+        if decoders.len() < DECODERS {
+            decoders.push(decoder);
         }
+        Ok(read?)
     }
 
     /// Chosen at random at the start, and when everything was forgotten.
@@ -341,11 +357,14 @@ impl Ingest {
             self.forget_all(&mut watch, now_ms);
         }
         let before = self.model.closed_ms();
+        let begun = Instant::now();
         self.model.tick(now_ms);
+        let took = begun.elapsed();
         let closed = self.model.closed_ms();
         if let Some(slot) = closed.filter(|slot| Some(*slot) > before) {
             let steps = before.map_or(1, |before| (slot - before) / self.model.resolution_ms());
             watch.steps += steps;
+            watch.closing.add(took);
             watch.lag_ms = Some(now_ms.saturating_sub(slot));
             tracing::debug!(slot, steps, lag_ms = watch.lag_ms, "step closed");
         }
@@ -427,6 +446,7 @@ impl Ingest {
             refused,
             steps: watch.steps,
             lag_ms: watch.lag_ms,
+            closing: watch.closing,
             clock_set: watch.clock_set,
             unplaced: self.model.unplaced(),
         }

@@ -179,6 +179,29 @@ impl Model {
         Model { shown, ..self }
     }
 
+    /// Holds what programs push as these say, of which there is none yet.
+    #[must_use]
+    pub fn with_customs(self, customs: Customs) -> Model {
+        Model { customs, ..self }
+    }
+
+    /// The machine that is meant: one of that name, else one whose host is called so.
+    pub fn node_called(&self, text: &str) -> Arc<str> {
+        let is_known = read(&self.nodes).contains_key(text);
+        let host = || {
+            let all = self.facts.nodes.all();
+            let found = all.into_iter().find(|(_, node)| node.hostname.as_deref() == Some(text));
+            found.map(|(name, _)| Arc::from(&*name))
+        };
+        if is_known { Arc::from(text) } else { host().unwrap_or_else(|| Arc::from(text)) }
+    }
+
+    /// What a machine's host is called: as the API server tells, else as the machine is.
+    pub fn hostname(&self, node: &Arc<str>) -> Arc<str> {
+        let told = self.facts.nodes.get(node).and_then(|told| told.hostname.clone());
+        told.unwrap_or_else(|| Arc::clone(node))
+    }
+
     /// How it is answered from.
     pub fn shown(&self) -> &Shown {
         &self.shown
@@ -431,18 +454,21 @@ impl Model {
         }
         let until = self.closed.load(Ordering::Acquire);
         let (members, key) = self.places(subject);
-        let mut found = BTreeMap::new();
+        let mut found: Vec<(u64, Value)> = Vec::new();
         // A pod that moved: where both have a slot, the newer home counts.
-        for member in &members {
+        for member in members.iter().rev() {
             let member = lock(member);
             let Some((number, _)) = member.node.find(&key) else { continue };
             member.node.series(number, metric, label, |time, value| {
                 if time <= until {
-                    found.insert(time, value);
+                    found.push((time, value));
                 }
             });
         }
-        found.into_iter().collect()
+        // Of one time the newest home's came first, and stays.
+        found.sort_by_key(|(time, _)| *time);
+        found.dedup_by_key(|(time, _)| *time);
+        found
     }
 
     fn summed(&self, subject: &Subject, id: MetricId) -> Vec<(u64, Value)> {

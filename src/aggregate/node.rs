@@ -12,10 +12,11 @@ mod population;
 mod read;
 mod rows;
 mod saved;
+mod who;
 
 use labelled::Labelled;
 pub use population::Change;
-pub use read::{Figure, Used};
+pub use read::{Figure, UsedPod};
 pub use rows::{Raw, Row, Version};
 pub use saved::SavedNode;
 
@@ -114,7 +115,8 @@ pub enum Taken {
 pub struct Node {
     resolution_ms: u64,
     entities: Vec<Option<Entity>>,
-    slots: HashMap<Key, u32>,
+    /// Numbers of entities, in the order of their keys.
+    by_key: Vec<u32>,
     free: Vec<u32>,
     labels: Labelled,
     window: Window,
@@ -139,8 +141,16 @@ pub struct Latest {
     pub sampled_ms: u64,
     /// Time between two pushes, milliseconds.
     pub resolution_ms: u64,
-    /// By number of the entity.
-    pub usage: HashMap<u32, Usage>,
+    /// By number of the entity, ascending, each once.
+    pub usage: Vec<(u32, Usage)>,
+}
+
+impl Latest {
+    /// What it says of an entity.
+    pub fn usage_of(&self, number: u32) -> Option<Usage> {
+        let at = self.usage.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.usage.get(at).map(|(_, usage)| *usage)
+    }
 }
 
 /// See [`Latest`].
@@ -160,7 +170,7 @@ impl Node {
         Node {
             resolution_ms: resolution_ms.max(1),
             entities: Vec::new(),
-            slots: HashMap::new(),
+            by_key: Vec::new(),
             free: Vec::new(),
             labels: Labelled::default(),
             window: Window::new(steps),
@@ -196,8 +206,8 @@ impl Node {
 
     /// The number of an entity, and what is known of it.
     pub fn find(&self, key: &Key) -> Option<(u32, &Entity)> {
-        let number = *self.slots.get(key)?;
-        Some((number, self.entities.get(usize::try_from(number).ok()?)?.as_ref()?))
+        let number = *self.by_key.get(self.place_of(key.parts()).ok()?)?;
+        Some((number, self.entity(number)?))
     }
 
     /// Takes a push.
@@ -261,90 +271,6 @@ impl Node {
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
         self.window.at(time_ms).map(Cow::into_owned)
-    }
-
-    /// Numbers of the batch's entities; `None` for one that is not in the model.
-    fn numbers(&mut self, batch: &Batch, slot: u64, names: &Names) -> Vec<Option<u32>> {
-        let message = batch.message();
-        let text =
-            |at: u32| usize::try_from(at).ok().and_then(|at| message.strings.get(at)).map_or("", |s| s);
-        let mut pod_labels: HashMap<(u32, u32), Labels> = HashMap::new();
-        let mut numbers = Vec::with_capacity(message.entities.len());
-        for entity in &message.entities {
-            let kind = match entity.kind() {
-                proto::EntityKind::Node => Kind::Node,
-                proto::EntityKind::System => Kind::System,
-                proto::EntityKind::Pod if entity.pod != 0 => Kind::Pod,
-                // Containers outside pods are the node's own affair.
-                proto::EntityKind::Container if entity.pod != 0 && entity.container != 0 => Kind::Container,
-                _ => {
-                    numbers.push(None);
-                    continue;
-                }
-            };
-            let key = Key {
-                kind,
-                namespace: names.get(text(entity.namespace)),
-                pod: names.get(text(entity.pod)),
-                container: names.get(text(entity.container)),
-            };
-            let known = self.find(&key).map(|(number, known)| (number, known.seen_ms));
-            // Two runs of a container in one step: the one that lives is it.
-            let lives = !entity.departed;
-            if known.is_some_and(|(number, _)| !lives && numbers.contains(&Some(number))) {
-                numbers.push(None);
-                continue;
-            }
-            let pod = (entity.namespace, entity.pod);
-            // Those of the machine are keyed by no pod.
-            if matches!(kind, Kind::Pod | Kind::Node) {
-                let pairs = entity.labels.chunks_exact(2).filter_map(|pair| match pair {
-                    [key, value] => Some((names.get(text(*key)), names.get(text(*value)))),
-                    _ => None,
-                });
-                pod_labels.insert(pod, pairs.collect());
-            }
-            let labels = pod_labels.get(&pod).filter(|_| kind != Kind::System).cloned().unwrap_or_default();
-            let uid: Option<[u8; 16]> = entity.pod_uid.as_slice().try_into().ok();
-            let uid = uid.map(|uid| crate::identity::path::PodUid::from_bytes(uid, entity.static_pod));
-            let described = Entity {
-                key: key.clone(),
-                image: (entity.image != 0).then(|| names.get(text(entity.image))),
-                pod_uid: uid.map(|uid| names.get(&uid.to_string())),
-                labels,
-                start_ms: (entity.start_ms > 0).then_some(entity.start_ms),
-                host_network: entity.host_network,
-                seen_ms: slot,
-            };
-            numbers.push(self.place(key, described, known));
-        }
-        numbers
-    }
-
-    fn place(&mut self, key: Key, described: Entity, known: Option<(u32, u64)>) -> Option<u32> {
-        let number = match known {
-            Some((number, seen)) if seen > described.seen_ms => return Some(number),
-            Some((number, _)) => number,
-            None => match self.free.pop() {
-                Some(number) => number,
-                None if self.entities.len() >= MAX_ENTITIES => {
-                    self.unplaced += 1;
-                    return None;
-                }
-                None => {
-                    self.entities.push(None);
-                    u32::try_from(self.entities.len() - 1).ok()?
-                }
-            },
-        };
-        if known.is_none() {
-            self.population.came(&key);
-            self.slots.insert(key, number);
-        }
-        if let Some(place) = usize::try_from(number).ok().and_then(|at| self.entities.get_mut(at)) {
-            *place = Some(described);
-        }
-        Some(number)
     }
 
     /// Pods that came and went since this was last asked, in order.
@@ -436,11 +362,18 @@ impl Node {
         });
         self.pushes.retain(|slot, _| *slot >= oldest);
         self.versions.retain(|slot, _| *slot >= oldest);
-        for (number, place) in (0_u32..).zip(&mut self.entities) {
-            if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
-                self.slots.remove(&gone.key);
-                self.population.left(&gone.key);
-                self.free.push(number);
+        let Node { entities, by_key, population, free, .. } = self;
+        if entities.iter().flatten().any(|entity| entity.seen_ms < oldest) {
+            // Before they go: what stands in order is compared by their keys.
+            by_key.retain(|number| {
+                let entity = usize::try_from(*number).ok().and_then(|at| entities.get(at)?.as_ref());
+                entity.is_some_and(|entity| entity.seen_ms >= oldest)
+            });
+            for (number, place) in (0_u32..).zip(entities) {
+                if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
+                    population.left(&gone.key);
+                    free.push(number);
+                }
             }
         }
         if self.labels.live() > self.labels.sweep_at {
@@ -536,8 +469,8 @@ fn merge(newer: Step, older: &Step) -> Step {
 
 fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
     let id = |metric: MetricId| u16::try_from(metric as i32).unwrap_or(u16::MAX);
-    let usage = |number: &u32| {
-        let key = u64::from(*number) << 32;
+    let usage = |number: u32| {
+        let key = u64::from(number) << 32;
         let window = window_of(step, key).and_then(rate::Window::from_ns);
         let increase = step.value(id(MetricId::CpuUsageRate), key);
         let usage = Usage {
@@ -545,12 +478,15 @@ fn latest(batch: &Batch, step: &Step, numbers: &[Option<u32>]) -> Latest {
             cpu_nano: window.zip(increase).map(|(window, increase)| window.nanocores(increase)),
             memory: step.value(id(MetricId::MemoryWorkingSet), key),
         };
-        (*number, usage)
+        (number, usage)
     };
+    let mut numbers: Vec<u32> = numbers.iter().flatten().copied().collect();
+    numbers.sort_unstable();
+    numbers.dedup();
     Latest {
         time_ms: batch.time_ms(),
         sampled_ms: batch.sampled_ms(),
         resolution_ms: batch.resolution_ms(),
-        usage: numbers.iter().flatten().map(usage).collect(),
+        usage: numbers.into_iter().map(usage).collect(),
     }
 }

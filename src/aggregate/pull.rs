@@ -241,12 +241,13 @@ impl Puller {
         let named: BTreeSet<&str> = found.iter().map(|(name, _)| &**name).collect();
         // One that is pushed for a while starts over after it.
         nodes.retain(|name, asked| named.contains(&**name) || asked.asking.load(Relaxed));
+        self.metrics.keep(|name| nodes.contains_key(name));
         let spread = SPREAD_A_NODE.saturating_mul(u32::try_from(found.len()).unwrap_or(u32::MAX));
         let spread = spread.min(MAX_SPREAD).min(self.resolution / 8);
         for (name, address) in found {
             let asked = Arc::clone(nodes.entry(name.clone()).or_default());
             if asked.asking.swap(true, Relaxed) {
-                self.metrics.asked(Outcome::Busy, None);
+                self.metrics.asked(&name, Outcome::Busy, None);
                 continue;
             }
             let delay = spread.mul_f64(share(&name));
@@ -324,13 +325,13 @@ impl Puller {
     fn tell(&self, name: &str, address: IpAddr, asked: &Asked, taken: &Result<(), Failure>, took: Duration) {
         static TOLD: Limiter = Limiter::every(Duration::from_secs(10));
         let Err(failure) = taken else {
-            self.metrics.asked(Outcome::Taken, Some(took));
+            self.metrics.asked(name, Outcome::Taken, Some(took));
             if asked.failing.swap(false, Relaxed) {
                 tracing::info!(node = name, "the kubelet answers again");
             }
             return;
         };
-        self.metrics.asked(failure.outcome(), Some(took));
+        self.metrics.asked(name, failure.outcome(), Some(took));
         // Each node once, as long as it stays so.
         if !asked.failing.swap(true, Relaxed)
             && let Some(suppressed) = TOLD.pass()

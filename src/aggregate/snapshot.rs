@@ -24,7 +24,7 @@ use thiserror::Error;
 use super::model::{Model, SavedMember};
 
 /// The version of the format written here, and the only one read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const HEAD: [u8; 15] = *b"\x5e\x2a\x4d\x18\x08\0\0\0NGMODEL";
 

@@ -93,7 +93,8 @@ pub async fn push(
     let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let encoded = text(&headers, CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
     if media != "text/plain" || encoded {
-        let why = "accepted: content-type text/plain; version=0.0.4, without content-encoding";
+        let why = "accepted: content-type text/plain; version=0.0.4, without content-encoding; \
+                   protobuf is not read: have the client send text";
         return line(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
     }
     let Ok(_turn) = producers.turns.try_acquire() else {
@@ -132,6 +133,6 @@ fn take(model: &Model, producer: &str, bytes: &[u8]) -> Result<(), (StatusCode, 
         exposition::samples(text, 2 * MOST_OF_PRODUCER).map_err(|malformed| bad(malformed.to_string()))?;
     model.take_custom(producer, &samples, wall_clock()).map_err(|refused| match refused {
         Refused::Labels(..) => bad(refused.to_string()),
-        Refused::TooMany(_) => (StatusCode::PAYLOAD_TOO_LARGE, refused.to_string()),
+        Refused::TooMany(_) | Refused::Names(_) => (StatusCode::PAYLOAD_TOO_LARGE, refused.to_string()),
     })
 }

@@ -32,6 +32,7 @@ use crate::push::delivery::{Decoded, Timing};
 use crate::push::journal::Journal;
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
+use crate::push::target::Protocol;
 use crate::telemetry::Limiter;
 use crate::telemetry::lead::Leading;
 use crate::telemetry::push::PushMetrics;
@@ -127,12 +128,18 @@ fn hands(
     let mut hands: Vec<Starter> = Vec::new();
     let decoded = Arc::new(Decoded::default());
     for target in &settings.targets {
+        let metrics = metrics.sink(&target.name);
+        metrics.exports_as(match target.protocol {
+            Protocol::Influxdb { .. } | Protocol::Influxdb2 { .. } => "InfluxDB Sink",
+            Protocol::RemoteWrite { .. } => "Remote Write Sink",
+            Protocol::Aggregator => "Aggregator Sink",
+        });
         let parts = Parts {
             target,
             log: Arc::clone(&queue.log),
             directory: settings.queue_dir.as_deref(),
             node: "",
-            metrics: metrics.sink(&target.name),
+            metrics,
             timing: timing.clone(),
         };
         let sink = sinks::sink(target, settings.queue_dir.as_deref());
@@ -142,12 +149,15 @@ fn hands(
         hands.push(Box::new(move |stop| Box::pin(worker.run(stop))));
         tracing::info!(sink = %target, resolution = ?target.resolution, "sending");
     }
-    if settings.journal {
+    if let Some(labels) = &settings.journal {
+        let metrics = metrics.sink(JOURNAL);
+        metrics.exports_as("Log Sink");
         let journal = Journal {
             name: SinkName::new(JOURNAL),
             log: Arc::clone(&queue.log),
-            metrics: metrics.sink(JOURNAL),
+            metrics,
             gate: gate.clone(),
+            labels: labels.clone(),
         };
         hands.push(Box::new(move |stop| Box::pin(journal.run(stop))));
     }
@@ -191,7 +201,7 @@ impl Queue {
     /// It cannot be opened.
     pub fn open(settings: &Settings) -> Result<Option<Queue>> {
         let names = settings.targets.iter().map(|target| target.name.as_str());
-        let names = names.chain(settings.journal.then_some(JOURNAL));
+        let names = names.chain(settings.journal.as_ref().map(|_| JOURNAL));
         let sinks: Vec<SinkName> = names.map(SinkName::new).collect();
         if sinks.is_empty() {
             return Ok(None);

@@ -1,18 +1,65 @@
 //! Figures as Kubernetes writes them: quantities and durations.
 
+use serde::{Serialize, Serializer};
+
+/// CPU in billionths of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpu(pub u64);
+
+/// Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl Serialize for Cpu {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (figure, suffix) = largest(self.0, 1_000, &CPU);
+        whole(figure, suffix, serializer)
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (figure, suffix) = largest(self.0, 1_024, &BYTES);
+        whole(figure, suffix, serializer)
+    }
+}
+
+/// Without a piece of memory for each: there are two for each container of a cluster.
+fn whole<S: Serializer>(figure: u64, suffix: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut text = [0; 24];
+    let mut digits = itoa::Buffer::new();
+    let parts = [digits.format(figure).as_bytes(), suffix.as_bytes()];
+    let mut length = 0;
+    for (place, byte) in text.iter_mut().zip(parts.into_iter().flatten()) {
+        *place = *byte;
+        length += 1;
+    }
+    let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+    serializer.serialize_str(text.unwrap_or_default())
+}
+
+const CPU: [&str; 4] = ["n", "u", "m", ""];
+const BYTES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
 /// CPU in billionths of a core, with the largest suffix that keeps it whole.
 pub fn cpu(nano: u64) -> String {
-    scaled(nano, 1_000, &["n", "u", "m", ""])
+    scaled(nano, 1_000, &CPU)
 }
 
 /// Bytes, with the largest binary suffix that keeps them whole.
 pub fn bytes(bytes: u64) -> String {
-    scaled(bytes, 1_024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+    scaled(bytes, 1_024, &BYTES)
 }
 
-fn scaled(figure: u64, step: u64, suffixes: &[&str]) -> String {
+fn scaled(figure: u64, step: u64, suffixes: &[&'static str]) -> String {
+    let (figure, suffix) = largest(figure, step, suffixes);
+    format!("{figure}{suffix}")
+}
+
+/// With the last suffix that keeps it whole; nothing has none.
+fn largest(figure: u64, step: u64, suffixes: &[&'static str]) -> (u64, &'static str) {
     if figure == 0 {
-        return "0".to_owned();
+        return (0, "");
     }
     let mut left = figure;
     let mut suffixes = suffixes.iter();
@@ -21,7 +68,7 @@ fn scaled(figure: u64, step: u64, suffixes: &[&str]) -> String {
         let Some(next) = suffixes.next() else { break };
         (left, suffix) = (left / step, Some(next));
     }
-    format!("{left}{}", suffix.copied().unwrap_or_default())
+    (left, suffix.copied().unwrap_or_default())
 }
 
 /// A duration as Go writes it: `15.003s`, `1m0s`, `500ms`.
@@ -70,6 +117,10 @@ mod tests {
         check(bytes(1_536 << 20), "1536Mi");
         check(bytes(1 << 60), "1Ei");
         check(bytes(u64::MAX), "18446744073709551615");
+        for figure in [0, 1, 999, 2_500, 1_536 << 20, 12_000_000_000_000, u64::MAX] {
+            check(serde_json::to_string(&Cpu(figure)).unwrap(), &format!("{:?}", cpu(figure)));
+            check(serde_json::to_string(&Bytes(figure)).unwrap(), &format!("{:?}", bytes(figure)));
+        }
     }
 
     #[test]

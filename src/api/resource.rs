@@ -50,8 +50,8 @@ fn is_empty(text: &str) -> bool {
 /// Use of resources, as quantities.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Quantities {
-    cpu: String,
-    memory: String,
+    cpu: quantity::Cpu,
+    memory: quantity::Bytes,
 }
 
 /// One container.
@@ -122,7 +122,7 @@ impl Style {
 
     fn quantities(&self, cpu_nano: u64, memory: u64) -> Quantities {
         let cpu_nano = if self.millicores { cpu_nano / 1_000_000 * 1_000_000 } else { cpu_nano };
-        Quantities { cpu: quantity::cpu(cpu_nano), memory: quantity::bytes(memory) }
+        Quantities { cpu: quantity::Cpu(cpu_nano), memory: quantity::Bytes(memory) }
     }
 
     /// A machine, if it told both of its figures.

@@ -54,6 +54,7 @@ const FLAGS: &[Flag] = &[
     value("store-label"),
     value("ignore-label"),
     value("disable-export").switch(),
+    value("max-push-metrics"),
     value("v"),
     void("max-procs", "as many threads are used as there are processors"),
     void("historical-source", "history is in the database that a sink writes; ask it"),

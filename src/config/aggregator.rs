@@ -73,6 +73,8 @@ pub struct AggregatorConfig {
     pub sending: Sending,
     /// Whether the export stays empty.
     pub disable_export: bool,
+    /// Different names a program may push of itself in one step; `None` for any number.
+    pub max_push_metrics: Option<usize>,
     /// What was said that means nothing here, for the log.
     pub notices: Vec<String>,
     /// Least severe messages to log.
@@ -101,11 +103,15 @@ impl AggregatorConfig {
         let config = AggregatorConfig::of(&layers, Role::Aggregator, Duration::from_secs(60), environment)?;
         let mut sending = config.sending;
         sending.targets.iter_mut().for_each(|target| target.protocol.show_labels(&said.labels));
+        if let Some(labels) = &mut sending.journal {
+            labels.clone_from(&said.labels);
+        }
         Ok(AggregatorConfig {
             access: said.restrict(config.access)?,
             sending,
             labels: said.labels,
             disable_export: said.disable_export,
+            max_push_metrics: said.max_push_metrics,
             notices: said.notices.into_iter().chain(config.notices).collect(),
             ..config
         })
@@ -144,6 +150,7 @@ impl AggregatorConfig {
             pull: sources.pull,
             labels: LabelRules::default(),
             disable_export: false,
+            max_push_metrics: None,
             notices: sources.notices,
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),

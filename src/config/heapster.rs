@@ -17,6 +17,8 @@ pub(super) struct Said {
     pub(super) labels: LabelRules,
     /// Whether `/api/v1/metric-export` stays empty.
     pub(super) disable_export: bool,
+    /// Different names a producer may push in one step; `None` for any number.
+    pub(super) max_push_metrics: Option<usize>,
     users: Vec<String>,
     /// What means nothing here.
     pub(super) notices: Vec<String>,
@@ -89,7 +91,13 @@ pub(super) fn apply(flags: &mut Settings, environment: Environment<'_>) -> Resul
     let separator = given.last("label-separator").or(given.last("label-seperator"));
     let labels = LabelRules::new(separator, given.all("store-label"), given.all("ignore-label"))
         .map_err(|bad| anyhow!("--store-label {bad:?}: accepted: NAME or NEW=OLD"))?;
-    Ok(Said { labels, disable_export, users, notices: given.notices() })
+    let max_push_metrics = match given.last("max-push-metrics") {
+        None | Some("0") => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            anyhow!("--max-push-metrics {text:?}: not a number; accepted: names of a producer in a step, 0 for any number")
+        })?),
+    };
+    Ok(Said { labels, disable_export, max_push_metrics, users, notices: given.notices() })
 }
 
 impl Said {
@@ -166,9 +174,11 @@ mod tests {
             "--store_label=a=b",
             "--ignore_label=c",
             "--disable_export",
+            "--max_push_metrics=7",
         ];
         let config = load(&words, &[]).unwrap();
         assert!(config.disable_export && config.notices.is_empty());
+        assert_eq!(config.max_push_metrics, Some(7));
         let words = ["--source=push", "--sink=influxdb:http://a", "--ignore_label=c"];
         let sending = load(&words, &[]).unwrap().sending;
         let Protocol::Influxdb { schema, .. } = &sending.targets[0].protocol else { panic!("{sending:?}") };
@@ -191,6 +201,7 @@ mod tests {
         check(&["--source=push", "--listen-ip=here"], &["--listen-ip \"here\"", "0.0.0.0"]);
         check(&["--source=push", "--allowed-users=a"], &["--allowed-users", "--tls-client-ca"]);
         check(&["--source=push", "--store-label=a="], &["--store-label \"a=\"", "NEW=OLD"]);
+        check(&["--source=push", "--max_push_metrics=x"], &["--max-push-metrics \"x\"", "0 for any number"]);
         check(&["--source=push", "--v=loud"], &["--v \"loud\""]);
         check(&["--source=cadvisor:external"], &["--source: \"cadvisor:external\"", "accepted: push"]);
         check(&["aggregator", "--listen-ip=0.0.0.0"], &["--auth none"]);

@@ -10,6 +10,7 @@ use super::access::Role;
 use super::push::queue_bytes;
 use super::values::duration;
 use super::{Environment, Layers};
+use crate::push::labels::LabelRules;
 use crate::push::target::{self, Protocol, Target, heapster};
 
 /// Default size of the queue on disk, bytes: an hour of a thousand nodes of 30 pods.
@@ -29,8 +30,8 @@ const LEASE: Duration = Duration::from_secs(15);
 pub struct Sending {
     /// Where steps are sent.
     pub targets: Vec<Target>,
-    /// Whether they are written to the log.
-    pub journal: bool,
+    /// Whether they are written to the log, and how labels are shown there.
+    pub journal: Option<LabelRules>,
     /// Where they wait; in memory if nowhere.
     pub queue_dir: Option<PathBuf>,
     /// Size of the queue beyond which the oldest steps go, bytes.
@@ -69,7 +70,7 @@ impl Layers {
         environment: Environment<'_>,
     ) -> Result<Sending> {
         let mut notices = Vec::new();
-        let (mut targets, mut journal) = (Vec::new(), false);
+        let (mut targets, mut journal) = (Vec::new(), None);
         let given = self.0.iter().find_map(|(origin, s)| s.sink.as_ref().map(|uris| (origin, uris)));
         let variable = |name: &str| environment(name).and_then(|value| value.into_string().ok());
         for (at, (origin, uri)) in
@@ -81,7 +82,7 @@ impl Layers {
             notices.extend(read.notices.into_iter().map(|notice| format!("{name}: {notice}")));
             match read.asked {
                 heapster::Asked::Target(target) => targets.push(*target),
-                heapster::Asked::Journal => journal = true,
+                heapster::Asked::Journal => journal = Some(LabelRules::default()),
                 heapster::Asked::Model => {}
             }
         }
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn heapsters_sinks_and_ours() {
         let nothing = load(&[]).unwrap();
-        assert_eq!((nothing.targets.len(), nothing.journal, nothing.ha), (0, false, None));
+        assert_eq!((nothing.targets.len(), nothing.journal, nothing.ha), (0, None, None));
         assert_eq!((nothing.queue_max_bytes, nothing.timeout), (IN_MEMORY, TIMEOUT));
         let sending = load(&[
             "--sink=influxdb:http://db:8086?user=u&pw=$DB_PW",
@@ -218,7 +219,7 @@ mod tests {
         let names: Vec<_> =
             sending.targets.iter().map(|t| (t.name.as_str(), t.resolution.as_secs())).collect();
         assert_eq!(names, [("influxdb-db-8086", 60), ("remote-write-p-80", 120), ("influxdb2-v-8086", 60)]);
-        assert!(sending.journal && !format!("{sending:?}").contains("hunter2"));
+        assert!(sending.journal.is_some() && !format!("{sending:?}").contains("hunter2"));
         assert_eq!((sending.queue_max_bytes, sending.timeout), (ON_DISK, Duration::from_secs(7)));
         let [notice] = sending.notices.as_slice() else { panic!("{:?}", sending.notices) };
         assert!(notice.starts_with("--disable-metric-sink has no effect"), "{notice}");

@@ -30,7 +30,7 @@ use std::sync::OnceLock;
 pub use assemble::Assembler;
 pub use check::{MAX_COLUMNS, MAX_ENTITIES, MAX_ROW_SETS, MAX_STRINGS, Malformed};
 pub use entity::{Entity, EntityKind, Point, Value};
-pub use frame::{DecodeError, Encoder, MAX_DECOMPRESSED, VERSION, decode, encode, stamp};
+pub use frame::{DecodeError, Decoder, Encoder, MAX_DECOMPRESSED, VERSION, decode, encode, stamp};
 pub use metrics::{Kind, Kinds, METRICS, Metric, Prometheus, Unit, ValueType, metric};
 pub use proto::{DropReason, MetricId};
 

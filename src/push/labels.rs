@@ -1,8 +1,23 @@
 //! How labels of pods and nodes are shown where there is one text for all of them, as
 //! Heapster's flags say: joined, some left out, some beside it under names of
-//! their own.
+//! their own. And what it calls kinds of things.
 
 use std::collections::BTreeSet;
+
+use super::batch::{Entity, EntityKind};
+
+/// What Heapster calls the kind of an entity, in the label `type`.
+pub fn kind(entity: &Entity<'_>) -> &'static str {
+    match (entity.kind(), entity.pod()) {
+        (EntityKind::Node, _) => "node",
+        (EntityKind::Pod, _) => "pod",
+        (EntityKind::Container, Some(_)) => "pod_container",
+        // Whatever is in no pod is a system container to it.
+        (EntityKind::Container, None) | (EntityKind::System, _) => "sys_container",
+        (EntityKind::Namespace, _) => "ns",
+        (EntityKind::Cluster, _) => "cluster",
+    }
+}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,12 +28,14 @@ mod state;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
+
+use crate::telemetry::push::{Queued, SinkMetrics};
 
 use medium::{Directory, Medium};
 use state::State;
@@ -212,6 +214,13 @@ pub struct Status {
     pub dropped: Vec<(&'static str, u64)>,
 }
 
+impl From<Status> for Queued {
+    fn from(status: Status) -> Queued {
+        let Status { steps, bytes, oldest_ms, dropped } = status;
+        Queued { steps, bytes, oldest_ms, dropped }
+    }
+}
+
 /// Milliseconds since the epoch; the tests have one that they set.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -339,6 +348,22 @@ impl Log {
     /// There is no such sink.
     pub fn status(&self, sink: &SinkName) -> Result<Status, LogError> {
         self.state().status(&sink.0)
+    }
+
+    /// Has the figures of a sink say what waits for it when they are asked for: while a
+    /// request hangs nobody else tells them. While the file is being written, which a slow disk
+    /// makes long, they say what they said before.
+    pub fn tell(self: &Arc<Self>, sink: &SinkName, metrics: &SinkMetrics) {
+        let (log, sink) = (Arc::downgrade(self), sink.clone());
+        metrics.ask(move || {
+            let log = log.upgrade()?;
+            let state = match log.state.try_lock() {
+                Ok(state) => state,
+                Err(TryLockError::Poisoned(state)) => state.into_inner(),
+                Err(TryLockError::WouldBlock) => return None,
+            };
+            state.status(&sink.0).ok().map(Queued::from)
+        });
     }
 
     /// Why the last write of the file failed, while steps are kept in memory.

@@ -109,7 +109,13 @@ impl Collector for Ingesting {
             "Series that programs push of themselves.",
             Some(float(model.customs().series() as u64)),
         )?;
-        // Heapster's name.
+        // Heapster's names.
+        let closing = (counts.steps > 0).then_some((vec![("processor", "rollups")], counts.closing));
+        f.durations(
+            "heapster_processor_duration_milliseconds",
+            "What closing a step and summing it up took.",
+            &mut closing.into_iter(),
+        )?;
         let newest = nodes.iter().map(|node| node.heard_ms).max().filter(|newest| *newest > 0);
         f.gauges(
             "heapster_scraper_last_time_seconds",

@@ -1,15 +1,22 @@
 //! The aggregator about the kubelets it asks, and what it watches at the API server.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{Families, Written, float};
+use super::{Families, Took, Written, float};
 use crate::aggregate::ingest::Ingest;
+
+/// What is asked, as Heapster calls it.
+const PULLED: &str = "kubelet_summary";
+
+/// What asking each node took.
+type Answers = BTreeMap<String, Took>;
 
 /// From an answer on loopback to the deadline.
 const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -60,6 +67,8 @@ pub struct PullMetrics {
     rounds: AtomicU64,
     unconnected: AtomicU64,
     seconds: Histogram,
+    /// By node.
+    took: Mutex<Answers>,
 }
 
 impl Default for PullMetrics {
@@ -71,19 +80,35 @@ impl Default for PullMetrics {
             rounds: AtomicU64::default(),
             unconnected: AtomicU64::default(),
             seconds: Histogram::new(SECONDS),
+            took: Mutex::default(),
         }
     }
 }
 
 impl PullMetrics {
-    /// A kubelet was asked, or could not be.
-    pub fn asked(&self, outcome: Outcome, took: Option<Duration>) {
+    /// The kubelet of `node` was asked, or could not be.
+    pub fn asked(&self, node: &str, outcome: Outcome, took: Option<Duration>) {
         let failure = FAILURES.iter().position(|(failure, _)| *failure == outcome);
         let count = failure.and_then(|at| self.failures.get(at)).unwrap_or(&self.taken);
         count.fetch_add(1, Relaxed);
         if let Some(took) = took {
             self.seconds.observe(took.as_secs_f64());
+            let mut told = self.took();
+            match told.get_mut(node) {
+                Some(of_node) => of_node.add(took),
+                None => told.entry(node.to_owned()).or_default().add(took),
+            }
         }
+    }
+
+    /// Forgets nodes that are not `wanted`.
+    pub fn keep(&self, wanted: impl Fn(&str) -> bool) {
+        self.took().retain(|node, _| wanted(node));
+    }
+
+    fn took(&self) -> MutexGuard<'_, Answers> {
+        // The numbers stay usable when a thread that held them panicked.
+        self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A round began that found so many nodes to ask, pushed by their agents, not
@@ -112,6 +137,28 @@ pub(super) struct Pulling {
     pub(super) ingest: Arc<Ingest>,
 }
 
+impl Pulling {
+    /// Under Heapster's names, once a kubelet was asked.
+    fn heapsters(&self, f: &mut Families<'_>) -> Written {
+        let nodes = self.metrics.took().clone();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut all = Took::default();
+        nodes.values().for_each(|took| all += *took);
+        f.durations(
+            "heapster_kubelet_summary_request_duration_milliseconds",
+            "What asking a kubelet took, by node.",
+            &mut nodes.iter().map(|(node, took)| (vec![("node", node.as_str())], *took)),
+        )?;
+        f.durations(
+            "heapster_scraper_duration_milliseconds",
+            "What asking a source took.",
+            &mut std::iter::once((vec![("source", PULLED)], all)),
+        )
+    }
+}
+
 impl Collector for Pulling {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
         let mut f = Families(encoder);
@@ -132,6 +179,7 @@ impl Collector for Pulling {
                 &mut failures.map(|((_, name), count)| (vec![("reason", *name)], float(count.load(Relaxed)))),
             )?;
         }
+        self.heapsters(&mut f)?;
         let unconnected = m.unconnected.load(Relaxed);
         f.counter(
             "nodegauge_api_server_failures",

@@ -2,8 +2,9 @@
 //!
 //! Whoever sends counts here; the figures become families when somebody asks.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -11,7 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{Families, Written, float};
+use super::{Families, Took, Written, float};
 
 /// From an answer on loopback to the deadline of a request.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0, 30.0];
@@ -153,7 +154,13 @@ impl PushMetrics {
     pub fn sink(&self, name: &str) -> Arc<SinkMetrics> {
         let label = SinkLabel { sink: name.to_owned() };
         let seconds = self.seconds.get_or_create(&label).clone();
-        let sink = Arc::new(SinkMetrics { name: name.to_owned(), figures: Mutex::default(), seconds });
+        let sink = Arc::new(SinkMetrics {
+            name: name.to_owned(),
+            figures: Mutex::default(),
+            seconds,
+            waiting: OnceLock::new(),
+            exporter: OnceLock::new(),
+        });
         lock(&self.sinks).push(Arc::clone(&sink));
         sink
     }
@@ -199,6 +206,17 @@ pub struct SinkMetrics {
     name: String,
     figures: Mutex<Figures>,
     seconds: Histogram,
+    waiting: OnceLock<Ask>,
+    exporter: OnceLock<&'static str>,
+}
+
+/// Tells what waits now, where that can be told at once.
+struct Ask(Box<dyn Fn() -> Option<Queued> + Send + Sync>);
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ask")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -213,6 +231,7 @@ struct Figures {
     refilled: u64,
     last_error: Option<(Trouble, SystemTime)>,
     last_success: Option<SystemTime>,
+    took: Took,
 }
 
 fn lock<T>(figures: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -226,9 +245,20 @@ impl SinkMetrics {
         lock(&self.figures).queued = queued;
     }
 
+    /// Who tells what waits whenever the figures are read. The first who says so does.
+    pub fn ask(&self, waiting: impl Fn() -> Option<Queued> + Send + Sync + 'static) {
+        let _ = self.waiting.set(Ask(Box::new(waiting)));
+    }
+
+    /// It is one of the aggregator's, which Heapster calls so.
+    pub fn exports_as(&self, exporter: &'static str) {
+        let _ = self.exporter.set(exporter);
+    }
+
     /// A request was answered after `took`.
     pub fn answered(&self, took: Duration) {
         self.seconds.observe(took.as_secs_f64());
+        lock(&self.figures).took.add(took);
     }
 
     /// A body of `bytes` on the wire with `values` values was taken.
@@ -280,6 +310,11 @@ impl Collector for Push {
         let sinks = lock(&self.0.sinks).clone();
         if sinks.is_empty() {
             return Ok(());
+        }
+        for sink in &sinks {
+            if let Some(queued) = sink.waiting.get().and_then(|Ask(waiting)| waiting()) {
+                sink.queued(queued);
+            }
         }
         let mut f = Families(encoder);
         f.counter(
@@ -359,8 +394,36 @@ impl Collector for Push {
             "nodegauge_push_last_error_timestamp_seconds",
             "When an attempt last failed, with the reason of that one.",
             &mut { errors },
-        )
+        )?;
+        exporters(&sinks, &mut f)
     }
+}
+
+/// Under Heapster's names, by kind of sink.
+fn exporters(sinks: &[Arc<SinkMetrics>], f: &mut Families<'_>) -> Written {
+    let mut kinds: BTreeMap<&str, (Took, Option<SystemTime>)> = BTreeMap::new();
+    for sink in sinks {
+        let Some(exporter) = sink.exporter.get() else { continue };
+        let figures = lock(&sink.figures);
+        let (took, last) = kinds.entry(exporter).or_default();
+        *took += figures.took;
+        *last = (*last).max(figures.last_success);
+    }
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    f.durations(
+        "heapster_exporter_duration_milliseconds",
+        "From a request to a sink until its answer.",
+        &mut kinds.iter().map(|(exporter, (took, _))| (vec![("exporter", *exporter)], *took)),
+    )?;
+    let last = kinds.iter().filter_map(|(exporter, (_, last))| {
+        let last = (*last)?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+        Some((vec![("exporter", *exporter)], last))
+    });
+    f.gauges("heapster_exporter_last_time_seconds", "When a sink last took something, Unix time.", &mut {
+        last
+    })
 }
 
 struct Sinks<'a>(&'a [Arc<SinkMetrics>]);

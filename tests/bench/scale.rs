@@ -4,7 +4,8 @@
 //! each with a connection of its own, fills the fifteen minutes, then pushes step after step,
 //! spread as agents spread theirs, and asks. `-- 1000x30x2 …` names other clusters (nodes, pods of
 //! each, containers of each pod), `-- --steps 3` more steps, `-- --step 15` their length in
-//! seconds, `-- --binary FILE` another aggregator.
+//! seconds, `-- --binary FILE` another aggregator. `-- --check` compares the answers with what was pushed in the end,
+//! and asserts no times.
 //!
 //! Batches are encoded beforehand, sixteen steps of each node (`-- --variants 4`: fewer) that take turns; the times and the
 //! sequence are a zstd frame behind each. What the load itself takes is told separately.
@@ -23,6 +24,7 @@
     unreachable_pub
 )]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -30,13 +32,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
-use nodegauge::push::batch::{Encoder, proto};
+use nodegauge::push::batch::{Batch, Encoder, EntityKind, MetricId, Value, proto};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+mod answers;
 mod machines;
 use machines::Machine;
 
@@ -53,6 +56,7 @@ fn main() {
     let mut clusters = Vec::new();
     let (mut steps, mut step, mut variants, mut binary) =
         (2, 60, 16, env!("CARGO_BIN_EXE_nodegauge").to_owned());
+    let mut check = false;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -60,6 +64,7 @@ fn main() {
             "--step" => step = words.next().unwrap().parse().unwrap(),
             "--variants" => variants = words.next().unwrap().parse().unwrap(),
             "--binary" => binary = words.next().unwrap(),
+            "--check" => check = true,
             "--bench" => {}
             cluster => clusters.push(cluster.split('x').map(|n| n.parse().unwrap()).collect()),
         }
@@ -69,7 +74,7 @@ fn main() {
     }
     for cluster in clusters {
         let [nodes, pods, containers] = cluster[..] else { panic!("NODESxPODSxCONTAINERS") };
-        run(&Cluster { nodes, pods, containers, step_ms: step * 1_000, variants }, steps, &binary);
+        run(&Cluster { nodes, pods, containers, step_ms: step * 1_000, variants, check }, steps, &binary);
     }
     println!(
         "\nHeapster 1.5, measured at 1000x30x2 and 60 s: 4.4 GB, 0.55 core, pod-list 63 ms, pods of metrics 0.5 s, \
@@ -84,12 +89,28 @@ struct Cluster {
     step_ms: u64,
     /// Steps of a node that are encoded, and take turns.
     variants: u64,
+    /// Whether what is answered is compared with what was pushed.
+    check: bool,
 }
 
 /// One simulated agent: its steps as they are sent, without times.
 struct Agent {
     steps: Vec<Vec<u8>>,
     values: u64,
+    /// What its pods use in each of them, in their order.
+    memory: Vec<Vec<u64>>,
+}
+
+/// `memory/usage` of each pod.
+fn memory(batch: &Batch) -> Vec<u64> {
+    let pods = batch.entities().filter(|entity| entity.kind() == EntityKind::Pod);
+    let of_pod = |pod: nodegauge::push::batch::Entity<'_>| {
+        pod.metrics().find_map(|point| match point.value {
+            Value::Integer(value) => (point.metric.id == MetricId::MemoryUsage).then_some(value),
+            Value::Double(_) => None,
+        })
+    };
+    pods.map(|pod| of_pod(pod).unwrap()).collect()
 }
 
 impl Cluster {
@@ -102,13 +123,14 @@ impl Cluster {
             (from..self.nodes.min(from + share))
                 .map(|name| {
                     let mut machine = Machine::new(name, self.pods, self.containers, self.step_ms);
-                    let mut values = 0;
+                    let (mut values, mut used) = (0, Vec::new());
                     let steps = (1..=self.variants).map(|slot| {
                         let batch = machine.push(slot);
                         values = batch.values() as u64;
+                        used.extend(self.check.then(|| memory(&batch)));
                         encoder.encode(&batch).unwrap()
                     });
-                    Agent { steps: steps.collect(), values }
+                    Agent { steps: steps.collect(), values, memory: used }
                 })
                 .collect::<Vec<_>>()
         };
@@ -239,7 +261,7 @@ fn own_cpu() -> f64 {
 }
 
 fn run(cluster: &Cluster, steps: u64, binary: &str) {
-    let Cluster { nodes, pods, containers, step_ms, variants } = *cluster;
+    let Cluster { nodes, pods, containers, step_ms, variants, .. } = *cluster;
     println!("\n{nodes} nodes x {pods} pods x {containers} containers, {} s", step_ms / 1_000);
     let began = Instant::now();
     let agents = Arc::new(cluster.encode());
@@ -284,11 +306,13 @@ fn run(cluster: &Cluster, steps: u64, binary: &str) {
         );
         // Pushes and closing alone; then questions as well.
         let mut next = now_ms() / step_ms;
+        let mut pushed: BTreeSet<u64> = (first..first + FILL).collect();
         for asked in [false, true] {
             let (cpu, own, began) = (aggregator.cpu(), own_cpu(), Instant::now());
             let questions = asked.then(|| tokio::spawn(ask_on(aggregator.address, nodes, pods)));
             for _ in 0..steps {
                 clients = push(clients, &agents, next, step_ms, spread(step_ms)).await;
+                pushed.insert(next);
                 until_after_next(step_ms).await;
                 next += 1;
             }
@@ -310,6 +334,9 @@ fn run(cluster: &Cluster, steps: u64, binary: &str) {
         );
         let text = refused(aggregator.address).await;
         assert!(text.is_empty(), "refused: {text}");
+        if cluster.check {
+            answers::check(aggregator.address, cluster, &agents, &pushed).await;
+        }
     });
 }
 
@@ -429,10 +456,7 @@ impl Drop for Answers {
 
 /// The series that say something was refused or came too late.
 async fn refused(address: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
+    let text = answers::text(address, "/metrics").await;
     let series = ["nodegauge_ingest_refused_batches_total", "nodegauge_ingest_too_old_batches_total"];
     let told = text.lines().filter(|l| series.iter().any(|s| l.starts_with(s)) && !l.ends_with(" 0.0"));
     told.collect::<Vec<_>>().join("\n")

@@ -120,7 +120,7 @@ fn a_slot_has_the_newest_counters_and_the_mean_rate() {
         );
         let latest = node.latest();
         assert_eq!((latest.time_ms, latest.sampled_ms), (START + 2 * MINUTE, START + 2 * MINUTE + 3));
-        let usage = latest.usage[&node.find(&of).unwrap().0];
+        let usage = latest.usage_of(node.find(&of).unwrap().0).unwrap();
         assert_eq!(
             (usage.cpu_nano, usage.memory, usage.window_ns),
             (Some(800_000_000), Some(1_007), Some(15_000_000_000))

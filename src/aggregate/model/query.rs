@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Member, Model, Subject, Sums, lock, millis, read};
-use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Row, Usage, Used, Version};
+use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Row, Usage, UsedPod, Version};
 use crate::push::batch::Metric;
 
 /// A machine whose newest push is older than this many of its steps is not
@@ -176,25 +176,21 @@ impl Model {
             }
         };
         let wanted = |key: &str| namespace.is_none_or(|namespace| *namespace == *key);
-        let mut found: BTreeMap<(Arc<str>, Arc<str>), PodUse> = BTreeMap::new();
+        let mut found = Vec::new();
         for member in members {
-            for pod in pod_uses(&lock(&member), now_ms, |key| wanted(&key.namespace)) {
-                put_newer(&mut found, pod);
-            }
+            found.extend(pod_uses(&lock(&member), now_ms, |key| wanted(&key.namespace)));
         }
-        found.into_values().collect()
+        newest(found)
     }
 
     /// What one pod uses.
     pub fn pod_in_use(&self, namespace: &str, pod: &str, now_ms: u64) -> Option<PodUse> {
-        let mut found = BTreeMap::new();
+        let mut found = Vec::new();
         for member in self.homes(namespace, pod) {
             let wanted = |key: &Key| *key.namespace == *namespace && *key.pod == *pod;
-            for pod in pod_uses(&lock(&member), now_ms, wanted) {
-                put_newer(&mut found, pod);
-            }
+            found.extend(pod_uses(&lock(&member), now_ms, wanted));
         }
-        found.into_values().next()
+        newest(found).into_iter().next()
     }
 
     fn members(&self) -> Vec<(Arc<str>, Arc<std::sync::Mutex<Member>>)> {
@@ -202,13 +198,13 @@ impl Model {
     }
 }
 
-/// A pod that moved is where it was measured last.
-fn put_newer(found: &mut BTreeMap<(Arc<str>, Arc<str>), PodUse>, pod: PodUse) {
-    let key = (Arc::clone(&pod.namespace), Arc::clone(&pod.pod));
-    match found.get(&key) {
-        Some(other) if other.sampled_ms >= pod.sampled_ms => {}
-        _ => drop(found.insert(key, pod)),
-    }
+/// By namespace and name. A pod that moved is where it was measured last.
+fn newest(mut pods: Vec<PodUse>) -> Vec<PodUse> {
+    pods.sort_by(|a, b| {
+        (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)).then(b.sampled_ms.cmp(&a.sampled_ms))
+    });
+    pods.dedup_by(|next, kept| kept.pod == next.pod && kept.namespace == next.namespace);
+    pods
 }
 
 /// Whether the newest push is young enough, by our clock alone.
@@ -233,11 +229,12 @@ fn pod_uses(member: &Member, now_ms: u64, wanted: impl Fn(&Key) -> bool) -> Vec<
         return Vec::new();
     }
     let sampled_ms = member.node.latest().sampled_ms;
-    let pod = |((namespace, pod), used): ((Arc<str>, Arc<str>), Used)| {
-        let mut containers = used;
-        containers.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let labels = member.node.labels_of_pod(&namespace, &pod);
-        PodUse { namespace, pod, labels, sampled_ms, containers }
+    let pod = |UsedPod { namespace, pod, labels, containers }| PodUse {
+        namespace,
+        pod,
+        labels,
+        sampled_ms,
+        containers,
     };
     member.node.used_by_pods(wanted).into_iter().map(pod).collect()
 }

@@ -19,8 +19,18 @@ pub struct Figure<'a> {
     pub value: Value,
 }
 
-/// Containers of one pod in the newest push: name and use.
-pub type Used = Vec<(Arc<str>, Usage)>;
+/// A pod in the newest push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedPod {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub pod: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its containers: name and use, by name.
+    pub containers: Vec<(Arc<str>, Usage)>,
+}
 
 impl Node {
     /// Metrics without a label that an entity has a value of in the newest slot not
@@ -108,29 +118,40 @@ impl Node {
     /// What the newest push says of the machine itself.
     pub fn used(&self) -> Option<(&Entity, Usage)> {
         let (number, entity) = self.entities().find(|(_, e)| e.key.kind == Kind::Node)?;
-        Some((entity, *self.latest.usage.get(&number)?))
+        Some((entity, self.latest.usage_of(number)?))
     }
 
-    /// Containers in the newest push that are `wanted`, by pod.
-    pub fn used_by_pods(&self, wanted: impl Fn(&Key) -> bool) -> BTreeMap<(Arc<str>, Arc<str>), Used> {
-        let mut found: BTreeMap<(Arc<str>, Arc<str>), Used> = BTreeMap::new();
-        for (number, entity) in self.entities() {
+    /// Pods with containers in the newest push that are `wanted`, in order.
+    pub fn used_by_pods(&self, wanted: impl Fn(&Key) -> bool) -> Vec<UsedPod> {
+        let mut found: Vec<UsedPod> = Vec::new();
+        // In the order of keys the containers of a pod stand together.
+        for number in &self.by_key {
+            let Some(entity) = self.entity(*number) else { continue };
             let key = &entity.key;
             if key.kind != Kind::Container || !wanted(key) {
                 continue;
             }
-            if let Some(usage) = self.latest.usage.get(&number) {
-                let pod = (Arc::clone(&key.namespace), Arc::clone(&key.pod));
-                found.entry(pod).or_default().push((Arc::clone(&key.container), *usage));
+            let Some(usage) = self.latest.usage_of(*number) else { continue };
+            let container = (Arc::clone(&key.container), usage);
+            match found.last_mut() {
+                Some(last) if last.namespace == key.namespace && last.pod == key.pod => {
+                    last.containers.push(container);
+                }
+                _ => found.push(UsedPod {
+                    namespace: Arc::clone(&key.namespace),
+                    pod: Arc::clone(&key.pod),
+                    labels: self.labels_of_pod(&key.namespace, &key.pod),
+                    containers: vec![container],
+                }),
             }
         }
         found
     }
 
     /// The labels of a pod, none where it is not known.
-    pub fn labels_of_pod(&self, namespace: &Arc<str>, pod: &Arc<str>) -> Labels {
-        let (namespace, pod) = (Arc::clone(namespace), Arc::clone(pod));
-        let key = Key { kind: Kind::Pod, namespace, pod, container: Arc::from("") };
-        self.find(&key).map(|(_, entity)| entity.labels.clone()).unwrap_or_default()
+    pub fn labels_of_pod(&self, namespace: &str, pod: &str) -> Labels {
+        let place = self.place_of((Kind::Pod, namespace, pod, "")).ok();
+        let number = place.and_then(|place| self.by_key.get(place));
+        number.and_then(|number| self.entity(*number)).map(|pod| pod.labels.clone()).unwrap_or_default()
     }
 }

@@ -172,9 +172,8 @@ impl Node {
                 pod: names.get(&entity.pod),
                 container: names.get(&entity.container),
             };
-            if node.slots.insert(key.clone(), entity.number).is_some() {
-                return None;
-            }
+            let Err(place) = node.place_of(key.parts()) else { return None };
+            node.by_key.insert(place, entity.number);
             node.population.came(&key);
             let described = Entity {
                 key,
@@ -213,6 +212,7 @@ impl Node {
             (number, Usage { window_ns, cpu_nano, memory })
         });
         node.latest = Latest { time_ms, sampled_ms, resolution_ms, usage: usage.collect() };
-        Some(node)
+        let rises = node.latest.usage.is_sorted_by(|(a, _), (b, _)| a < b);
+        rises.then_some(node)
     }
 }

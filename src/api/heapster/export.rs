@@ -92,11 +92,17 @@ impl Page<'_> {
 
     /// What programs pushed of themselves, of what the export is about: neither namespaces nor the cluster.
     fn put_custom(&mut self, subject: &Subject, figures: &[(&str, custom::Kind, &Labels, f64)]) {
+        let hostname = match subject {
+            Subject::Node(node) | Subject::System(node, _) => self.model.hostname(node),
+            _ => Arc::default(),
+        };
         let labels: &[(&str, &str)] = match subject {
             Subject::Cluster | Subject::Namespace(_) => return,
-            Subject::Node(node) => &[("nodename", node), ("hostname", node), ("container_name", "machine")],
+            Subject::Node(node) => {
+                &[("nodename", node), ("hostname", &hostname), ("container_name", "machine")]
+            }
             Subject::System(node, container) => {
-                &[("nodename", node), ("hostname", node), ("container_name", container)]
+                &[("nodename", node), ("hostname", &hostname), ("container_name", container)]
             }
             Subject::Pod(namespace, pod) => {
                 &[("namespace_name", namespace), ("pod_name", pod), ("container_name", "/pod")]

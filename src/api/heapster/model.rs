@@ -3,7 +3,7 @@
 //! | path below the root | answer |
 //! |---|---|
 //! | `metrics` | names of the cluster's metrics |
-//! | `nodes`, `namespaces` | names |
+//! | `nodes`, `namespaces` | names; of nodes those of their hosts, and both names are taken |
 //! | `nodes/N/freecontainers`, `namespaces/NS/pods`, `namespaces/NS/pods/P/containers` | names |
 //! | any of these and `/NAME/metrics` | names of its metrics |
 //! | any `…/metrics` and `/METRIC` | series; `start`, `end`, `labels`; METRIC may be `custom/PRODUCER/FAMILY` |
@@ -65,11 +65,20 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
     let name = |text: &str| -> Arc<str> { Arc::from(text) };
     match asked.segments().as_slice() {
         ["metrics", metric @ ..] => metrics(model, &Subject::Cluster, metric, asked),
-        ["nodes"] => Answer::pretty(&model.listed_nodes()),
-        ["nodes", node, "metrics", metric @ ..] => metrics(model, &Subject::Node(name(node)), metric, asked),
-        ["nodes", node, "freecontainers"] => Answer::pretty(&model.system_containers(node)),
+        ["nodes"] => {
+            // By the names of their hosts, as Heapster lists them.
+            let mut hosts: Vec<_> = model.listed_nodes().iter().map(|node| model.hostname(node)).collect();
+            hosts.sort();
+            Answer::pretty(&hosts)
+        }
+        ["nodes", node, "metrics", metric @ ..] => {
+            metrics(model, &Subject::Node(model.node_called(node)), metric, asked)
+        }
+        ["nodes", node, "freecontainers"] => {
+            Answer::pretty(&model.system_containers(&model.node_called(node)))
+        }
         ["nodes", node, "freecontainers", container, "metrics", metric @ ..] => {
-            metrics(model, &Subject::System(name(node), name(container)), metric, asked)
+            metrics(model, &Subject::System(model.node_called(node), name(container)), metric, asked)
         }
         ["namespaces"] => Answer::pretty(&model.namespaces()),
         ["namespaces", namespace, "metrics", metric @ ..] => {

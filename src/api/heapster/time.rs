@@ -13,11 +13,11 @@ impl std::fmt::Display for Stamp {
             return f.write_str("0001-01-01T00:00:00Z");
         }
         let seconds = std::time::UNIX_EPOCH + std::time::Duration::from_secs(self.0 / 1000);
-        let whole = humantime::format_rfc3339_seconds(seconds).to_string();
+        let whole = humantime::format_rfc3339_seconds(seconds);
         match self.0 % 1000 {
-            0 => f.write_str(&whole),
+            0 => std::fmt::Display::fmt(&whole, f),
             millis => {
-                let fraction = format!("{millis:03}");
+                let (whole, fraction) = (whole.to_string(), format!("{millis:03}"));
                 write!(f, "{}.{}Z", whole.trim_end_matches('Z'), fraction.trim_end_matches('0'))
             }
         }

@@ -1,11 +1,12 @@
 //! Batch ↔ bytes: the head, the compression and the limits that keep a hostile
 //! batch from using more memory than it was granted.
 
-use std::io::{self, Read};
+use std::io;
 
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 use thiserror::Error;
+use zstd::stream::raw::{self, Operation as _};
 
 use super::check::{MAX_COLUMNS, MAX_ENTITIES, MAX_REASONS, MAX_ROW_SETS, MAX_STRINGS, Malformed};
 use super::wire::Writer;
@@ -129,36 +130,94 @@ pub fn stamp(payload: &[u8], sequence: u64, sent_ms: u64) -> Vec<u8> {
     out
 }
 
-/// Reads a batch that may decompress to at most `max_bytes`, for instance
-/// [`MAX_DECOMPRESSED`]. Memory used is at most 16 times what it decompresses
-/// to, and 16 MiB.
+/// Reads one batch. For one after the other, keep a [`Decoder`].
 ///
 /// # Errors
-/// It is no batch, of another version, too large, damaged, or contradicts itself.
+/// See [`Decoder::decode`].
 pub fn decode(payload: &[u8], max_bytes: usize) -> Result<Batch, DecodeError> {
-    let Some((found, frames)) = payload.strip_prefix(&HEAD).and_then(<[u8]>::split_first) else {
-        return Err(DecodeError::NotABatch);
-    };
-    if *found != VERSION {
-        return Err(DecodeError::Version { found: *found });
-    }
-    let plain = decompress(frames, max_bytes)?;
-    count(&plain)?;
-    Ok(Batch::new(proto::Batch::decode(plain.as_slice())?)?)
+    Decoder::new().map_err(DecodeError::Compression)?.decode(payload, max_bytes)
 }
 
-fn decompress(frames: &[u8], max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(frames).map_err(DecodeError::Compression)?;
-    // No window needs to be larger than what may come out.
-    let window = max_bytes.checked_next_power_of_two().map_or(27, usize::ilog2).clamp(10, 27);
-    decoder.window_log_max(window).map_err(DecodeError::Compression)?;
-    let mut plain = Vec::new();
-    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(limit).read_to_end(&mut plain).map_err(DecodeError::Compression)?;
-    if plain.len() > max_bytes {
-        return Err(DecodeError::TooLarge { limit: max_bytes });
+/// Room for a batch at first, bytes: one of a hundred containers.
+const USUAL: usize = 64 << 10;
+
+/// Room that a [`Decoder`] keeps at most, bytes.
+const KEPT: usize = 1 << 20;
+
+/// Decodes batches one after the other with the same buffers.
+pub struct Decoder {
+    decompressor: raw::Decoder<'static>,
+    plain: Vec<u8>,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("buffer", &self.plain.capacity()).finish_non_exhaustive()
     }
-    Ok(plain)
+}
+
+impl Decoder {
+    /// With buffers that grow to what batches need.
+    ///
+    /// # Errors
+    /// No memory for the decompressor.
+    pub fn new() -> io::Result<Decoder> {
+        Ok(Decoder { decompressor: raw::Decoder::new()?, plain: Vec::new() })
+    }
+
+    /// Reads a batch that may decompress to at most `max_bytes`, for instance
+    /// [`MAX_DECOMPRESSED`]. Memory used is at most 16 times what it decompresses
+    /// to, and 16 MiB; of that at most 1 MiB is kept, and what zstd keeps.
+    ///
+    /// # Errors
+    /// It is no batch, of another version, too large, damaged, or contradicts itself.
+    pub fn decode(&mut self, payload: &[u8], max_bytes: usize) -> Result<Batch, DecodeError> {
+        let Some((found, frames)) = payload.strip_prefix(&HEAD).and_then(<[u8]>::split_first) else {
+            return Err(DecodeError::NotABatch);
+        };
+        if *found != VERSION {
+            return Err(DecodeError::Version { found: *found });
+        }
+        let length = self.decompress(frames, max_bytes)?;
+        let plain = self.plain.get(..length).unwrap_or_default();
+        let read = count(plain).and_then(|()| Ok(Batch::new(proto::Batch::decode(plain)?)?));
+        if self.plain.len() > KEPT {
+            self.plain = Vec::new();
+        }
+        read
+    }
+
+    /// All frames, to the beginning of the buffer; how many bytes that are.
+    fn decompress(&mut self, mut frames: &[u8], max_bytes: usize) -> Result<usize, DecodeError> {
+        let Decoder { decompressor, plain } = self;
+        decompressor.reinit().map_err(DecodeError::Compression)?;
+        // No window needs to be larger than what may come out.
+        let window = max_bytes.checked_next_power_of_two().map_or(27, usize::ilog2).clamp(10, 27);
+        let window = raw::DParameter::WindowLogMax(window);
+        decompressor.set_parameter(window).map_err(DecodeError::Compression)?;
+        if plain.is_empty() {
+            plain.resize(USUAL.min(max_bytes.saturating_add(1)), 0);
+        }
+        let mut length = 0;
+        let mut ended = true;
+        while !(frames.is_empty() && ended) {
+            let room = plain.get_mut(length..).unwrap_or_default();
+            let status = decompressor.run_on_buffers(frames, room).map_err(DecodeError::Compression)?;
+            let stuck = status.bytes_read == 0 && status.bytes_written == 0 && status.remaining > 0;
+            ended = status.remaining == 0;
+            length += status.bytes_written;
+            frames = frames.get(status.bytes_read..).unwrap_or_default();
+            if length > max_bytes {
+                return Err(DecodeError::TooLarge { limit: max_bytes });
+            }
+            if length == plain.len() && !ended {
+                plain.resize(plain.len().saturating_mul(2).min(max_bytes.saturating_add(1)), 0);
+            } else if stuck && frames.is_empty() {
+                return Err(DecodeError::Compression(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Ok(length)
+    }
 }
 
 /// Counts what becomes much larger in memory than it is on the wire, before any

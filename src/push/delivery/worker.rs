@@ -15,7 +15,7 @@ use super::verdict::{Fault, Verdict};
 use super::{Decoded, First, MAX_BODY, Sink, Step, Timing, Unprepared};
 use crate::push::log::{Log, Order, SinkName};
 use crate::push::target::Target;
-use crate::telemetry::push::{Queued, Rejected, Resent, SinkMetrics, Trouble};
+use crate::telemetry::push::{Rejected, Resent, SinkMetrics, Trouble};
 
 /// Between two messages about the same trouble.
 const TELL: Duration = Duration::from_secs(60);
@@ -127,6 +127,7 @@ impl Worker {
     /// whoever waits for this gives up.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut more = self.log.subscribe();
+        self.log.tell(&self.name, &self.metrics);
         loop {
             let stopping = *stop.borrow();
             more.mark_unchanged();
@@ -387,12 +388,7 @@ impl Worker {
         blocking(move || {
             let records = log.next(&name, order, 1).map_err(|e| e.to_string())?;
             let status = log.status(&name).map_err(|e| e.to_string())?;
-            metrics.queued(Queued {
-                steps: status.steps,
-                bytes: status.bytes,
-                oldest_ms: status.oldest_ms,
-                dropped: status.dropped,
-            });
+            metrics.queued(status.into());
             Ok(records.into_iter().next().map(|r| Step::new(r.sequence, r.time_ms, r.payload)))
         })
         .await

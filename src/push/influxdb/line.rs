@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::push::batch::{Batch, Entity, EntityKind, Point, Value};
+use crate::push::labels;
 use crate::push::target::Schema;
 
 /// The one label that metrics of a batch have.
@@ -112,16 +113,7 @@ impl Lines {
 
     /// The tags of an entity, but for that of a metric's own label.
     fn tags(&mut self, entity: &Entity<'_>) {
-        let labels = self.schema.labels.joined(entity.labels());
-        let kind = match (entity.kind(), entity.pod()) {
-            (EntityKind::Node, _) => "node",
-            (EntityKind::Pod, _) => "pod",
-            (EntityKind::Container, Some(_)) => "pod_container",
-            // Whatever is in no pod is a system container to Heapster.
-            (EntityKind::Container, None) | (EntityKind::System, _) => "sys_container",
-            (EntityKind::Namespace, _) => "ns",
-            (EntityKind::Cluster, _) => "cluster",
-        };
+        let joined = self.schema.labels.joined(entity.labels());
         let id = entity.container_id();
         let container = match entity.kind() {
             EntityKind::Container => entity.container().or(entity.name()).or(id.as_deref()),
@@ -131,11 +123,11 @@ impl Lines {
             ("cluster_name", Some(self.schema.cluster.as_str())),
             ("container_base_image", entity.image()),
             ("container_name", container),
-            ("labels", labels.as_deref()),
+            ("labels", joined.as_deref()),
             ("namespace_name", entity.namespace()),
             ("nodename", entity.node()),
             ("pod_name", entity.pod()),
-            ("type", Some(kind)),
+            ("type", Some(labels::kind(entity))),
         ];
         self.head.clear();
         self.tail.clear();

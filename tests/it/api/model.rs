@@ -2,6 +2,9 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use nodegauge::aggregate::objects::ApiNode;
+use nodegauge::aggregate::watch::Object as _;
+use nodegauge::identity::model::Names;
 use serde_json::{Value, json};
 
 use super::cluster::{MIB, model};
@@ -49,6 +52,32 @@ fn lists_say_who_there_is_in_order() {
                     "node:n2/container:kubelet",
                     "node:n2/container:system.slice/docker.service",
                 ]),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn nodes_are_listed_by_the_names_of_their_hosts() {
+    let model = model();
+    let object = json!({
+        "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "Hostname", "address": "host-1.example"}]},
+    });
+    let node: ApiNode = serde_json::from_value(object).unwrap();
+    model.facts().nodes.put("n1".to_owned(), node.keep(&None, &mut Names::default()).unwrap(), 1);
+    let containers = json!(["kubelet", "system.slice/docker.service"]);
+    let memory = series(&[(1, 1_001 * MIB), (2, 1_002 * MIB)]);
+    check(
+        &model,
+        &[
+            ("/api/v1/model/nodes", json!(["host-1.example", "n2"])),
+            ("/api/v1/model/nodes/host-1.example/freecontainers", containers.clone()),
+            ("/api/v1/model/nodes/n1/freecontainers", containers),
+            ("/api/v1/model/nodes/n2/metrics/memory/usage", memory),
+            (
+                "/api/v1/model/nodes/host-1.example/freecontainers/kubelet/metrics/cpu/usage_rate",
+                series(&[(1, 10), (2, 10), (3, 10)]),
             ),
         ],
     );
