@@ -10,7 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aggregate", &["aggregate", "push", "rate", "identity", "telemetry"]),
     ("api", &["api", "aggregate", "push", "expose"]),
     ("publish", &["snapshot"]),
-    ("collect", &["collect", "kernel", "snapshot"]),
+    ("collect", &["collect", "kernel", "rate", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
     ("rate", &[]),
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
