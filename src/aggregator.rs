@@ -21,6 +21,7 @@ use crate::kernel::handles;
 use crate::signals::StopSignals;
 use crate::telemetry::Telemetry;
 
+pub mod page;
 pub mod receive;
 pub mod routes;
 

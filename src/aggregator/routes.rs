@@ -7,7 +7,7 @@
 //! | `/metrics` | the aggregator about itself |
 //! | `/healthz` | 200 while steps close and nodes report, else 503 |
 //! | `/readyz` | 200: it takes pushes from the start |
-//! | `/` | what there is |
+//! | `/`, `/page/*`, `/api/page/*` | the page: see [`page`] |
 //!
 //! What is asked of the model is merged in [`routes`].
 
@@ -20,25 +20,18 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+use super::page;
 use super::receive::{self, Receiver};
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::Model;
 use crate::api;
 use crate::expose::http::Site;
-use crate::expose::routes::{line, not_found, own, page_of};
+use crate::expose::page::{self as assets, Page};
+use crate::expose::routes::{line, not_found, own};
 use crate::telemetry::Telemetry;
 
 /// Age of the newest step beyond which something is wrong; of long steps it is three.
 const STALE: Duration = Duration::from_secs(180);
-
-/// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 5] = [
-    ("/api/v1/model/", "the last fifteen minutes of everything, as Heapster tells it"),
-    ("/apis/metrics.k8s.io/v1beta1/", "what nodes and pods use now"),
-    ("/metrics", "the aggregator about itself"),
-    ("/healthz", "whether steps close and nodes report"),
-    ("/readyz", "whether pushes are taken"),
-];
 
 /// What is asked of the model: each module of the API gives its routes here.
 pub fn routes(model: &Arc<Model>) -> Router {
@@ -56,18 +49,20 @@ struct App {
 pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Limits) -> Site {
     let receiver = Receiver::new(Arc::clone(&ingest), limits);
     let model = Arc::clone(ingest.model());
+    let shown = page::Shown::new(Arc::clone(&ingest));
     let app = Arc::new(App { ingest, telemetry: Arc::clone(&telemetry) });
     let router = Router::new()
-        .route("/", get(index))
         .route("/metrics", get(own_metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(app)
         .route(receive::PATH, post(receive::batches).with_state(receiver))
         .merge(routes(&model))
+        .merge(assets::router(Page::Aggregator))
+        .merge(shown.router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
-    Site { router, telemetry, bodies: &[receive::PATH], tidy: Box::new(|| {}) }
+    Site { router, telemetry, bodies: &[receive::PATH], tidy: Box::new(move || shown.tidy()) }
 }
 
 impl App {
@@ -105,10 +100,6 @@ async fn readyz() -> Response {
 
 async fn own_metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap) -> Response {
     own(&app.telemetry, "/metrics", &method, &headers).await
-}
-
-async fn index() -> Response {
-    page_of(&INDEX)
 }
 
 /// Which are accepted the header `Allow` says.

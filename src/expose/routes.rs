@@ -7,7 +7,7 @@
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
-//! | `/` | what there is |
+//! | `/`, `/page/*`, `/api/page/*` | the live page: see [`page`] |
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,20 +21,15 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::http::Site;
+use super::page::cgroup::Detail;
+use super::page::node::{Overview, Wanted};
+use super::page::{self, Page};
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::{View, accepts_gzip, negotiate};
+use crate::history::History;
 use crate::publish::Snapshots;
-use crate::snapshot::{Kinds, Snapshot};
+use crate::snapshot::{Kind, Kinds, Snapshot};
 use crate::telemetry::Telemetry;
-
-/// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 5] = [
-    ("/metrics", "containers and machine, for Prometheus"),
-    ("/metrics/cadvisor", "the same as a kubelet shows it there"),
-    ("/metrics/self", "the agent about itself"),
-    ("/healthz", "whether collection goes on"),
-    ("/readyz", "whether there is something to serve"),
-];
 
 /// How the answers are made.
 #[derive(Debug, Clone, Copy)]
@@ -59,16 +54,32 @@ pub struct Policy {
 pub struct App {
     policy: Policy,
     snapshots: Snapshots,
+    history: Arc<History>,
+    node_name: String,
     telemetry: Arc<Telemetry>,
     bodies: Arc<Bodies>,
     started: Instant,
 }
 
 impl App {
-    /// Answers from `snapshots`.
-    pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    /// Answers of the node of that name from `snapshots` and what `history` has of those before.
+    pub fn new(
+        node_name: &str,
+        policy: Policy,
+        snapshots: Snapshots,
+        history: Arc<History>,
+        telemetry: Arc<Telemetry>,
+    ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now() })
+        Arc::new(App {
+            policy,
+            snapshots,
+            history,
+            node_name: node_name.to_owned(),
+            telemetry,
+            bodies,
+            started: Instant::now(),
+        })
     }
 
     /// Own metrics.
@@ -86,7 +97,9 @@ impl App {
     /// The routes.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
-            .route("/", get(index))
+            .merge(page::router(Page::Agent))
+            .route("/api/page/node", get(overview))
+            .route("/api/page/cgroup", get(detail))
             .route(
                 "/metrics",
                 get(async |app, method, headers| metrics(app, method, headers, View::All).await),
@@ -224,22 +237,50 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn index() -> Response {
-    page_of(&INDEX)
+/// What the page shows of the machine.
+async fn overview(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let names = page::parameter(query, "names");
+    let wanted = Wanted { names, past: page::parameter(query, "past").as_deref() == Some("1") };
+    app.shown(Kinds::NONE, &headers, move |app, snapshot, gzip| {
+        page::json(&Overview::new(&app.node_name, snapshot, &app.history, &wanted), gzip)
+    })
+    .await
 }
 
-/// A page that names paths and what they hold.
-pub fn page_of(paths: &[(&str, &str)]) -> Response {
-    let rows: String = paths
-        .iter()
-        .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
-        .collect();
-    let html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>nodegauge</title></head>\n\
-         <body><h1>nodegauge {}</h1>\n<ul>\n{rows}</ul></body></html>\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+/// What the page shows of one cgroup, for which more is read while it is shown.
+async fn detail(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let path = page::parameter(query, "path").unwrap_or_default();
+    let since = page::parameter(query, "since").and_then(|since| since.parse().ok());
+    let kinds = app.policy.on_request.and(Kinds::NONE.with(Kind::Process));
+    app.shown(kinds, &headers, move |app, snapshot, gzip| {
+        match Detail::new(snapshot, &app.history, &path, since) {
+            Some(detail) => page::json(&detail, gzip),
+            None => line(StatusCode::NOT_FOUND, "there is no such cgroup (any more)"),
+        }
+    })
+    .await
+}
+
+impl App {
+    /// An answer from a fresh snapshot, made off the event loop.
+    async fn shown(
+        self: &Arc<Self>,
+        kinds: Kinds,
+        headers: &HeaderMap,
+        answer: impl FnOnce(&App, &Snapshot, bool) -> Response + Send + 'static,
+    ) -> Response {
+        let Some(snapshot) = self.snapshot(kinds).await else {
+            return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
+        };
+        let (app, gzip) = (Arc::clone(self), page::takes_gzip(headers));
+        let made = tokio::task::spawn_blocking(move || answer(&app, &snapshot, gzip)).await;
+        made.unwrap_or_else(|error| {
+            tracing::error!(%error, "answer panicked");
+            line(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed")
+        })
+    }
 }
 
 /// For paths that are not there.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem, FilesystemSpace,
-    Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind,
-    Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading,
-    Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
+    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem,
+    FilesystemSpace, Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice,
+    IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats,
+    ProcessStats, Reading, Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -85,7 +85,7 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
         machine: Arc::new(machine(&mut numbers)),
         filesystems: Arc::new(filesystems),
         disks,
-        tasks: Tasks { current: reading(311), max: reading(32_768) },
+        tasks: Tasks { current: reading(311), max: reading(32_768), load_average: Some([20, 1008, 31_212]) },
         cgroups,
         departed: Arc::default(),
         oom_gone: Arc::default(),
