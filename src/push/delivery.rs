@@ -34,7 +34,7 @@ use client::{Answer, Http, Outgoing, SendError, TokenScheme};
 use verdict::Verdict;
 
 /// Largest body before compression. Receivers and proxies commonly take 1 MiB
-/// to 25 MiB; each sink holds one while it is sent, and larger ones gain nothing.
+/// to 25 MiB; each sink holds one in memory while it is sent.
 pub const MAX_BODY: usize = 512 << 10;
 
 /// Deadlines and waits.

@@ -6,7 +6,7 @@
 //! Each has `job`, `instance`, `node` and the labels of the URI. Labels are
 //! sorted by name, as the specification demands.
 //!
-//! Namespaces and the cluster have gauges of their own, named in [`rollup`].
+//! Namespaces and the cluster have gauges of their own, named in `remote_write/rollup.rs`.
 //!
 //! When something goes, its series end with a staleness marker, so that queries
 //! do not see them for another five minutes: what the step says is gone has its
