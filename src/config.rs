@@ -154,6 +154,14 @@ impl Config {
     /// # Errors
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
+        Config::load_with(flags, environment, Duration::from_secs(10))
+    }
+
+    /// The same with another default of the interval.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(flags: Settings, environment: Environment<'_>, interval: Duration) -> Result<Config> {
         if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
             bail!(
                 "--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator or standalone"
@@ -167,7 +175,7 @@ impl Config {
                 "--aggregator-listen: of no meaning without an aggregator; accepted: with nodegauge standalone"
             );
         }
-        Config::of(&Layers::read(flags, environment)?, Duration::from_secs(10))
+        Config::of(&Layers::read(flags, environment)?, interval)
     }
 
     /// The agent's settings, with its default interval.

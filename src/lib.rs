@@ -23,3 +23,4 @@ pub mod signals;
 pub mod snapshot;
 pub mod standalone;
 pub mod telemetry;
+pub mod top;

@@ -49,7 +49,7 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     let usage = |arguments: &[&str], named: &[&str]| refused(arguments, &[], 64, named);
     usage(&["--nonsense"], &["--nonsense", "--help"]);
     usage(&["agent", "--intervall", "1s"], &["--intervall", "--interval"]);
-    usage(&["serve"], &["\"serve\"", "standalone, agent, aggregator, once, check"]);
+    usage(&["serve"], &["\"serve\"", "standalone, agent, aggregator, top, once, check"]);
     usage(&["agent", "--aggregator-listen", "127.0.0.1:0"], &["--aggregator-listen", "standalone"]);
     usage(&["aggregator", "--aggregator-listen", "127.0.0.1:0"], &["--aggregator-listen", "--listen"]);
     usage(&["eventer", "--sink=log"], &["events of Kubernetes are not served", "event exporter"]);

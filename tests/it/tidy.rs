@@ -17,6 +17,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
     ("kubernetes", &[]),
     ("auth", &["auth", "kubernetes", "telemetry"]),
+    (
+        "top",
+        &[
+            "top",
+            "agent",
+            "cli",
+            "collect",
+            "config",
+            "expose",
+            "history",
+            "kernel",
+            "publish",
+            "push",
+            "signals",
+            "telemetry",
+        ],
+    ),
     ("expose", &["expose", "auth", "snapshot", "publish", "history", "rate", "telemetry", "config"]),
 ];
 
