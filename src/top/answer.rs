@@ -215,8 +215,19 @@ pub struct Detail {
     pub oom_kills: Option<u64>,
     /// On disks.
     pub disk: Option<Disk>,
-    /// By name, each as long as `time` among them.
-    pub series: BTreeMap<String, Column>,
+    /// Its samples.
+    pub series: Series,
+}
+
+/// Samples, the oldest first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Series {
+    /// Wall clock, milliseconds since the epoch.
+    pub time: Vec<u64>,
+    /// By name, each as long as the times.
+    #[serde(flatten)]
+    pub figures: BTreeMap<String, Column>,
 }
 
 /// Whose cgroup it is.

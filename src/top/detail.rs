@@ -1,11 +1,9 @@
 //! One cgroup by itself: every figure with its last minutes, its limits and who it is.
 
-use std::collections::BTreeMap;
-
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
-use super::answer::{self, Column, Part};
+use super::answer::{self, Column, Part, Series};
 use super::look::Look;
 use super::past::{What, columns};
 use super::rows::{Node, plain};
@@ -126,8 +124,7 @@ pub struct Opened {
     name: String,
     gone: bool,
     told: Option<answer::Detail>,
-    /// By name, each as long as `time` among them.
-    series: BTreeMap<String, Column>,
+    series: Series,
 }
 
 impl Opened {
@@ -140,16 +137,18 @@ impl Opened {
     pub fn take(&mut self, detail: Option<answer::Detail>) {
         self.gone = detail.is_none();
         let Some(mut detail) = detail else { return };
-        let before = self.series.get("time").map_or(0, Vec::len);
-        for (name, mut values) in std::mem::take(&mut detail.series) {
-            let known = self.series.entry(name).or_default();
+        let before = self.series.time.len();
+        let Series { mut time, figures } = std::mem::take(&mut detail.series);
+        self.series.time.append(&mut time);
+        for (name, mut values) in figures {
+            let known = self.series.figures.entry(name).or_default();
             known.resize(before, None);
             known.append(&mut values);
         }
-        let oldest = detail.time.saturating_sub(detail.window.max(LEAST_WINDOW_MS)) as f64;
-        let times = self.series.get("time").map(Vec::as_slice).unwrap_or_default();
-        let old = times.iter().take_while(|time| time.is_some_and(|time| time < oldest)).count();
-        for values in self.series.values_mut() {
+        let oldest = detail.time.saturating_sub(detail.window.max(LEAST_WINDOW_MS));
+        let old = self.series.time.iter().take_while(|time| **time < oldest).count();
+        self.series.time.drain(..old);
+        for values in self.series.figures.values_mut() {
             values.drain(..old.min(values.len()));
         }
         self.told = Some(detail);
@@ -162,7 +161,7 @@ impl Opened {
             head.push(Line::styled("It is gone.", look.alarm()));
         }
         let Some(told) = &self.told else { return (head, Vec::new()) };
-        if self.series.get("time").is_none_or(Vec::is_empty) {
+        if self.series.time.is_empty() {
             head.push(Line::styled("Waiting for the second sample.", look.quiet()));
         }
         let two = width >= TWO_COLUMNS;
@@ -256,10 +255,9 @@ impl Opened {
         let with_most = width >= WITH_MOST;
         let figures = if with_most { 3 } else { 1 };
         let graph = width.saturating_sub(2 + NAME + figures * (FIGURE + 1) + 2);
-        let times: Vec<u64> =
-            self.series.get("time")?.iter().map(|time| time.map_or(0, |time| time as u64)).collect();
         let window = told.window.max(LEAST_WINDOW_MS);
-        let known = |key: &str| self.series.get(key).filter(|values| values.iter().any(Option::is_some));
+        let known =
+            |key: &str| self.series.figures.get(key).filter(|values| values.iter().any(Option::is_some));
         let shown: Vec<(&str, &Column)> =
             section.figures.iter().filter_map(|(name, key)| Some((*name, known(key)?))).collect();
         let top = shown
@@ -295,7 +293,7 @@ impl Opened {
         let what = if section.title.starts_with("Memory") { What::Memory } else { What::Cpu };
         for (number, (name, values)) in shown.into_iter().enumerate() {
             let height = if number == 0 { section.height } else { 1 };
-            let line = columns(&times, values, window, graph);
+            let line = columns(&self.series.time, values, window, graph);
             let rows = look.ramp().columns(&line, top, height);
             for (row, graph) in rows.into_iter().enumerate() {
                 let last = row + 1 == height;

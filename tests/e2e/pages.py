@@ -159,14 +159,21 @@ def aggregators_page(browser, check, address, shots):
         browser.shot(f"{shots}/aggregator-light.png")
     browser.run("document.querySelectorAll('#view button')[1].click(); true")
     browser.wait(f"{ROWS} >= 20")
-    browser.run("document.querySelector('tbody tr').focus(); true")
+    row = "tbody tr"
     for heading in ("namespace", "pod", "container"):
-        browser.key("Enter")
-        rows = "document.querySelectorAll('#detail tbody tr').length"
-        browser.wait(f"location.hash.startsWith('#/{heading}/') && document.querySelectorAll('.chart:not([hidden]) path.stroke').length > 1" + ("" if heading == "container" else f" && {rows} > 0"))
+        # A row may go with its node between the two.
+        for _ in range(10):
+            browser.run(f"document.querySelector({json.dumps(row)})?.focus(); true")
+            browser.key("Enter")
+            try:
+                browser.wait(f"location.hash.startsWith('#/{heading}/')", 5)
+                break
+            except TimeoutError:
+                continue
+        row = "#detail tbody tr"
+        shown = f"location.hash.startsWith('#/{heading}/') && document.querySelectorAll('.chart:not([hidden]) path.stroke').length > 1"
+        browser.wait(shown + ("" if heading == "container" else f" && document.querySelector('{row}') != null"))
         check(f"leads to a {heading}", True)
-        if heading != "container":
-            browser.run("document.querySelector('#detail tbody tr').focus(); true")
     browser.scheme("dark")
     if shots:
         browser.shot(f"{shots}/aggregator-container.png")

@@ -99,7 +99,9 @@ function top(host, title, key, rows, text) {
   const most = Math.max(...rows.map((row) => row[key] || 0), 1e-9);
   const items = rows.slice(0, 8).map((row) => {
     const bar = meter();
-    bar.set(Math.min((row[key] || 0) / most, 0.79));
+    bar.set((row[key] || 0) / most);
+    // The most is no alarm here.
+    bar.element.classList.remove("bad", "warn");
     return element("li", {}, element("a", { href: link("pod", row.namespace, row.pod), title: `${row.namespace}/${row.pod} on ${row.node}` }, row.pod), bar.element, element("span", {}, text(row[key])));
   });
   host.replaceChildren(element("h2", {}, title), element("ul", { class: "top" }, ...items));
@@ -135,10 +137,10 @@ async function sinkStates() {
     sink[told[1]] = (sink[told[1]] || 0) + Number(told[3]);
   }
   return [...found].map(([name, told]) => {
-    const find = (word) => Object.entries(told).find(([key]) => key.includes(word))?.[1];
-    const age = find("age"), waiting = find("waiting") ?? find("queued"), dropped = find("dropped_steps") ?? 0, sent = find("sent_steps");
+    const { queue_steps: waiting, queue_oldest_age_seconds: age, sent_steps_total: sent, dropped_steps_total: dropped, dropped_values_total: refused } = told;
     const late = age > 3 * (cluster.resolution / 1000);
-    return { name, ok: !late && !dropped, text: [sent != null && `${count(sent)} steps sent`, waiting ? `${count(waiting)} wait` : "", late ? `${span(age)} behind` : "", dropped ? `${count(dropped)} dropped` : ""].filter(Boolean).join(", ") || "nothing sent yet" };
+    const failing = told.last_error_timestamp_seconds > (told.last_success_timestamp_seconds ?? 0);
+    return { name, ok: !late && !failing && !dropped && !refused, text: [failing && "failing", sent && `${count(sent)} steps sent`, waiting && `${count(waiting)} wait`, late && `${span(age)} behind`, dropped && `${count(dropped)} dropped`, refused && `${count(refused)} values refused`].filter(Boolean).join(", ") || "nothing sent yet" };
   });
 }
 
