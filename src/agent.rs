@@ -24,6 +24,7 @@ use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Policy};
+use crate::history::History;
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
@@ -134,6 +135,9 @@ impl Agent {
                 publisher.tap(tap);
                 pushing
             });
+        let history = Arc::new(History::new(config.history));
+        let recorder = Arc::clone(&history);
+        publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
         let policy = Policy {
             kinds: config.kinds,
             on_request: config.on_request,
@@ -142,7 +146,7 @@ impl Agent {
             interval: config.interval,
             patience: PATIENCE,
         };
-        let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
+        let app = App::new(&config.node_name, policy, snapshots.clone(), history, Arc::clone(&telemetry));
         // The observer goes with the reader thread, and this sender with it.
         let (alive, ended) = oneshot::channel::<()>();
         let observer: Observer = Box::new(move |tick| {

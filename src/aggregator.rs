@@ -33,6 +33,7 @@ pub mod apiserver;
 pub mod custom;
 pub mod discovery;
 pub mod lead;
+pub mod page;
 pub mod receive;
 pub mod routes;
 pub mod sending;

@@ -40,7 +40,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Agent and aggregator of this machine in one process, until stopped; what runs without a command
     Standalone,
@@ -48,6 +48,8 @@ pub enum Command {
     Agent,
     /// Take what agents push, hold the last fifteen minutes of the cluster and answer from them
     Aggregator,
+    /// Show pods and containers in the terminal while they run, from a running agent or straight from the kernel
+    Top(TopArguments),
     /// Collect once, write the result to standard output, exit
     Once {
         /// What to write
@@ -60,6 +62,38 @@ pub enum Command {
         #[arg(long)]
         families: bool,
     },
+}
+
+/// How `top` shows what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct TopArguments {
+    /// Agent to ask, such as http://127.0.0.1:4194 or https://node:4194?token-file=FILE&ca=FILE; it takes the options
+    /// of --push for credentials and certificates [default: none, this machine is measured by this process]
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// Write one table to standard output, then exit; so it is also where that is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// What the table shows first [default: pods, where there are some]
+    #[arg(long, value_enum)]
+    pub view: Option<View>,
+    /// Column to sort by at first, such as cpu, memory or name [default: cpu, the tree by name]
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Words that names, images or paths must have
+    #[arg(long, value_name = "WORDS")]
+    pub filter: Option<String>,
+}
+
+/// What `top` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Pods, and containers outside of pods
+    Pods,
+    /// Containers
+    Containers,
+    /// The tree of cgroups
+    Tree,
 }
 
 /// What `once` writes.
@@ -135,6 +169,12 @@ pub struct Settings {
     #[arg(long, global = true, value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub max_age: Option<String>,
+
+    /// How far back the pages and the cAdvisor API can look, at most 1h; 0s only at the last collection. Each
+    /// minute takes at most 2 KiB of memory for each cgroup [default: 2m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub history: Option<String>,
 
     /// Name of this node [default: the host name]
     #[arg(long, global = true, value_name = "NAME")]
@@ -621,7 +661,10 @@ mod tests {
             &["--intervall", "1s"],
             "--intervall: unknown flag; did you mean --interval? see nodegauge --help",
         );
-        bad(&["serve"], "\"serve\": unknown command; accepted: standalone, agent, aggregator, once, check");
+        bad(
+            &["serve"],
+            "\"serve\": unknown command; accepted: standalone, agent, aggregator, top, once, check",
+        );
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
         bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
         bad(&["--interval"], "--interval <DURATION>: needs a value");

@@ -32,7 +32,9 @@ use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
 use access::Role;
-use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
+use values::{
+    absolute, bytes, count, duration, history, host_name, log_format, log_level, node_name, on_off, share,
+};
 
 pub use aggregator::AggregatorConfig;
 pub use apiserver::ApiServerConfig;
@@ -75,6 +77,8 @@ pub struct Config {
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
     pub max_age: Duration,
+    /// How far back the history of cgroups' figures goes.
+    pub history: Duration,
     /// Name of this node.
     pub node_name: String,
     /// What is collected and shown.
@@ -150,6 +154,14 @@ impl Config {
     /// # Errors
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
+        Config::load_with(flags, environment, Duration::from_secs(10))
+    }
+
+    /// The same with another default of the interval.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(flags: Settings, environment: Environment<'_>, interval: Duration) -> Result<Config> {
         if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
             bail!(
                 "--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator or standalone"
@@ -163,7 +175,7 @@ impl Config {
                 "--aggregator-listen: of no meaning without an aggregator; accepted: with nodegauge standalone"
             );
         }
-        Config::of(&Layers::read(flags, environment)?, Duration::from_secs(10))
+        Config::of(&Layers::read(flags, environment)?, interval)
     }
 
     /// The agent's settings, with its default interval.
@@ -190,6 +202,7 @@ impl Config {
             access,
             interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
+            history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: kinds.unwrap_or(Kinds::DEFAULT),
             on_request: if kinds.is_none() { Kinds::KUBELET } else { Kinds::NONE },

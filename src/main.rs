@@ -1,6 +1,6 @@
 //! The binary: logging, configuration, role, exit code.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use nodegauge::auth::Access;
 use nodegauge::cli::{self, Command, Parsed};
 use nodegauge::config::{AggregatorConfig, Config, StandaloneConfig};
 use nodegauge::telemetry::logging;
-use nodegauge::{agent, aggregator, check, memory, once, standalone};
+use nodegauge::{agent, aggregator, check, memory, once, standalone, top};
 
 /// Bad command line, environment or file: EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -72,11 +72,22 @@ fn run() -> Result<ExitCode, Stop> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(Command::Top(arguments)) = &cli.command {
+        let config = Config::load_with(cli.settings, &environment, top::PACE).map_err(usage)?;
+        let options = top::Options::read(arguments, &environment).map_err(usage)?;
+        // Messages would be written across what is drawn.
+        if !options.draws() || !io::stderr().is_terminal() {
+            logging::init(config.log_level, config.log_format);
+        }
+        config.check_host_root()?;
+        top::run(&config, options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(cli.settings, &environment).map_err(usage)?;
     logging::init(config.log_level, config.log_format);
     match cli.command {
-        // Aggregator and standalone have other settings.
-        None | Some(Command::Standalone | Command::Agent | Command::Aggregator) => {
+        // Aggregator, standalone and top have other settings.
+        None | Some(Command::Standalone | Command::Agent | Command::Aggregator | Command::Top(_)) => {
             config.check_host_root()?;
             if let Err(error) = memory::few_heaps() {
                 tracing::debug!(%error, "started with the allocator as it is");

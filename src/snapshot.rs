@@ -95,6 +95,8 @@ pub struct Snapshot {
     pub filesystems: Arc<Filesystems>,
     /// The line of `/proc/diskstats` for each of `filesystems.mounts`, by index.
     pub disks: Vec<Option<DiskStats>>,
+    /// Tasks of the whole host.
+    pub tasks: Tasks,
     /// One row per cgroup, sorted by path; the root `/` is first.
     pub cgroups: Vec<CgroupSample>,
     /// The last rows of cgroups that vanished within the last minute, oldest
@@ -105,6 +107,18 @@ pub struct Snapshot {
     /// minutes after, so that a container that died of it is seen to. None of
     /// them is in `cgroups`.
     pub oom_gone: Arc<Vec<OomGone>>,
+}
+
+/// Tasks of the whole host, threads among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tasks {
+    /// `/proc/loadavg`, after the slash: tasks there are.
+    pub current: Reading,
+    /// The smaller of `/proc/sys/kernel/pid_max` and `threads-max`.
+    pub max: Reading,
+    /// `/proc/loadavg`: tasks that run or wait for a disk, over 1, 5 and 15 minutes,
+    /// hundredths.
+    pub load_average: Option<[u32; 3]>,
 }
 
 /// A cgroup that vanished.
@@ -230,6 +244,47 @@ pub struct Cgroup {
     /// Where on the host's disks it keeps data.
     #[serde(skip)]
     pub storage: Storage,
+    /// What it is a part of.
+    #[serde(skip)]
+    pub part: Part,
+}
+
+/// What a cgroup is to who lists pods and containers instead of cgroups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// What it is.
+    pub role: Role,
+    /// UID of the pod that it is or is in; a static pod's is its hash.
+    pub pod_uid: Option<Box<str>>,
+    /// The container's id, where it is one.
+    pub id: Option<Box<str>>,
+    /// Who runs it, in cAdvisor's words: `docker`, `containerd`, `crio`, `podman`.
+    pub runtime: Option<&'static str>,
+    /// When its runtime says it was made, nanoseconds since the epoch; of a pod
+    /// when it was started.
+    pub created_ns: Option<u64>,
+    /// The runtime's labels, by key.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// What a cgroup is, as far as the pods of this node's kubelet are concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// None of the others.
+    #[default]
+    Other,
+    /// Where the kubelet runs.
+    Kubelet,
+    /// Where the container runtime runs.
+    Runtime,
+    /// What all pods are in.
+    Pods,
+    /// A pod's own.
+    Pod,
+    /// A pod's pause container.
+    Sandbox,
+    /// A container, of a pod or of none.
+    Container,
 }
 
 /// Where a container or a pod keeps data, as far as its identity tells. All
@@ -337,6 +392,9 @@ pub struct CpuStats {
     pub burst_periods: Reading,
     /// v1 `cpu.stat:burst_time`; v2 `cpu.stat:burst_usec`. Nanoseconds.
     pub burst_ns: Reading,
+    /// Its use between the last two ticks of the grid, billionths of a core;
+    /// absent before the second. A fresh tick has that of the last on the grid.
+    pub nanocores: Reading,
     /// v1 `cpuacct.usage_percpu`, one figure per possible CPU; `percpu` kind only.
     pub per_cpu_ns: Vec<u64>,
 }
@@ -470,6 +528,21 @@ pub struct Pressure {
     pub some_usec: Reading,
     /// `full total`: all non-idle tasks stalled. Absent for CPU before 5.13.
     pub full_usec: Reading,
+    /// The kernel's averages of `some`.
+    pub some_average: Averages,
+    /// The kernel's averages of `full`.
+    pub full_average: Averages,
+}
+
+/// Share of time stalled, hundredths of a percent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Averages {
+    /// `avg10`: over the last 10 seconds.
+    pub avg10: u16,
+    /// `avg60`: over the last minute.
+    pub avg60: u16,
+    /// `avg300`: over the last five minutes.
+    pub avg300: u16,
 }
 
 /// Processes and their descriptors.

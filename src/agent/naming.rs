@@ -16,9 +16,9 @@ use crate::identity::Identities;
 use crate::identity::enrich::{
     LabelChoice, LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve,
 };
-use crate::identity::path::{self, Level, PathIdentity, Runtime};
+use crate::identity::path::{self, Level, PathIdentity, Runtime, Service};
 use crate::kernel::tree::{NetworkRow, Node};
-use crate::snapshot::{Cgroup, Identity, KubeletLabels, LogDirectory, Storage};
+use crate::snapshot::{Cgroup, Identity, KubeletLabels, LogDirectory, Part, Role, Storage};
 
 /// Where a kubelet has the logs of its pods, by [`NAMESPACE_POD_UID`](pod_logs).
 const POD_LOGS: &str = "/var/log/pods";
@@ -85,11 +85,13 @@ impl Namer for Naming {
             let same = self.rows.get(&node.id).is_some_and(|known| known.row.is_same(&row));
             if !same || node.cgroup.labels.is_empty() {
                 let storage = storage(&parsed, &row, &self.pods);
-                let cgroup = Cgroup { storage, ..named(&node.cgroup, &row, rules) };
+                let part = part(&parsed, &node.cgroup.path, &row);
+                let cgroup = Cgroup { storage, part, ..named(&node.cgroup, &row, rules) };
                 let before = &node.cgroup;
                 if cgroup.labels != before.labels
                     || cgroup.identity != before.identity
                     || cgroup.storage != before.storage
+                    || cgroup.part != before.part
                 {
                     node.cgroup = Arc::new(cgroup);
                 }
@@ -184,8 +186,61 @@ fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
         LabelStyle::Kubernetes => KubeletLabels::Base,
         LabelStyle::Cadvisor => KubeletLabels::Own(kubelet.into()),
     };
-    let storage = Storage::default();
-    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet, storage }
+    let (storage, part) = (Storage::default(), Part::default());
+    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet, storage, part }
+}
+
+/// What a cgroup is to this node's kubelet. Pods of a node that runs in a
+/// container are another kubelet's.
+fn part(parsed: &PathIdentity<'_>, path: &str, row: &Row) -> Part {
+    let mut part = Part {
+        role: role(parsed, path, row),
+        pod_uid: parsed.pod.filter(|_| parsed.within.is_none()).map(|uid| uid.to_string().into()),
+        ..Part::default()
+    };
+    if let (Role::Pod, Some(pod)) = (part.role, &row.pod) {
+        part.created_ns = pod.started_ns.or(pod.created_ns);
+    }
+    if let Some(container) = &row.container {
+        let uid = container.pod.as_ref().and_then(|pod| pod.uid).filter(|_| parsed.within.is_none());
+        part.pod_uid = part.pod_uid.or_else(|| uid.map(|uid| uid.to_string().into()));
+        part.id = Some((&*container.id).into());
+        part.created_ns = container.created_ns.or(container.started_ns);
+        part.runtime = container.runtime.or(parsed.runtime).and_then(namespace);
+        part.labels = container.labels.shared_pairs().collect();
+    }
+    part
+}
+
+/// cAdvisor's word for a runtime.
+fn namespace(runtime: Runtime) -> Option<&'static str> {
+    Some(match runtime {
+        Runtime::Docker => "docker",
+        Runtime::Containerd => "containerd",
+        Runtime::Crio => "crio",
+        Runtime::Podman => "podman",
+        _ => return None,
+    })
+}
+
+fn role(parsed: &PathIdentity<'_>, path: &str, row: &Row) -> Role {
+    if parsed.within.is_some() {
+        // Whatever it is inside that node, here it is a container of a container.
+        return if row.container.is_some() { Role::Container } else { Role::Other };
+    }
+    match parsed.level {
+        Level::Pod => Role::Pod,
+        Level::EmptySandbox => Role::Sandbox,
+        Level::Container if row.is_sandbox() => Role::Sandbox,
+        Level::Container => Role::Container,
+        Level::Nested if row.container.is_some() => Role::Container,
+        level => match path::service(path, level) {
+            Some((Service::Pods, _)) => Role::Pods,
+            Some((Service::Kubelet, _)) => Role::Kubelet,
+            Some((Service::Runtime, _)) => Role::Runtime,
+            Some((Service::System, _)) | None => Role::Other,
+        },
+    }
 }
 
 /// Where a container or a pod keeps data. What lives inside a node that is a

@@ -9,7 +9,7 @@
 //! | `/metrics/rollups` | sums over namespaces and the cluster, for Prometheus |
 //! | `/healthz` | 200 while steps close and nodes report, else 503 |
 //! | `/readyz` | 200: it takes pushes from the start |
-//! | `/` | how many nodes and pods, the newest step, and what there is |
+//! | `/`, `/page/*`, `/api/page/*` | the page: see [`page`] |
 //!
 //! What is asked of the model is merged in [`routes`].
 
@@ -24,26 +24,18 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
 use super::custom::{self, Producers};
+use super::page;
 use super::receive::{self, Receiver};
 use crate::aggregate::ingest::Ingest;
 use crate::aggregate::model::Model;
 use crate::api::{self, rollups};
 use crate::expose::http::Site;
-use crate::expose::routes::{line, moment, not_found, own, page_of};
+use crate::expose::page::{self as assets, Page};
+use crate::expose::routes::{line, not_found, own};
 use crate::telemetry::Telemetry;
 
 /// Age of the newest step beyond which something is wrong; of long steps it is three.
 const STALE: Duration = Duration::from_secs(180);
-
-/// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 6] = [
-    ("/api/v1/model/", "the last fifteen minutes of everything, as Heapster tells it"),
-    ("/apis/metrics.k8s.io/v1beta1/", "what nodes and pods use now"),
-    ("/metrics", "the aggregator about itself"),
-    ("/metrics/rollups", "sums over namespaces and the cluster, for Prometheus"),
-    ("/healthz", "whether steps close and nodes report"),
-    ("/readyz", "whether pushes are taken"),
-];
 
 /// What requests are counted as.
 const HANDLERS: [(&str, &str); 8] = [
@@ -74,9 +66,9 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
     let receiver = Receiver::new(Arc::clone(&ingest), limits);
     let model = Arc::clone(ingest.model());
     let producers = Producers::new(&model);
+    let shown = page::Shown::new(Arc::clone(&ingest));
     let app = Arc::new(App { ingest, telemetry: Arc::clone(&telemetry) });
     let router = Router::new()
-        .route("/", get(index))
         .route("/metrics", get(own_metrics))
         .route("/metrics/rollups", get(roll_ups))
         .route("/healthz", get(healthz))
@@ -90,6 +82,8 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         )
         .route("/api/v1/push/prometheus/metrics/jobs/{producer}", post(custom::push).with_state(producers))
         .merge(routes(&model))
+        .merge(assets::router(Page::Aggregator))
+        .merge(shown.router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
     Site {
@@ -100,7 +94,7 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         loose_slashes: true,
         handlers: &HANDLERS,
         refusal: line,
-        tidy: Box::new(|| {}),
+        tidy: Box::new(move || shown.tidy()),
     }
 }
 
@@ -151,30 +145,6 @@ async fn roll_ups(State(app): State<Arc<App>>) -> Response {
             line(StatusCode::INTERNAL_SERVER_ERROR, "roll-ups cannot be written")
         }
     }
-}
-
-async fn index(State(app): State<Arc<App>>) -> Response {
-    let model = app.ingest.model();
-    let nodes = model.nodes();
-    let now = now_ms();
-    let silent = nodes.iter().filter(|node| app.ingest.is_silent(node, now)).count();
-    let (namespaces, pods) = model.population();
-    let newest = model.closed_ms();
-    let since = |slot: u64| format!("{}, {} s ago", moment(slot), now.saturating_sub(slot) / 1_000);
-    let state = if newest.is_some() { "steps close, nodes report" } else { "waits for its first step" };
-    let facts = [
-        ("state", app.sick().unwrap_or_else(|| state.to_owned())),
-        ("nodes that report", (nodes.len() - silent).to_string()),
-        ("nodes that are silent", silent.to_string()),
-        ("pods within the window", format!("{pods} in {namespaces} namespaces")),
-        ("newest step", newest.map_or_else(|| "none yet".to_owned(), since)),
-        (
-            "a step every",
-            humantime::format_duration(Duration::from_millis(model.resolution_ms())).to_string(),
-        ),
-        ("kept for", humantime::format_duration(Duration::from_millis(model.kept_ms())).to_string()),
-    ];
-    page_of("the cluster", &facts, &INDEX)
 }
 
 /// The wall clock, milliseconds since the epoch.

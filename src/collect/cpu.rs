@@ -15,12 +15,16 @@
 //! (`throttled_time` and `burst_time` in nanoseconds). On a hybrid host a cgroup
 //! that has no `cpuacct` directory may still have the v2 file.
 
+use std::collections::HashMap;
+use std::time::Instant;
+
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::cgroup::TreeId;
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, Hierarchy, Kind, reading};
+use crate::rate::{Moment, Window, increase};
+use crate::snapshot::{CgroupSample, Hierarchy, Kind, Origin, Reading, Snapshot, reading};
 
 /// The kernel shows ticks of USER_HZ, which is 100 on every architecture we know.
 const NS_PER_TICK: u64 = 10_000_000;
@@ -50,6 +54,49 @@ struct Cpu {
     throttling_keys: Keyed,
     unified_keys: Keyed,
     values: Values,
+    pace: Pacer,
+}
+
+/// The use of each node between ticks of the grid.
+#[derive(Debug, Default)]
+struct Pacer {
+    /// Whether this tick is one of them, and when it is.
+    on_grid: bool,
+    now_ns: u64,
+    began: Option<Instant>,
+    last: HashMap<u64, Last>,
+}
+
+/// A node in the last tick of the grid.
+#[derive(Debug)]
+struct Last {
+    taken_ns: u64,
+    usage_ns: Option<u64>,
+    nanocores: Reading,
+}
+
+impl Pacer {
+    fn begin(&mut self, snapshot: &Snapshot) {
+        let began = *self.began.get_or_insert(snapshot.monotonic);
+        let since = snapshot.monotonic.saturating_duration_since(began).as_nanos();
+        self.now_ns = u64::try_from(since).unwrap_or(u64::MAX);
+        self.on_grid = snapshot.origin == Origin::Grid;
+    }
+
+    fn of(&mut self, node: u64, usage: Reading) -> Reading {
+        if !self.on_grid {
+            return self.last.get(&node).and_then(|last| last.nanocores);
+        }
+        // A node's number is never given to another life of its cgroup.
+        let moment = |taken_ns| Moment { id: "", start: Some(node), taken_ns };
+        let usage_ns = usage.map(u64::from);
+        let nanocores = self.last.get(&node).and_then(|last| {
+            let window = Window::between(&moment(last.taken_ns), &moment(self.now_ns))?;
+            increase(last.usage_ns, usage_ns).map(|rise| window.nanocores(rise)).and_then(reading)
+        });
+        self.last.insert(node, Last { taken_ns: self.now_ns, usage_ns, nanocores });
+        nanocores
+    }
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -69,11 +116,33 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         throttling_keys: Keyed::new(V1),
         unified_keys: Keyed::new(V2),
         values: [None; MAX_KEYS],
+        pace: Pacer::default(),
     }))
 }
 
 impl Collector for Cpu {
+    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
+        self.pace.begin(snapshot);
+    }
+
     fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        self.figures(cx, node, row)?;
+        row.cpu.nanocores = self.pace.of(node.id, row.cpu.usage_ns);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.pace.last.remove(&id);
+    }
+}
+
+impl Cpu {
+    fn figures(
         &mut self,
         cx: &mut Context<'_>,
         node: &mut Node,

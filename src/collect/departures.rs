@@ -127,6 +127,7 @@ mod tests {
             disks: Vec::new(),
             cgroups: paths.iter().map(row).collect(),
             departed: Arc::default(),
+            tasks: crate::snapshot::Tasks::default(),
             oom_gone: Arc::default(),
         }
     }

@@ -24,6 +24,7 @@ mod pressure;
 mod process;
 pub mod sampler;
 mod spec;
+mod tasks;
 pub mod usage;
 
 use std::time::Duration;
@@ -119,6 +120,7 @@ pub const COLLECTORS: &[Entry] = &[
     Entry { name: "hugetlb", kinds: &[Kind::Hugetlb], make: hugetlb::make },
     Entry { name: "network", kinds: &[Kind::Network], make: network::make },
     Entry { name: "cpuLoad", kinds: &[Kind::CpuLoad], make: load::make },
+    Entry { name: "tasks", kinds: &[], make: tasks::make },
     Entry { name: "spec", kinds: &[], make: spec::make },
     Entry { name: "disk", kinds: &[Kind::Disk, Kind::DiskIo], make: filesystem::make },
     Entry { name: "diskUsage", kinds: &[Kind::Disk], make: usage::make },

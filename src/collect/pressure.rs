@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::ReadError;
 use crate::kernel::handles::{FileKey, Pace};
-use crate::kernel::parse;
+use crate::kernel::parse::{self, Stall};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, Pressure, reading};
+use crate::snapshot::{Averages, CgroupSample, Pressure, reading};
 
 #[derive(Debug)]
 struct PressureFiles {
@@ -35,7 +35,17 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
 
 fn totals(text: &[u8]) -> Result<Pressure, ReadError> {
     let (some, full) = parse::pressure(text)?;
-    Ok(Pressure { some_usec: some.and_then(reading), full_usec: full.and_then(reading) })
+    let total = |stall: Option<Stall>| stall.and_then(|s| reading(s.total));
+    let averages = |stall: Option<Stall>| {
+        let [avg10, avg60, avg300] = stall.unwrap_or_default().averages;
+        Averages { avg10, avg60, avg300 }
+    };
+    Ok(Pressure {
+        some_usec: total(some),
+        full_usec: total(full),
+        some_average: averages(some),
+        full_average: averages(full),
+    })
 }
 
 fn of_machine(cx: &mut Context<'_>, path: &Path) -> Pressure {

@@ -13,7 +13,7 @@ use crate::kernel::cgroup::{Layout, LayoutError};
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
 use crate::kernel::tree::{Node, Occasion, Tree};
-use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kind, Kinds, Machine, Origin, Snapshot};
+use crate::snapshot::{Cgroup, CgroupSample, Filesystems, Kind, Kinds, Machine, Origin, Snapshot, Tasks};
 
 /// How often the machine is looked at again.
 const MACHINE_LASTS: Duration = Duration::from_secs(300);
@@ -161,6 +161,7 @@ impl Sampler {
             machine: Arc::clone(&self.machine),
             filesystems: Arc::new(Filesystems::default()),
             disks: Vec::new(),
+            tasks: Tasks::default(),
             cgroups: Vec::new(),
             departed: Arc::default(),
             oom_gone: Arc::default(),

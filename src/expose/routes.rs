@@ -7,11 +7,10 @@
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
-//! | `/` | what is measured, and what there is |
+//! | `/`, `/page/*`, `/api/page/*` | the live page: see [`page`] |
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,20 +21,15 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::http::Site;
+use super::page::cgroup::Detail;
+use super::page::node::{Overview, Wanted};
+use super::page::{self, Page};
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::{View, accepts_gzip, negotiate};
+use crate::history::History;
 use crate::publish::Snapshots;
-use crate::snapshot::{Kinds, Snapshot};
+use crate::snapshot::{Kind, Kinds, Snapshot};
 use crate::telemetry::Telemetry;
-
-/// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 5] = [
-    ("/metrics", "containers and machine, for Prometheus"),
-    ("/metrics/cadvisor", "the same as a kubelet shows it there"),
-    ("/metrics/self", "the agent about itself"),
-    ("/healthz", "whether collection goes on"),
-    ("/readyz", "whether there is something to serve"),
-];
 
 /// How the answers are made.
 #[derive(Debug, Clone, Copy)]
@@ -60,16 +54,32 @@ pub struct Policy {
 pub struct App {
     policy: Policy,
     snapshots: Snapshots,
+    history: Arc<History>,
+    node_name: String,
     telemetry: Arc<Telemetry>,
     bodies: Arc<Bodies>,
     started: Instant,
 }
 
 impl App {
-    /// Answers from `snapshots`.
-    pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    /// Answers of the node of that name from `snapshots` and what `history` has of those before.
+    pub fn new(
+        node_name: &str,
+        policy: Policy,
+        snapshots: Snapshots,
+        history: Arc<History>,
+        telemetry: Arc<Telemetry>,
+    ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now() })
+        Arc::new(App {
+            policy,
+            snapshots,
+            history,
+            node_name: node_name.to_owned(),
+            telemetry,
+            bodies,
+            started: Instant::now(),
+        })
     }
 
     /// Own metrics.
@@ -87,7 +97,9 @@ impl App {
     /// The routes.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
-            .route("/", get(index))
+            .merge(page::router(Page::Agent))
+            .route("/api/page/node", get(overview))
+            .route("/api/page/cgroup", get(detail))
             .route(
                 "/metrics",
                 get(async |app, method, headers| metrics(app, method, headers, View::All).await),
@@ -228,44 +240,50 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn index(State(app): State<Arc<App>>) -> Response {
-    let mut facts = vec![("state", app.sick().unwrap_or_else(|| "collecting".to_owned()))];
-    if let Some(snapshot) = app.snapshots.latest() {
-        let identities = || snapshot.cgroups.iter().map(|row| &row.cgroup.identity);
-        let pods: BTreeSet<_> =
-            identities().filter_map(|i| i.namespace.as_ref().zip(i.pod.as_ref())).collect();
-        let containers = identities().filter(|i| i.name.is_some() || i.container.is_some()).count();
-        facts.extend([
-            ("cgroups", snapshot.cgroups.len().to_string()),
-            ("pods", pods.len().to_string()),
-            ("containers", containers.to_string()),
-            ("newest collection", moment(snapshot.wall_ms)),
-            ("collected every", humantime::format_duration(app.policy.interval).to_string()),
-        ]);
+/// What the page shows of the machine.
+async fn overview(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let names = page::parameter(query, "names");
+    let wanted = Wanted { names, past: page::parameter(query, "past").as_deref() == Some("1") };
+    app.shown(Kinds::NONE, &headers, move |app, snapshot, gzip| {
+        page::json(&Overview::new(&app.node_name, snapshot, &app.history, &wanted), gzip)
+    })
+    .await
+}
+
+/// What the page shows of one cgroup, for which more is read while it is shown.
+async fn detail(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let path = page::parameter(query, "path").unwrap_or_default();
+    let since = page::parameter(query, "since").and_then(|since| since.parse().ok());
+    let kinds = app.policy.on_request.and(Kinds::NONE.with(Kind::Process));
+    app.shown(kinds, &headers, move |app, snapshot, gzip| {
+        match Detail::new(snapshot, &app.history, &path, since) {
+            Some(detail) => page::json(&detail, gzip),
+            None => line(StatusCode::NOT_FOUND, "there is no such cgroup (any more)"),
+        }
+    })
+    .await
+}
+
+impl App {
+    /// An answer from a fresh snapshot, made off the event loop.
+    async fn shown(
+        self: &Arc<Self>,
+        kinds: Kinds,
+        headers: &HeaderMap,
+        answer: impl FnOnce(&App, &Snapshot, bool) -> Response + Send + 'static,
+    ) -> Response {
+        let Some(snapshot) = self.snapshot(kinds).await else {
+            return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
+        };
+        let (app, gzip) = (Arc::clone(self), page::takes_gzip(headers));
+        let made = tokio::task::spawn_blocking(move || answer(&app, &snapshot, gzip)).await;
+        made.unwrap_or_else(|error| {
+            tracing::error!(%error, "answer panicked");
+            line(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed")
+        })
     }
-    page_of("this machine", &facts, &INDEX)
-}
-
-/// A moment as people write it, in UTC; from milliseconds since the epoch.
-pub fn moment(ms: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
-    // What is beyond all calendars is nobody's clock.
-    time.map_or_else(|| "never".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
-}
-
-/// A page that says how things are, names paths and what they hold. Its texts are ours, not others'.
-pub fn page_of(of: &str, facts: &[(&str, String)], paths: &[(&str, &str)]) -> Response {
-    let facts: String = facts.iter().map(|(name, fact)| format!("<tr><td>{name}<td>{fact}\n")).collect();
-    let rows: String = paths
-        .iter()
-        .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
-        .collect();
-    let html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>nodegauge</title></head>\n\
-         <body><h1>nodegauge {}: {of}</h1>\n<table>\n{facts}</table>\n<ul>\n{rows}</ul></body></html>\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
 }
 
 /// For paths that are not there.

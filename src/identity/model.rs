@@ -297,6 +297,11 @@ impl Labels {
         self.0.iter().map(|(k, v)| (&**k, &**v))
     }
 
+    /// All pairs in key order, to be kept.
+    pub fn shared_pairs(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        self.0.iter().map(|(k, v)| (Arc::clone(k), Arc::clone(v)))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

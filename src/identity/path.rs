@@ -71,6 +71,51 @@ impl PathIdentity<'_> {
     }
 }
 
+/// What Kubernetes runs in a cgroup that is no pod's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// All pods.
+    Pods,
+    /// The system's services.
+    System,
+    /// The kubelet, or a program it is a part of.
+    Kubelet,
+    /// The container runtime.
+    Runtime,
+}
+
+/// What a cgroup is a service of, and how good a candidate it is: less is better.
+pub fn service(path: &str, level: Level) -> Option<(Service, usize)> {
+    const KUBELETS: [&str; 9] = [
+        "kubelet.service",
+        "kubelet",
+        "k3s.service",
+        "k3s-agent.service",
+        "rke2-server.service",
+        "rke2-agent.service",
+        "k0sworker.service",
+        "k0scontroller.service",
+        "snap.microk8s.daemon-kubelite.service",
+    ];
+    const RUNTIMES: [&str; 5] = [
+        "crio.service",
+        "cri-o.service",
+        "docker.service",
+        "containerd.service",
+        "snap.microk8s.daemon-containerd.service",
+    ];
+    if level == Level::PodsRoot {
+        return Some((Service::Pods, 0));
+    }
+    if matches!(path, "/system.slice" | "/system") {
+        return Some((Service::System, 0));
+    }
+    let (_, unit) = path.rsplit_once('/')?;
+    let rank = |units: &[&str]| units.iter().position(|u| *u == unit);
+    let kubelet = rank(&KUBELETS).map(|rank| (Service::Kubelet, rank));
+    kubelet.or_else(|| rank(&RUNTIMES).map(|rank| (Service::Runtime, rank)))
+}
+
 /// What kind of cgroup a path is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

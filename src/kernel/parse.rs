@@ -248,7 +248,16 @@ fn take_number(text: &[u8]) -> Option<(u64, &[u8])> {
     Some((value, text.get(end + 1..).unwrap_or(&[])))
 }
 
-/// Totals of a pressure file, microseconds: `(some, full)`.
+/// One line of a pressure file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// `total`, microseconds.
+    pub total: u64,
+    /// `avg10`, `avg60` and `avg300`, hundredths of a percent.
+    pub averages: [u16; 3],
+}
+
+/// The lines of a pressure file: `(some, full)`.
 ///
 /// ```text
 /// some avg10=0.00 avg60=0.00 avg300=0.00 total=0
@@ -256,23 +265,45 @@ fn take_number(text: &[u8]) -> Option<(u64, &[u8])> {
 /// ```
 ///
 /// `cpu.pressure` has no `full` line before 5.13; `irq.pressure` has no `some`.
-pub fn pressure(text: &[u8]) -> Result<(Option<u64>, Option<u64>), ReadError> {
+pub fn pressure(text: &[u8]) -> Result<(Option<Stall>, Option<Stall>), ReadError> {
     let (mut some, mut full) = (None, None);
     for (number, line) in lines(text) {
-        let total = || {
-            let at = line.windows(7).rposition(|w| w == b" total=")?;
-            digits(trim(line.get(at + 7..)?))
-        };
-        match line {
-            [b's', b'o', b'm', b'e', b' ', ..] => some = Some(total().ok_or_else(|| malformed(number))?),
-            [b'f', b'u', b'l', b'l', b' ', ..] => full = Some(total().ok_or_else(|| malformed(number))?),
+        let slot = match line {
+            [b's', b'o', b'm', b'e', b' ', ..] => &mut some,
+            [b'f', b'u', b'l', b'l', b' ', ..] => &mut full,
             _ => return Err(malformed(number)),
-        }
+        };
+        *slot = Some(stall(line).ok_or_else(|| malformed(number))?);
     }
     if some.is_none() && full.is_none() {
         return Err(ReadError::Malformed { line: 1 });
     }
     Ok((some, full))
+}
+
+fn stall(line: &[u8]) -> Option<Stall> {
+    let (mut total, mut averages) = (None, [0; 3]);
+    let [avg10, avg60, avg300] = &mut averages;
+    for word in line.split(|b| *b == b' ').skip(1) {
+        match word {
+            [b'a', b'v', b'g', b'1', b'0', b'=', rest @ ..] => *avg10 = hundredths(rest)?,
+            [b'a', b'v', b'g', b'6', b'0', b'=', rest @ ..] => *avg60 = hundredths(rest)?,
+            [b'a', b'v', b'g', b'3', b'0', b'0', b'=', rest @ ..] => *avg300 = hundredths(rest)?,
+            [b't', b'o', b't', b'a', b'l', b'=', rest @ ..] => total = Some(digits(rest)?),
+            _ => {}
+        }
+    }
+    Some(Stall { total: total?, averages })
+}
+
+/// `12.34` as 1234; at most 100 %.
+fn hundredths(text: &[u8]) -> Option<u16> {
+    let point = text.iter().position(|b| *b == b'.').unwrap_or(text.len());
+    let fraction = text.get(point + 1..).unwrap_or_default();
+    let digit = |at: usize| fraction.get(at).map_or(Some(0), |b| digits(&[*b]));
+    let whole = digits(text.get(..point)?)?.checked_mul(100)?;
+    let all = whole.checked_add(digit(0)? * 10)?.checked_add(digit(1)?)?;
+    u16::try_from(all).ok().filter(|all| *all <= 10_000)
 }
 
 /// `MAJ:MIN`.
@@ -484,9 +515,12 @@ mod tests {
     #[test]
     fn pressure_totals() {
         let both = b"some avg10=0.12 avg60=0.00 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
-        assert_eq!(pressure(both), Ok((Some(77), Some(5))));
-        assert_eq!(pressure(b"some avg10=0.12 avg60=0.00 avg300=0.00 total=77\n"), Ok((Some(77), None)));
-        assert_eq!(pressure(b"full avg10=0.12 total=9\n"), Ok((None, Some(9))));
+        let stall = |total, averages| Some(Stall { total, averages });
+        assert_eq!(pressure(both), Ok((stall(77, [12, 0, 0]), stall(5, [0, 0, 0]))));
+        let some = b"some avg10=100.00 avg60=7.5 avg300=0.01 total=77\n";
+        assert_eq!(pressure(some), Ok((stall(77, [10_000, 750, 1]), None)));
+        assert_eq!(pressure(b"full avg10=0.12 total=9\n"), Ok((None, stall(9, [12, 0, 0]))));
+        assert_eq!(pressure(b"full avg10=100.01 total=9\n"), malformed(1));
         assert_eq!(pressure(b""), malformed(1));
         assert_eq!(pressure(b"some avg10=0.12 total=\n"), malformed(1));
         assert_eq!(pressure(b"some avg10=0.1 total=1\nhalf total=2\n"), malformed(2));

@@ -175,21 +175,7 @@ impl Target {
         if !KINDS.contains(&kind) {
             return Err(TargetError::new(format_args!("unknown kind of sink; {EXAMPLES}")));
         }
-        let mut url: Url = rest
-            .parse()
-            .map_err(|error| TargetError::new(format_args!("not a URL ({error}); {EXAMPLES}")))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(TargetError::new(format_args!("not a URL of http or https; {EXAMPLES}")));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(TargetError::new(
-                "a user and a password before the host show in process listings; \
-                 accepted: user=NAME with password-file=FILE or password-env=VARIABLE",
-            ));
-        }
-        if url.fragment().is_some() {
-            return Err(TargetError::new("a fragment (#…) has no meaning here; accepted: a URL without one"));
-        }
+        let mut url = address(rest, EXAMPLES)?;
         let mut options = Options::read(&url)?;
         url.set_query(None);
         let protocol = protocol(kind, &mut options)?;
@@ -218,6 +204,34 @@ impl Target {
             Protocol::Influxdb2 { .. } => "influxdb2",
             Protocol::RemoteWrite { .. } => "remote-write",
         }
+    }
+}
+
+/// Something of ours to ask over HTTP, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Scheme, host, port and path; without user, password or query.
+    pub url: Url,
+    /// As whom, and whom to believe.
+    pub access: Access,
+}
+
+impl Peer {
+    /// Reads `URL?OPTION=VALUE&…` with the options of access that targets have.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn parse(text: &str) -> Result<Peer> {
+        let mut url = address(
+            text,
+            "accepted: such as http://127.0.0.1:4194 or https://node:4194?token-file=FILE&ca=FILE",
+        )?;
+        let mut options = Options::read(&url)?;
+        url.set_query(None);
+        let access = access(&url, &mut options)?;
+        let accepted = COMMON.iter().skip(2).chain(&["key"]).copied().collect::<Vec<_>>();
+        options.finish("the URL", &accepted)?;
+        Ok(Peer { url, access })
     }
 }
 
@@ -278,6 +292,25 @@ pub fn without_options(text: &str) -> &str {
         Some((_, host)) => host,
         None => text,
     }
+}
+
+/// A URL with its options.
+fn address(text: &str, examples: &str) -> Result<Url> {
+    let url: Url =
+        text.parse().map_err(|error| TargetError::new(format_args!("not a URL ({error}); {examples}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(TargetError::new(format_args!("not a URL of http or https; {examples}")));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(TargetError::new(
+            "a user and a password before the host show in process listings; \
+             accepted: user=NAME with password-file=FILE or password-env=VARIABLE",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(TargetError::new("a fragment (#…) has no meaning here; accepted: a URL without one"));
+    }
+    Ok(url)
 }
 
 fn protocol(kind: &str, options: &mut Options) -> Result<Protocol> {

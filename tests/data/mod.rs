@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem, FilesystemSpace,
-    Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind,
-    Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading,
-    Snapshot, Spec, Traffic, VolumeUsage, reading,
+    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem,
+    FilesystemSpace, Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice,
+    IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats,
+    ProcessStats, Reading, Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -85,6 +85,7 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
         machine: Arc::new(machine(&mut numbers)),
         filesystems: Arc::new(filesystems),
         disks,
+        tasks: Tasks { current: reading(311), max: reading(32_768), load_average: Some([20, 1008, 31_212]) },
         cgroups,
         departed: Arc::default(),
         oom_gone: Arc::default(),
@@ -109,6 +110,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         throttled_ns: on(true),
         burst_periods: on(true),
         burst_ns: on(true),
+        nanocores: on(true),
         per_cpu_ns: if v1 { vec![12_000_000_345, 0, 700_000_000] } else { Vec::new() },
     };
     sample.memory = MemoryStats {
@@ -156,7 +158,13 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         cost_indelay_usec: if v2 { n.figure() } else { None },
     }];
     if has_v2_tree || root {
-        let mut pressure = || Pressure { some_usec: n.figure(), full_usec: n.figure() };
+        let averages = Averages { avg10: 123, avg60: 4_567, avg300: 10_000 };
+        let mut pressure = || Pressure {
+            some_usec: n.figure(),
+            full_usec: n.figure(),
+            some_average: averages,
+            full_average: Averages { avg10: 5, ..averages },
+        };
         sample.pressure = PressureStats { cpu: pressure(), memory: pressure(), io: pressure() };
     }
     sample.process = ProcessStats {

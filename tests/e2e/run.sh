@@ -15,7 +15,7 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults; do
+for script in docker prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done

@@ -10,13 +10,31 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aggregate", &["aggregate", "kubernetes", "push", "rate", "identity", "telemetry"]),
     ("api", &["api", "aggregate", "auth", "push", "expose"]),
     ("publish", &["snapshot"]),
-    ("collect", &["collect", "kernel", "snapshot"]),
+    ("history", &["snapshot"]),
+    ("collect", &["collect", "kernel", "rate", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
     ("rate", &[]),
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
     ("kubernetes", &[]),
     ("auth", &["auth", "kubernetes", "telemetry"]),
-    ("expose", &["expose", "auth", "snapshot", "publish", "telemetry", "config"]),
+    (
+        "top",
+        &[
+            "top",
+            "agent",
+            "cli",
+            "collect",
+            "config",
+            "expose",
+            "history",
+            "kernel",
+            "publish",
+            "push",
+            "signals",
+            "telemetry",
+        ],
+    ),
+    ("expose", &["expose", "auth", "snapshot", "publish", "history", "rate", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {

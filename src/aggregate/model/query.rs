@@ -85,12 +85,6 @@ impl Model {
         members.into_iter().filter(|(_, member)| listed(&lock(member))).map(|(name, _)| name).collect()
     }
 
-    /// How many namespaces and pods there were within the window.
-    pub fn population(&self) -> (usize, usize) {
-        let pods = read(&self.pods);
-        (pods.len(), pods.values().map(BTreeMap::len).sum())
-    }
-
     /// Names of the machines, in order: what they have in a slot is asked for one
     /// machine at a time, so that nobody waits for the whole cluster.
     pub fn node_names(&self) -> Vec<Arc<str>> {

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use super::Timing;
 use super::retry_after;
-use crate::push::target::{Access, SecretError, Target};
+use crate::push::target::{Access, Peer, SecretError, Target};
 use crate::telemetry::push::Trouble;
 
 /// Bytes of an answer that are read; errors are shown, acknowledgements are short.
@@ -81,7 +81,7 @@ pub struct Answer {
     pub status: u16,
     /// The wait it asks for.
     pub retry_after: Option<Duration>,
-    /// At most 64 KiB of it.
+    /// The beginning of it: 64 KiB, unless more is wanted.
     pub body: Bytes,
 }
 
@@ -136,6 +136,8 @@ pub struct Http {
     access: Access,
     scheme: TokenScheme,
     timing: Timing,
+    /// Bytes of an answer that are read.
+    most: usize,
     current: Option<Current>,
 }
 
@@ -148,7 +150,14 @@ struct Current {
 
 impl Http {
     pub(super) fn new(target: &Target, scheme: TokenScheme, timing: Timing) -> Http {
-        Http { url: target.url.clone(), access: target.access.clone(), scheme, timing, current: None }
+        let (url, access) = (target.url.clone(), target.access.clone());
+        Http { url, access, scheme, timing, most: MAX_ANSWER, current: None }
+    }
+
+    /// To something of ours, whose answers are read up to `most` bytes.
+    pub fn to(peer: &Peer, timing: Timing, most: usize) -> Http {
+        let (url, access) = (peer.url.clone(), peer.access.clone());
+        Http { url, access, scheme: TokenScheme::Bearer, timing, most, current: None }
     }
 
     /// Makes a request and reads its answer.
@@ -187,9 +196,9 @@ impl Http {
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
-                    let room = MAX_ANSWER.saturating_sub(body.len());
+                    let room = self.most.saturating_sub(body.len());
                     body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-                    if body.len() >= MAX_ANSWER {
+                    if body.len() >= self.most {
                         break;
                     }
                 }

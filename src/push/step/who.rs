@@ -10,7 +10,7 @@ use crate::identity::Directory;
 use crate::identity::model::{
     ContainerInfo, ContainerState, Labels, NetworkMode, PodContainer, PodInfo, Resources, Role,
 };
-use crate::identity::path::{self, Level, PathIdentity, PodUid, Qos};
+use crate::identity::path::{self, Level, PathIdentity, PodUid, Qos, Service};
 use crate::snapshot::{CgroupSample, Limit, Snapshot};
 
 /// The kinds of entities, in the order of a batch.
@@ -256,34 +256,12 @@ pub(super) fn node_total(found: &[Found<'_>]) -> Declared {
 
 /// Heapster's name of a system container, and how good a candidate the cgroup is.
 fn system_container(path: &str, level: Level) -> Option<(&'static str, usize)> {
-    const KUBELETS: [&str; 9] = [
-        "kubelet.service",
-        "kubelet",
-        "k3s.service",
-        "k3s-agent.service",
-        "rke2-server.service",
-        "rke2-agent.service",
-        "k0sworker.service",
-        "k0scontroller.service",
-        "snap.microk8s.daemon-kubelite.service",
-    ];
-    const RUNTIMES: [&str; 5] = [
-        "crio.service",
-        "cri-o.service",
-        "docker.service",
-        "containerd.service",
-        "snap.microk8s.daemon-containerd.service",
-    ];
-    if level == Level::PodsRoot {
-        return Some(("pods", 0));
-    }
-    if matches!(path, "/system.slice" | "/system") {
-        return Some(("system", 0));
-    }
-    let (_, unit) = path.rsplit_once('/')?;
-    let rank = |units: &[&str]| units.iter().position(|u| *u == unit);
-    let kubelet = rank(&KUBELETS).map(|rank| ("kubelet", rank));
-    kubelet.or_else(|| rank(&RUNTIMES).map(|rank| ("docker-daemon", rank)))
+    path::service(path, level).map(|(service, rank)| match service {
+        Service::Pods => ("pods", rank),
+        Service::System => ("system", rank),
+        Service::Kubelet => ("kubelet", rank),
+        Service::Runtime => ("docker-daemon", rank),
+    })
 }
 
 fn created_ms(sample: &CgroupSample) -> Option<u64> {
