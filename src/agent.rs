@@ -22,7 +22,8 @@ use crate::collect::Report;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
 use crate::expose::http::{self, Limits};
-use crate::expose::routes::{App, Policy};
+use crate::expose::routes::{App, Around, Policy};
+use crate::expose::summary::{ImageStore, Surroundings};
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
@@ -86,6 +87,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let hierarchy = sampler.layout().hierarchy;
 
     telemetry.names_come_from(&identities);
+    let around = around(config, Arc::clone(&identities));
     let (mut publisher, snapshots) = publish::channel();
     let pushing = push::start(config, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
         publisher.tap(tap);
@@ -99,7 +101,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         interval: config.interval,
         patience: PATIENCE,
     };
-    let app = App::new(policy, snapshots.clone(), Arc::clone(&telemetry));
+    let app = App::within(around, policy, snapshots.clone(), Arc::clone(&telemetry));
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {
@@ -145,6 +147,26 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         return Err(anyhow!("the reader thread panicked"));
     }
     served
+}
+
+/// What answers tell besides the snapshot.
+pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
+    let (node_name, kubelet_root) = (config.node_name.clone(), config.kubelet_root.clone());
+    Around::new(move || {
+        let stores = identities.status().into_iter().flat_map(|source| source.images);
+        let images = stores.map(|store| ImageStore {
+            path: store.path,
+            layers: store.layers,
+            used_bytes: store.used_bytes,
+            inodes_used: store.inodes_used,
+            measured_ns: store.measured_ns,
+        });
+        Surroundings {
+            node_name: node_name.clone(),
+            kubelet_root: kubelet_root.clone(),
+            images: images.collect(),
+        }
+    })
 }
 
 /// The one loop that serves and asks for names.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method};
 
 use super::answer::accepts_json;
 use crate::expose::accepts_gzip;
+use crate::expose::query::{decode, pairs};
 
 /// Why a request is not answered at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,21 +48,16 @@ impl Asked {
         if !accepts_json(&accept) {
             return Err(Refused::MediaType);
         }
-        let decoded = |text: &str, plus| decode(text, plus).ok_or(Refused::Encoding);
         let path = parts.uri.path();
         let path = if path.starts_with("//") { path.get(1..).unwrap_or_default() } else { path };
         let below = path.strip_prefix(root).unwrap_or_default();
         let path = below.split('/').filter(|segment| !segment.is_empty());
-        let path = path.map(|segment| decoded(segment, false)).collect::<Result<_, _>>()?;
-        let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let query = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decoded(name, true)?, decoded(value, true)?))
-        });
+        let path = path.map(|segment| decode(segment, false).ok_or(Refused::Encoding)).collect::<Result<_, _>>()?;
+        let query = pairs(parts.uri.query().unwrap_or_default()).ok_or(Refused::Encoding)?;
         let headers = &parts.headers;
         Ok(Asked {
             path,
-            query: query.collect::<Result<_, _>>()?,
+            query,
             accept,
             known: joined(headers, &axum::http::header::IF_NONE_MATCH),
             gzip: accepts_gzip(&joined(headers, &ACCEPT_ENCODING)),
@@ -84,24 +80,6 @@ impl Asked {
 fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
     let values: Vec<_> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
     values.join(",")
-}
-
-/// Undoes percent encoding; in queries `+` is a space. `None` for what is not UTF-8.
-fn decode(text: &str, plus: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        let hex = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        let (byte, left) = match (first, hex) {
-            (b'%', Some(byte)) => (byte, after.get(2..).unwrap_or_default()),
-            (b'+', _) if plus => (b' ', after),
-            _ => (*first, after),
-        };
-        bytes.push(byte);
-        rest = left;
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

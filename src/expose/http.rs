@@ -109,7 +109,9 @@ pub struct Site {
     pub router: Router,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Paths that take a body by POST; their routes bound its size and its time.
+    /// Paths that take a body by POST, and those that end in a slash with all that
+    /// is below them, which take one by GET too; their routes bound its size and
+    /// its time.
     pub bodies: &'static [&'static str],
     /// Called every [`Limits::tidy`]; quick.
     pub tidy: Box<dyn Fn() + Send>,
@@ -370,7 +372,12 @@ impl Server {
         };
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let takes_body = request.method == Method::POST && self.bodies.contains(&path);
+        let takes_body = self.bodies.iter().any(|known| match known.strip_suffix('/') {
+            Some(_) => {
+                path.starts_with(known) && matches!(request.method, Method::POST | Method::GET | Method::HEAD)
+            }
+            None => path == *known && request.method == Method::POST,
+        });
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
             return refuse(Refused::Body, line(StatusCode::PAYLOAD_TOO_LARGE, text), true);

@@ -18,9 +18,13 @@ pub mod labels;
 pub mod lines;
 pub mod negotiate;
 pub mod peers;
+pub mod pods;
 pub mod prometheus;
+pub mod query;
+pub mod resource;
 pub mod routes;
 pub mod scrape;
+pub mod summary;
 
 pub use labels::base_labels;
 pub use negotiate::{Format, accepts_gzip, negotiate};

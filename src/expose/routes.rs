@@ -1,13 +1,17 @@
-//! Which path answers what.
+//! Which path of the agent answers what.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | containers and machine, Prometheus text or OpenMetrics, gzip on request |
 //! | `/metrics/cadvisor` | the same as a kubelet shows it there |
+//! | `/metrics/resource` | CPU and memory of node, pods and containers, as a kubelet shows them there |
+//! | `/stats/summary` | the same and more, in a kubelet's JSON |
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
 //! | `/` | what there is |
+
+mod kubelet;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,15 +26,18 @@ use axum::routing::get;
 
 use super::http::Site;
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
+use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
 use crate::publish::Snapshots;
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
 
 /// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 5] = [
+const INDEX: [(&str, &str); 7] = [
     ("/metrics", "containers and machine, for Prometheus"),
     ("/metrics/cadvisor", "the same as a kubelet shows it there"),
+    ("/metrics/resource", "CPU and memory of node, pods and containers, for metrics-server"),
+    ("/stats/summary", "node, pods and containers as a kubelet tells them"),
     ("/metrics/self", "the agent about itself"),
     ("/healthz", "whether collection goes on"),
     ("/readyz", "whether there is something to serve"),
@@ -62,13 +69,51 @@ pub struct App {
     telemetry: Arc<Telemetry>,
     bodies: Arc<Bodies>,
     started: Instant,
+    around: Around,
+}
+
+/// What answers tell besides the snapshot, asked anew for each.
+pub struct Around(Box<dyn Fn() -> Surroundings + Send + Sync>);
+
+impl Around {
+    /// What `tell` tells.
+    pub fn new(tell: impl Fn() -> Surroundings + Send + Sync + 'static) -> Around {
+        Around(Box::new(tell))
+    }
+
+    /// What it tells now.
+    pub fn tell(&self) -> Surroundings {
+        (self.0)()
+    }
+}
+
+impl Default for Around {
+    fn default() -> Around {
+        Around::new(Surroundings::default)
+    }
+}
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Around").finish_non_exhaustive()
+    }
 }
 
 impl App {
     /// Answers from `snapshots`.
     pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
+        App::within(Around::default(), policy, snapshots, telemetry)
+    }
+
+    /// The same, with what else is to be told.
+    pub fn within(
+        around: Around,
+        policy: Policy,
+        snapshots: Snapshots,
+        telemetry: Arc<Telemetry>,
+    ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now() })
+        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now(), around })
     }
 
     /// Own metrics.
@@ -98,6 +143,7 @@ impl App {
             .route("/metrics/self", get(own_metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .merge(kubelet::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
             .with_state(Arc::clone(self))

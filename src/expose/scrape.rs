@@ -208,6 +208,29 @@ impl Bodies {
         Ok(Streamed { receiver, ended: false })
     }
 
+    /// What `write` writes, written while it is sent; begun within `patience`.
+    ///
+    /// # Errors
+    /// [`NoBody::Busy`].
+    pub async fn written<E: std::fmt::Display>(
+        self: &Arc<Self>,
+        patience: Duration,
+        write: impl FnOnce(&mut Feed) -> Result<(), E> + Send + 'static,
+    ) -> Result<Streamed, NoBody> {
+        let permit = tokio::time::timeout(patience, self.streams.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(NoBody::Busy) };
+        let (mut feed, streamed) = Streamed::pipe();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            // A client that left takes no more; that is its right.
+            match write(&mut feed) {
+                Ok(()) => drop(feed.finish()),
+                Err(error) => tracing::debug!(%error, "answer broke off"),
+            }
+        });
+        Ok(streamed)
+    }
+
     /// Renders with one of the renderers kept, whose buffers are there already.
     fn render<E>(
         &self,
