@@ -24,6 +24,7 @@ use crate::config::{self, Config, KubeletChoice};
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Around, Policy};
 use crate::expose::summary::{ImageStore, Surroundings};
+use crate::history::History;
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
@@ -93,6 +94,9 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         publisher.tap(tap);
         pushing
     });
+    let history = Arc::new(History::new(config.history));
+    let recorder = Arc::clone(&history);
+    publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
     let policy = Policy {
         kinds: config.kinds,
         on_request: config.on_request,
@@ -101,7 +105,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         interval: config.interval,
         patience: PATIENCE,
     };
-    let app = App::within(around, policy, snapshots.clone(), Arc::clone(&telemetry));
+    let app = App::within(around, policy, snapshots.clone(), history, Arc::clone(&telemetry));
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {

@@ -126,6 +126,12 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub max_age: Option<String>,
 
+    /// How far back the pages and the cAdvisor API can look, at most 1h; 0s only at the last collection. Each
+    /// minute takes at most 2 KiB of memory for each cgroup [default: 2m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub history: Option<String>,
+
     /// Name of this node [default: the host name]
     #[arg(long, global = true, value_name = "NAME")]
     #[serde(deserialize_with = "text")]

@@ -28,7 +28,9 @@ use crate::push::target::Target;
 use crate::snapshot::{Kind, Kinds};
 
 use access::Role;
-use values::{absolute, bytes, count, duration, host_name, log_format, log_level, node_name, on_off, share};
+use values::{
+    absolute, bytes, count, duration, history, host_name, log_format, log_level, node_name, on_off, share,
+};
 
 pub use aggregator::AggregatorConfig;
 pub use names::{KubeletChoice, KubeletSettings};
@@ -68,6 +70,8 @@ pub struct Config {
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
     pub max_age: Duration,
+    /// How far back the history of cgroups' figures goes.
+    pub history: Duration,
     /// Name of this node.
     pub node_name: String,
     /// What is collected and shown.
@@ -169,6 +173,7 @@ impl Config {
             access,
             interval: interval.unwrap_or(Duration::from_secs(10)),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
+            history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: kinds.unwrap_or(Kinds::DEFAULT),
             on_request: if kinds.is_none() { Kinds::KUBELET } else { Kinds::NONE },

@@ -54,7 +54,7 @@ pub type Tap = Box<dyn Fn(&Arc<Snapshot>) + Send>;
 /// The writing end, for the reader thread.
 pub struct Publisher {
     latest: watch::Sender<Option<Arc<Snapshot>>>,
-    tap: Option<Tap>,
+    taps: Vec<Tap>,
     /// What the outputs ask.
     pub requests: mpsc::Receiver<Request>,
 }
@@ -70,20 +70,18 @@ pub fn channel() -> (Publisher, Snapshots) {
     let (latest, receiver) = watch::channel(None);
     let (sender, requests) = mpsc::channel();
     let snapshots = Snapshots { latest: receiver, requests: Arc::new(sender) };
-    (Publisher { latest, tap: None, requests }, snapshots)
+    (Publisher { latest, taps: Vec::new(), requests }, snapshots)
 }
 
 impl Publisher {
     /// Gives every snapshot to `tap` as well.
     pub fn tap(&mut self, tap: Tap) {
-        self.tap = Some(tap);
+        self.taps.push(tap);
     }
 
     /// Makes `snapshot` the last one and returns the one it replaces.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        if let Some(tap) = &self.tap {
-            tap(&snapshot);
-        }
+        self.taps.iter().for_each(|tap| tap(&snapshot));
         self.latest.send_replace(Some(snapshot))
     }
 }

@@ -22,12 +22,13 @@ use data::{all_kinds, cgroup, snapshot};
 use nodegauge::agent::naming::Naming;
 use nodegauge::collect::sampler::{self, Sampler};
 use nodegauge::expose::{Format, Options, Renderer, View};
+use nodegauge::history::History;
 use nodegauge::identity::enrich::LabelChoice;
 use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
 use nodegauge::snapshot::{
-    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage,
+    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage, reading,
 };
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
@@ -139,6 +140,30 @@ fn a_steady_tick() {
         quiet += u32::from(counted.count_total == 0);
     }
     assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
+}
+
+/// A window of ticks in which every figure of every row changes, after as many to
+/// get warm.
+#[test]
+fn a_steady_history() {
+    let history = History::new(Duration::from_secs(120));
+    let mut snapshot = snapshot(Hierarchy::V1, 20);
+    let (began, mut seconds) = (Instant::now(), 0);
+    let mut tick = || {
+        seconds += 5;
+        snapshot.monotonic = began + Duration::from_secs(seconds);
+        snapshot.wall_ms += 5_000;
+        for row in &mut snapshot.cgroups {
+            row.memory.pgfault = reading(seconds * seconds);
+            row.memory.usage = reading(seconds * 4096);
+            row.cpu.usage_ns = reading(seconds * 1_000_000_007);
+        }
+        measure(|| history.record(black_box(&snapshot))).count_total
+    };
+    let warm: u64 = (0..60).map(|_| tick()).sum();
+    assert!(warm > 0);
+    let steady: u64 = (0..24).map(|_| tick()).sum();
+    assert_eq!(steady, 0, "allocations");
 }
 
 fn batch_head() -> proto::Batch {

@@ -13,6 +13,15 @@ pub(super) fn duration(text: &str) -> Result<Duration> {
         .map_err(|_| anyhow!("not a duration; accepted: such as 500ms, 10s or 1m30s"))
 }
 
+/// How far back to look: what is a matter of hours is for a database.
+pub(super) fn history(text: &str) -> Result<Duration> {
+    let value = duration(text)?;
+    if value > Duration::from_secs(3600) {
+        bail!("out of range; accepted: 0s to 1h");
+    }
+    Ok(value)
+}
+
 pub(super) fn on_off(text: &str) -> Result<bool> {
     match text {
         "on" => Ok(true),

@@ -28,6 +28,7 @@ use super::http::Site;
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
+use crate::history::History;
 use crate::publish::Snapshots;
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
@@ -66,6 +67,7 @@ pub struct Policy {
 pub struct App {
     policy: Policy,
     snapshots: Snapshots,
+    history: Arc<History>,
     telemetry: Arc<Telemetry>,
     bodies: Arc<Bodies>,
     started: Instant,
@@ -100,9 +102,14 @@ impl std::fmt::Debug for Around {
 }
 
 impl App {
-    /// Answers from `snapshots`.
-    pub fn new(policy: Policy, snapshots: Snapshots, telemetry: Arc<Telemetry>) -> Arc<Self> {
-        App::within(Around::default(), policy, snapshots, telemetry)
+    /// Answers from `snapshots` and what `history` has of those before.
+    pub fn new(
+        policy: Policy,
+        snapshots: Snapshots,
+        history: Arc<History>,
+        telemetry: Arc<Telemetry>,
+    ) -> Arc<Self> {
+        App::within(Around::default(), policy, snapshots, history, telemetry)
     }
 
     /// The same, with what else is to be told.
@@ -110,10 +117,11 @@ impl App {
         around: Around,
         policy: Policy,
         snapshots: Snapshots,
+        history: Arc<History>,
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, telemetry, bodies, started: Instant::now(), around })
+        Arc::new(App { policy, snapshots, history, telemetry, bodies, started: Instant::now(), around })
     }
 
     /// Own metrics.

@@ -17,6 +17,7 @@ mod disk_usage;
 mod expose;
 mod faults;
 mod golden;
+mod history;
 mod hostile;
 mod http;
 mod identity_cri;

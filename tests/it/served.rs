@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nodegauge::auth::{Guard, How, rules};
 use nodegauge::expose::http::{self, Limits, Site};
 use nodegauge::expose::routes::{App, Policy};
+use nodegauge::history::History;
 use nodegauge::publish::{self, Publisher};
 use nodegauge::snapshot::{Hierarchy, Kinds, Snapshot};
 use nodegauge::telemetry::Telemetry;
@@ -93,9 +94,12 @@ impl Server {
         limits: Limits,
         guard: impl FnOnce(Arc<Telemetry>) -> Guard + Send + 'static,
     ) -> Server {
-        let (publisher, snapshots) = publish::channel();
+        let (mut publisher, snapshots) = publish::channel();
         let telemetry = Telemetry::new();
-        let app = App::new(policy, snapshots, Arc::clone(&telemetry));
+        let history = Arc::new(History::new(Duration::from_secs(120)));
+        let recorder = Arc::clone(&history);
+        publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
+        let app = App::new(policy, snapshots, history, Arc::clone(&telemetry));
         let own = Arc::clone(&telemetry);
         let listening = Listening::start(app, limits, move || guard(own));
         Server { address: listening.address, publisher, telemetry, listening }

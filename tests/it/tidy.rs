@@ -10,13 +10,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aggregate", &["aggregate", "push", "rate", "identity", "telemetry"]),
     ("api", &["api", "aggregate", "push", "expose"]),
     ("publish", &["snapshot"]),
+    ("history", &["snapshot"]),
     ("collect", &["collect", "kernel", "rate", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
     ("rate", &[]),
     ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
     ("kubernetes", &[]),
     ("auth", &["auth", "kubernetes", "telemetry"]),
-    ("expose", &["expose", "auth", "snapshot", "publish", "telemetry", "config"]),
+    ("expose", &["expose", "auth", "snapshot", "publish", "history", "rate", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
