@@ -21,6 +21,7 @@ use crate::auth::{Guard, rules};
 use crate::collect::Report;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
+use crate::expose::cadvisor::events::Events;
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Around, Policy};
 use crate::expose::summary::{ImageStore, Surroundings};
@@ -97,6 +98,9 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
     let history = Arc::new(History::new(config.history));
     let recorder = Arc::clone(&history);
     publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
+    let events = Arc::new(Events::default());
+    let recorder = Arc::clone(&events);
+    publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
     let policy = Policy {
         kinds: config.kinds,
         on_request: config.on_request,
@@ -105,7 +109,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
         interval: config.interval,
         patience: PATIENCE,
     };
-    let app = App::within(around, policy, snapshots.clone(), history, Arc::clone(&telemetry));
+    let app = App::within(around, policy, snapshots.clone(), history, events, Arc::clone(&telemetry));
     // The observer goes with the reader thread, and this sender with it.
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let observer: Observer = Box::new(move |tick| {

@@ -7,6 +7,7 @@
 
 mod access;
 mod aggregator;
+mod go;
 mod names;
 mod push;
 mod values;
@@ -33,6 +34,7 @@ use values::{
 };
 
 pub use aggregator::AggregatorConfig;
+pub use go::{go_bool, go_duration};
 pub use names::{KubeletChoice, KubeletSettings};
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command

@@ -11,6 +11,9 @@
 //!   that carry metrics, [`connection`] how long a client may take and [`peers`]
 //!   how much.
 
+pub mod cadvisor;
+pub mod cadvisor_v1;
+pub mod cadvisor_v2;
 pub mod connection;
 pub mod families;
 pub mod http;

@@ -11,6 +11,7 @@
 //! | `/readyz` | 200 once there is something to serve |
 //! | `/` | what there is |
 
+mod cadvisor;
 mod kubelet;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
+use super::cadvisor::events::Events;
 use super::http::Site;
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::summary::Surroundings;
@@ -72,6 +74,7 @@ pub struct App {
     bodies: Arc<Bodies>,
     started: Instant,
     around: Around,
+    events: Arc<Events>,
 }
 
 /// What answers tell besides the snapshot, asked anew for each.
@@ -109,7 +112,7 @@ impl App {
         history: Arc<History>,
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
-        App::within(Around::default(), policy, snapshots, history, telemetry)
+        App::within(Around::default(), policy, snapshots, history, Arc::default(), telemetry)
     }
 
     /// The same, with what else is to be told.
@@ -118,10 +121,11 @@ impl App {
         policy: Policy,
         snapshots: Snapshots,
         history: Arc<History>,
+        events: Arc<Events>,
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, history, telemetry, bodies, started: Instant::now(), around })
+        Arc::new(App { policy, snapshots, history, telemetry, bodies, started: Instant::now(), around, events })
     }
 
     /// Own metrics.
@@ -152,6 +156,7 @@ impl App {
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .merge(kubelet::routes())
+            .merge(cadvisor::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
             .with_state(Arc::clone(self))
@@ -178,7 +183,7 @@ impl From<Arc<App>> for Site {
         Site {
             router: app.router(),
             telemetry: Arc::clone(app.telemetry()),
-            bodies: &[],
+            bodies: &cadvisor::BODIES,
             tidy: Box::new(move || app.tidy()),
         }
     }

@@ -349,10 +349,32 @@ impl Streamed {
         Streamed { receiver, ended: true }
     }
 
+    /// A body, and its other end for a task.
+    pub fn live() -> (Live, Streamed) {
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        (Live(sender), Streamed { receiver, ended: false })
+    }
+
     /// A body, and what is written into it on another thread.
     pub fn pipe() -> (Feed, Streamed) {
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         (Feed { sender, chunk: Vec::with_capacity(CHUNK) }, Streamed { receiver, ended: false })
+    }
+}
+
+/// The end of a body that comes piece by piece over a long time.
+#[derive(Debug)]
+pub struct Live(mpsc::Sender<Piece>);
+
+impl Live {
+    /// Sends a piece once there is room for it; false when the client has left.
+    pub async fn send(&self, text: Vec<u8>) -> bool {
+        self.0.send(Piece::Text(Bytes::from(text))).await.is_ok()
+    }
+
+    /// Waits until the client has left.
+    pub async fn left(&self) {
+        self.0.closed().await;
     }
 }
 
