@@ -160,7 +160,7 @@ pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> 
 /// What answers tell besides the snapshot.
 pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
     let (node_name, kubelet_root) = (config.node_name.clone(), config.kubelet_root.clone());
-    Around::new(move || {
+    let mut around = Around::new(move || {
         let stores = identities.status().into_iter().flat_map(|source| source.images);
         let images = stores.map(|store| ImageStore {
             path: store.path,
@@ -174,7 +174,9 @@ pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
             kubelet_root: kubelet_root.clone(),
             images: images.collect(),
         }
-    })
+    });
+    around.paths = config.paths.clone();
+    around
 }
 
 /// The one loop that serves and asks for names.

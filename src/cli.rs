@@ -4,6 +4,8 @@
 //! default is belongs to [`crate::config`], which reads the same [`Settings`]
 //! from the environment and from the file.
 
+pub mod cadvisor;
+
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -34,6 +36,9 @@ pub struct Cli {
     /// What to do; without one, the agent.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Flags of cAdvisor's that no longer matter, and why.
+    #[arg(skip)]
+    pub notices: Vec<(String, &'static str)>,
 }
 
 /// What to do.
@@ -198,6 +203,47 @@ pub struct Settings {
     #[serde(deserialize_with = "list")]
     pub whitelisted_container_labels: Option<Vec<String>>,
 
+    /// Whether /metrics leaves out cgroups that no runtime knows, but the root: on or off [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub docker_only: Option<String>,
+
+    /// Of the cgroups that no runtime knows /metrics has the root and those whose paths begin so
+    /// [default: all, with --docker-only none]
+    #[arg(long, global = true, value_name = "PATH,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub raw_cgroup_prefix_whitelist: Option<Vec<String>>,
+
+    /// Whether /metrics leaves out the root cgroup: on or off [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub disable_root_cgroup_stats: Option<String>,
+
+    /// What all paths begin with, behind a proxy that does not take it off [default: nothing]
+    #[arg(long, global = true, value_name = "PATH")]
+    #[serde(deserialize_with = "text")]
+    pub url_base_prefix: Option<String>,
+
+    /// Another path at which /metrics is served too
+    #[arg(long, global = true, value_name = "PATH")]
+    #[serde(deserialize_with = "text")]
+    pub prometheus_endpoint: Option<String>,
+
+    /// Whether /metrics and what is below it need what --auth asks for: on or off [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_metrics: Option<String>,
+
+    /// Whether /stats, /api and /apis do: cAdvisor's, the kubelet's, Heapster's and Kubernetes' APIs [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_model: Option<String>,
+
+    /// Whether pages, what they ask for, and the Dashboard's API do [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_dashboard: Option<String>,
+
     /// Whether samples carry the time of their collection: on or off [default: off]
     #[arg(long, global = true, value_name = "ON|OFF")]
     #[serde(deserialize_with = "text")]
@@ -303,9 +349,20 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let result = command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let words: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let said = |setting: &str| {
+        let in_environment = |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
+        in_environment(setting) || in_environment("config")
+    };
+    let (words, notices) = match cadvisor::translate(&words, &commands, said) {
+        Ok(Some(translated)) => (translated.words, translated.notices),
+        Ok(None) => (words, Vec::new()),
+        Err(line) => return Parsed::Bad(line),
+    };
+    let result = command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
     match result {
-        Ok(cli) => Parsed::Run(Box::new(cli)),
+        Ok(cli) => Parsed::Run(Box::new(Cli { notices, ..cli })),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
         Err(error) => Parsed::Bad(one_line(&error)),
     }

@@ -31,6 +31,7 @@ use crate::snapshot::{Kind, Kinds};
 use access::Role;
 use values::{
     absolute, bytes, count, duration, history, host_name, log_format, log_level, node_name, on_off, share,
+    url_path,
 };
 
 pub use aggregator::AggregatorConfig;
@@ -68,6 +69,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may read there, and by which certificates.
     pub access: Access,
+    /// What paths begin with, and another name of `/metrics`.
+    pub paths: Paths,
     /// Time between two ticks.
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
@@ -107,6 +110,15 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How messages are written.
     pub log_format: LogFormat,
+}
+
+/// How paths are written by those who ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// What they begin with; empty for nothing, and never with a slash at its end.
+    pub prefix: String,
+    /// What else `/metrics` is called.
+    pub metrics: Option<String>,
 }
 
 /// How messages are written.
@@ -173,6 +185,10 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from("/")),
             listen,
             access,
+            paths: Paths {
+                prefix: layers.parse("url-base-prefix", |s| &s.url_base_prefix, url_path)?.unwrap_or_default(),
+                metrics: layers.parse("prometheus-endpoint", |s| &s.prometheus_endpoint, url_path)?,
+            },
             interval: interval.unwrap_or(Duration::from_secs(10)),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
@@ -269,12 +285,18 @@ impl Layers {
 
     fn labels(&self) -> Result<LabelChoice> {
         let listed = self.0.iter().find_map(|(_, s)| s.whitelisted_container_labels.as_ref());
+        let prefixes = self.0.iter().find_map(|(_, s)| s.raw_cgroup_prefix_whitelist.as_ref());
         Ok(LabelChoice {
             style: self.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
             store_container_labels: self
                 .parse("store-container-labels", |s| &s.store_container_labels, names::switch)?
                 .unwrap_or(true),
             whitelisted: listed.map(|list| words(list).map(str::to_owned).collect()).unwrap_or_default(),
+            runtimes_only: self.parse("docker-only", |s| &s.docker_only, names::switch)?.unwrap_or(false),
+            raw_prefixes: prefixes.map(|list| words(list).map(str::to_owned).collect()).unwrap_or_default(),
+            without_root: self
+                .parse("disable-root-cgroup-stats", |s| &s.disable_root_cgroup_stats, names::switch)?
+                .unwrap_or(false),
         })
     }
 

@@ -62,6 +62,9 @@ fn run() -> Result<ExitCode, Stop> {
     }
     let config = Config::load(cli.settings, &environment).map_err(usage)?;
     logging::init(config.log_level, config.log_format);
+    for (flag, why) in &cli.notices {
+        tracing::warn!(flag, why, "flag has no effect");
+    }
     match cli.command {
         // The aggregator has other settings.
         None | Some(Command::Agent | Command::Aggregator) => {

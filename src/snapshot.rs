@@ -244,6 +244,9 @@ pub struct Cgroup {
     /// What it is a part of.
     #[serde(skip)]
     pub part: Part,
+    /// Whether `/metrics` leaves it out, because cAdvisor's flags say so.
+    #[serde(skip)]
+    pub hidden: bool,
 }
 
 /// What a cgroup is to who lists pods and containers instead of cgroups.

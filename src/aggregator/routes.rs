@@ -67,7 +67,7 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         .merge(routes(&model))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
-    Site { router, telemetry, bodies: &[receive::PATH], tidy: Box::new(|| {}) }
+    Site { router, telemetry, bodies: &[receive::PATH], paths: Default::default(), tidy: Box::new(|| {}) }
 }
 
 impl App {

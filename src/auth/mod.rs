@@ -25,7 +25,7 @@ pub use tls::{Tls, TlsFiles};
 pub use tokens::Tokens;
 
 use self::reviews::Unanswered;
-use self::rules::Need;
+use self::rules::{Need, Opened};
 use crate::telemetry::{Decision, Limiter, Means, Reload, Telemetry};
 
 /// What was said about who may read.
@@ -37,6 +37,8 @@ pub struct Access {
     pub tls: Option<TlsFiles>,
     /// Who may push, where that is not who may read.
     pub push: Option<Choice>,
+    /// What everybody may read, whoever may read the rest.
+    pub opened: Opened,
 }
 
 /// Who may read.
@@ -181,6 +183,7 @@ pub struct Guard {
     rules: Rules,
     how: How,
     push: Option<How>,
+    opened: Opened,
     tls: Option<Tls>,
     telemetry: Arc<Telemetry>,
 }
@@ -188,7 +191,7 @@ pub struct Guard {
 impl Guard {
     /// Guards paths as `rules` say.
     pub fn new(rules: Rules, how: How, tls: Option<Tls>, telemetry: Arc<Telemetry>) -> Guard {
-        let guard = Guard { rules, how, push: None, tls, telemetry };
+        let guard = Guard { rules, how, push: None, opened: Opened::default(), tls, telemetry };
         guard.show_end();
         guard
     }
@@ -197,6 +200,12 @@ impl Guard {
     #[must_use]
     pub fn pushed_to_by(self, push: Option<How>) -> Guard {
         Guard { push, ..self }
+    }
+
+    /// Lets everybody read these areas.
+    #[must_use]
+    pub fn opening(self, opened: Opened) -> Guard {
+        Guard { opened, ..self }
     }
 
     /// Reads the files, finds the API server, and guards as `access` says.
@@ -221,7 +230,7 @@ impl Guard {
             Some(choice) => Some(How::open(choice, node_name).await?),
             None => None,
         };
-        Ok(Guard::new(rules, how, tls, telemetry).pushed_to_by(push))
+        Ok(Guard::new(rules, how, tls, telemetry).pushed_to_by(push).opening(access.opened))
     }
 
     /// What makes handshakes, if connections are to be encrypted.
@@ -240,6 +249,9 @@ impl Guard {
     /// It may not pass.
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
         let need = self.rules.need(asked.path);
+        if self.rules.area(asked.path).is_some_and(|area| self.opened.has(area)) {
+            return Ok(Admitted { need, user: asked.user.cloned() });
+        }
         let how = self.push.as_ref().filter(|_| need == Need::Push).unwrap_or(&self.how);
         let (How::Token(_) | How::Kubernetes(_), Need::Node(_) | Need::Path | Need::Push) = (how, need)
         else {

@@ -20,7 +20,7 @@ use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -38,6 +38,7 @@ use super::peers::{Peer, Peers};
 use super::routes::line;
 use crate::auth::rules::Need;
 use crate::auth::{Admitted, Asked, Guard, Refusal, User};
+use crate::config::Paths;
 use crate::telemetry::{HandshakeFailure, Limiter, LostConnection, Refused, Telemetry};
 
 /// How long accepting rests when no descriptor is left.
@@ -113,6 +114,8 @@ pub struct Site {
     /// is below them, which take one by GET too; their routes bound its size and
     /// its time.
     pub bodies: &'static [&'static str],
+    /// How paths are written by those who ask.
+    pub paths: Paths,
     /// Called every [`Limits::tidy`]; quick.
     pub tidy: Box<dyn Fn() + Send>,
 }
@@ -146,12 +149,13 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Site { router, telemetry, bodies, tidy: tidy_site } = site.into();
+    let Site { router, telemetry, bodies, paths, tidy: tidy_site } = site.into();
     let (stopping, watching) = watch::channel(());
     let server = Server {
         router,
         telemetry,
         bodies,
+        paths: Arc::new(paths),
         guard,
         slots: Arc::new(Semaphore::new(limits.connections)),
         probes: Arc::new(Semaphore::new(limits.probes)),
@@ -201,6 +205,7 @@ struct Server {
     router: Router,
     telemetry: Arc<Telemetry>,
     bodies: &'static [&'static str],
+    paths: Arc<Paths>,
     guard: Arc<Guard>,
     slots: Arc<Semaphore>,
     probes: Arc<Semaphore>,
@@ -338,7 +343,10 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(uri) = routed(&parts.uri, &self.paths) {
+            parts.uri = uri;
+        }
         let admitted = self.admit(&parts, caller).await;
         let close = admitted.as_ref().is_err_and(|refused| refused.close);
         let mut response = match admitted {
@@ -423,6 +431,27 @@ impl Server {
     }
 }
 
+/// A path as it is routed, where that is not how it is written. What lacks the
+/// prefix is routed to nothing.
+fn routed(uri: &Uri, paths: &Paths) -> Option<Uri> {
+    if *paths == Paths::default() {
+        return None;
+    }
+    let path = uri.path();
+    let below = path.strip_prefix(&paths.prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = match below {
+        None => "/lacks-the-prefix",
+        Some("") => "/",
+        Some(below) if paths.metrics.as_deref() == Some(below) => "/metrics",
+        Some(below) => below,
+    };
+    let target = match uri.query() {
+        Some(query) => format!("{below}?{query}"),
+        None => below.to_owned(),
+    };
+    target.parse().ok()
+}
+
 /// The answer to a request that goes no further.
 struct Refusing {
     response: Response<Body>,
@@ -454,4 +483,25 @@ fn refuse(stream: TcpStream) {
         content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
     // The client may be gone or its window full; then it learns from the close.
     let _ = stream.try_write(ANSWER);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_routed_without_their_prefix() {
+        let paths = Paths { prefix: "/node/1".into(), metrics: Some("/prom".into()) };
+        let check = |written: &str, expected: &str| {
+            let found = routed(&written.parse().unwrap(), &paths).unwrap();
+            assert_eq!(found.to_string(), expected, "{written}");
+        };
+        check("/node/1/healthz", "/healthz");
+        check("/node/1", "/");
+        check("/node/1/?a=b", "/?a=b");
+        check("/node/1/prom?name[]=x", "/metrics?name[]=x");
+        check("/node/10/metrics", "/lacks-the-prefix");
+        check("/metrics", "/lacks-the-prefix");
+        assert_eq!(routed(&"/metrics".parse().unwrap(), &Paths::default()), None);
+    }
 }

@@ -6,6 +6,8 @@
 //! | `/metrics/cadvisor` | the same as a kubelet shows it there |
 //! | `/metrics/resource` | CPU and memory of node, pods and containers, as a kubelet shows them there |
 //! | `/stats/summary` | the same and more, in a kubelet's JSON |
+//! | `/stats/container/`, `/api/v1.3/…`, `/api/v2.1/…` | cAdvisor's REST API |
+//! | `/containers/`, `/docker/`, `/validate/` | its pages, as plain as can be |
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
@@ -13,6 +15,7 @@
 
 mod cadvisor;
 mod kubelet;
+mod pages;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,20 +30,25 @@ use axum::routing::get;
 
 use super::cadvisor::events::Events;
 use super::http::Site;
+use super::query::pairs;
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
+use crate::config::Paths;
 use crate::history::History;
 use crate::publish::Snapshots;
 use crate::snapshot::{Kinds, Snapshot};
 use crate::telemetry::Telemetry;
 
 /// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 7] = [
+const INDEX: [(&str, &str); 10] = [
     ("/metrics", "containers and machine, for Prometheus"),
     ("/metrics/cadvisor", "the same as a kubelet shows it there"),
     ("/metrics/resource", "CPU and memory of node, pods and containers, for metrics-server"),
     ("/stats/summary", "node, pods and containers as a kubelet tells them"),
+    ("/api/v1.3/machine", "cAdvisor's REST API: machine, containers, subcontainers, docker, events"),
+    ("/api/v2.1/attributes", "its version 2: machine, stats, spec, summary, storage, events"),
+    ("/containers/", "all cgroups"),
     ("/metrics/self", "the agent about itself"),
     ("/healthz", "whether collection goes on"),
     ("/readyz", "whether there is something to serve"),
@@ -78,17 +86,21 @@ pub struct App {
 }
 
 /// What answers tell besides the snapshot, asked anew for each.
-pub struct Around(Box<dyn Fn() -> Surroundings + Send + Sync>);
+pub struct Around {
+    tell: Box<dyn Fn() -> Surroundings + Send + Sync>,
+    /// How paths are written by those who ask.
+    pub paths: Paths,
+}
 
 impl Around {
     /// What `tell` tells.
     pub fn new(tell: impl Fn() -> Surroundings + Send + Sync + 'static) -> Around {
-        Around(Box::new(tell))
+        Around { tell: Box::new(tell), paths: Paths::default() }
     }
 
     /// What it tells now.
     pub fn tell(&self) -> Surroundings {
-        (self.0)()
+        (self.tell)()
     }
 }
 
@@ -100,7 +112,7 @@ impl Default for Around {
 
 impl std::fmt::Debug for Around {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Around").finish_non_exhaustive()
+        f.debug_struct("Around").field("paths", &self.paths).finish_non_exhaustive()
     }
 }
 
@@ -146,17 +158,18 @@ impl App {
             .route("/", get(index))
             .route(
                 "/metrics",
-                get(async |app, method, headers| metrics(app, method, headers, View::All).await),
+                get(async |app, method, uri, headers| metrics(app, method, uri, headers, View::All).await),
             )
             .route(
                 "/metrics/cadvisor",
-                get(async |app, method, headers| metrics(app, method, headers, View::Kubelet).await),
+                get(async |app, method, uri, headers| metrics(app, method, uri, headers, View::Kubelet).await),
             )
             .route("/metrics/self", get(own_metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .merge(kubelet::routes())
             .merge(cadvisor::routes())
+            .merge(pages::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
             .with_state(Arc::clone(self))
@@ -184,6 +197,7 @@ impl From<Arc<App>> for Site {
             router: app.router(),
             telemetry: Arc::clone(app.telemetry()),
             bodies: &cadvisor::BODIES,
+            paths: app.around.paths.clone(),
             tidy: Box::new(move || app.tidy()),
         }
     }
@@ -194,7 +208,17 @@ pub fn line(status: StatusCode, text: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
 }
 
-async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap, view: View) -> Response {
+async fn metrics(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    view: View,
+) -> Response {
+    let names = match names(&uri) {
+        Ok(names) => names,
+        Err(text) => return line(StatusCode::BAD_REQUEST, text),
+    };
     let Policy { kinds, on_request, .. } = app.policy;
     let (path, kinds, requested) = match view {
         View::All => ("/metrics", kinds, Kinds::NONE),
@@ -203,7 +227,7 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         }
     };
     let format = negotiate(&joined(&headers, ACCEPT));
-    let gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
+    let mut gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
     let body = if method == Method::HEAD {
         Ok(Body::new(Streamed::nothing()))
     } else {
@@ -212,7 +236,14 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         };
         let text = Text { openmetrics: format.is_openmetrics(), view, kinds };
         app.telemetry.scrape(path, text.format_label(), if gzip { "gzip" } else { "identity" });
-        app.body(snapshot, text, gzip).await
+        match names {
+            // Few ask so, each for other families: nothing is kept of it.
+            Some(names) => {
+                gzip = false;
+                app.bodies.of_families(snapshot, text, names, app.policy.patience).await.map(Body::new)
+            }
+            None => app.body(snapshot, text, gzip).await,
+        }
     };
     match body {
         Ok(body) => {
@@ -227,6 +258,13 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         Err(error @ NoBody::Busy) => line(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         Err(error @ NoBody::Failed) => line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// The families that `?name[]=` names; `None` for all.
+fn names(uri: &Uri) -> Result<Option<Vec<String>>, &'static str> {
+    let query = pairs(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
+    let names: Vec<String> = query.into_iter().filter(|(n, _)| n == "name[]").map(|(_, name)| name).collect();
+    Ok((!names.is_empty()).then_some(names))
 }
 
 impl App {

@@ -208,6 +208,31 @@ impl Bodies {
         Ok(Streamed { receiver, ended: false })
     }
 
+    /// Only the families of these names, written while they are sent.
+    ///
+    /// # Errors
+    /// [`NoBody::Busy`].
+    pub async fn of_families(
+        self: &Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        text: Text,
+        names: Vec<String>,
+        patience: Duration,
+    ) -> Result<Streamed, NoBody> {
+        let options = self.options(text);
+        let write = move |feed: &mut Feed| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Renderer::new(options).only(&names).render(&snapshot, |chunk| feed.write_all(chunk))
+        };
+        self.written(patience, write).await
+    }
+
+    fn options(&self, text: Text) -> Options {
+        let Text { openmetrics, view, kinds } = text;
+        let format = if openmetrics { Format::OpenMetrics } else { Format::Prometheus };
+        Options { format, view, kinds, timestamps: self.timestamps }
+    }
+
     /// What `write` writes, written while it is sent; begun within `patience`.
     ///
     /// # Errors
@@ -238,9 +263,7 @@ impl Bodies {
         text: Text,
         sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Text { openmetrics, view, kinds } = text;
-        let format = if openmetrics { Format::OpenMetrics } else { Format::Prometheus };
-        let options = Options { format, view, kinds, timestamps: self.timestamps };
+        let options = self.options(text);
         let kept = {
             let mut renderers = lock(&self.renderers);
             let fitting = renderers.iter().position(|r| r.options() == options);

@@ -153,7 +153,7 @@ agent() {
   local log=$1
   shift
   free_port port
-  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --timestamps on "$@"
+  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --timestamps on --node-name node-e2e "$@"
   wait_for 20 curl -fs "http://127.0.0.1:$port/readyz"
 }
 # names: the (pod, container) pairs with CPU figures.
@@ -195,6 +195,16 @@ python3 "$here/kubelet/compare.py" "http://127.0.0.1:10255/metrics/cadvisor" "ht
   >"$work/compare" && ok=yes || ok=no
 cat "$work/compare"
 check "the kubelet's own /metrics/cadvisor has the same rows, and figures within tolerance" [ "$ok" = yes ]
+
+# The writable layers are measured in the background: until then they are missing.
+stored() {
+  curl -fs "http://127.0.0.1:$side_by_side/stats/summary" |
+    jq -e '[.pods[] | select(.podRef.name | startswith("plain")) | .["ephemeral-storage"], .volume[0], .containers[].rootfs] | all'
+}
+wait_for 120 stored || true
+python3 "$here/kubelet/summary.py" http://127.0.0.1:10255 "http://127.0.0.1:$side_by_side" >"$work/summary" && ok=yes || ok=no
+cat "$work/summary"
+check "the kubelet's own /stats/summary and /metrics/resource have no field that ours lack, and agree" [ "$ok" = yes ]
 
 # What a container wrote, and what its pod keeps: found by the walker in its time.
 disk_usage() {
