@@ -352,7 +352,8 @@ where
     let words: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
     let said = |setting: &str| {
-        let in_environment = |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
+        let in_environment =
+            |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
         in_environment(setting) || in_environment("config")
     };
     let (words, notices) = match cadvisor::translate(&words, &commands, said) {

@@ -186,7 +186,9 @@ impl Config {
             listen,
             access,
             paths: Paths {
-                prefix: layers.parse("url-base-prefix", |s| &s.url_base_prefix, url_path)?.unwrap_or_default(),
+                prefix: layers
+                    .parse("url-base-prefix", |s| &s.url_base_prefix, url_path)?
+                    .unwrap_or_default(),
                 metrics: layers.parse("prometheus-endpoint", |s| &s.prometheus_endpoint, url_path)?,
             },
             interval: interval.unwrap_or(Duration::from_secs(10)),

@@ -189,7 +189,16 @@ fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
         LabelStyle::Cadvisor => KubeletLabels::Own(kubelet.into()),
     };
     let (storage, part) = (Storage::default(), Part::default());
-    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet, storage, part, hidden: false }
+    Cgroup {
+        path: cgroup.path.clone(),
+        created: cgroup.created,
+        identity,
+        labels,
+        kubelet,
+        storage,
+        part,
+        hidden: false,
+    }
 }
 
 /// What a cgroup is to this node's kubelet. Pods of a node that runs in a

@@ -52,7 +52,8 @@ impl Asked {
         let path = if path.starts_with("//") { path.get(1..).unwrap_or_default() } else { path };
         let below = path.strip_prefix(root).unwrap_or_default();
         let path = below.split('/').filter(|segment| !segment.is_empty());
-        let path = path.map(|segment| decode(segment, false).ok_or(Refused::Encoding)).collect::<Result<_, _>>()?;
+        let path =
+            path.map(|segment| decode(segment, false).ok_or(Refused::Encoding)).collect::<Result<_, _>>()?;
         let query = pairs(parts.uri.query().unwrap_or_default()).ok_or(Refused::Encoding)?;
         let headers = &parts.headers;
         Ok(Asked {

@@ -59,7 +59,10 @@ const FLAGS: &[(&str, Become)] = &[
     ("collector_key", Nothing(FEATURE)),
     ("container_hints", Nothing("cgroups have no mounts of their own to be told of")),
     ("containerd", Nothing(SOCKET)),
-    ("containerd-namespace", Nothing("containerd is asked by its runtime interface, which is of one namespace")),
+    (
+        "containerd-namespace",
+        Nothing("containerd is asked by its runtime interface, which is of one namespace"),
+    ),
     ("containerd_env_metadata_whitelist", Nothing("the environment of containers is not read")),
     ("crio_client_timeout", Nothing("calls of runtimes have deadlines")),
     ("disable_metrics", Flag("disable-metrics")),
@@ -207,7 +210,8 @@ pub fn translate(
     commands: &[String],
     said: impl Fn(&str) -> bool,
 ) -> Result<Option<Translated>, String> {
-    let named = words.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|n| n == "cadvisor"));
+    let named =
+        words.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|n| n == "cadvisor"));
     let rest = words.get(1..).unwrap_or_default();
     let command = rest.iter().find(|word| commands.iter().any(|c| word.to_str() == Some(c)));
     let of_heapster = |word: &OsString| {
@@ -240,7 +244,9 @@ pub fn translate(
         };
         let switched = || match value.as_deref() {
             None => Ok(true),
-            Some(text) => go_bool(text).ok_or_else(|| format!("-{name} {text:?}: not accepted; accepted: true, false")),
+            Some(text) => {
+                go_bool(text).ok_or_else(|| format!("-{name} {text:?}: not accepted; accepted: true, false"))
+            }
         };
         let text = value.clone().unwrap_or_default();
         match becomes {
@@ -248,11 +254,15 @@ pub fn translate(
             Flag("disable-metrics") => disabled = Some(text),
             Flag(_) if text.is_empty() => {}
             Flag(ours) => out.words.push(format!("--{ours}={text}").into()),
-            Switch(ours) => out.words.push(format!("--{ours}={}", if switched()? { "on" } else { "off" }).into()),
+            Switch(ours) => {
+                out.words.push(format!("--{ours}={}", if switched()? { "on" } else { "off" }).into())
+            }
             Port => port = Some(text),
             Ip => ip = Some(text).filter(|ip| !ip.is_empty()),
             Kinds => kinds = Some(text).filter(|kinds| !kinds.is_empty()),
-            Verbosity if text.parse::<i32>().is_ok_and(|v| v >= 4) => out.words.push("--log-level=debug".into()),
+            Verbosity if text.parse::<i32>().is_ok_and(|v| v >= 4) => {
+                out.words.push("--log-level=debug".into())
+            }
             Verbosity => {}
             Version if switched()? => out.words.push("--version".into()),
             Version => {}
@@ -281,7 +291,8 @@ pub fn translate(
     }
     let given = |setting: &str| {
         let start = format!("--{setting}");
-        said(setting) || out.words.iter().filter_map(|w| w.to_str()).any(|w| w.split('=').next() == Some(&start))
+        said(setting)
+            || out.words.iter().filter_map(|w| w.to_str()).any(|w| w.split('=').next() == Some(&start))
     };
     let (listen, auth, style) = (given("listen"), given("auth"), given("label-style"));
     let addressed = ip.is_some() || port.is_some();
@@ -319,14 +330,30 @@ mod tests {
 
     #[test]
     fn flags_in_all_spellings() {
-        check("nodegauge --port=9090", Some("nodegauge agent --listen=0.0.0.0:9090 --auth=none --label-style=cadvisor"), &[]);
-        check("x -listen_ip ::1 -port 1", Some("x agent --listen=[::1]:1 --auth=none --label-style=cadvisor"), &[]);
+        check(
+            "nodegauge --port=9090",
+            Some("nodegauge agent --listen=0.0.0.0:9090 --auth=none --label-style=cadvisor"),
+            &[],
+        );
+        check(
+            "x -listen_ip ::1 -port 1",
+            Some("x agent --listen=[::1]:1 --auth=none --label-style=cadvisor"),
+            &[],
+        );
         let docker_only = format!("x agent --docker-only=on --interval=5s {OPEN}");
         check("x --docker_only --housekeeping-interval=5s", Some(&docker_only), &[]);
         check("/usr/bin/cadvisor", Some(&format!("/usr/bin/cadvisor agent {OPEN}")), &[]);
         check("x -disable_metrics=tcp,udp", Some(&format!("x agent --disable-metrics=tcp,udp {OPEN}")), &[]);
-        check("x -enable_metrics cpu,tcp", Some(&format!("x agent --metrics=cpu {OPEN}")), &["-enable_metrics=tcp"]);
-        check("x -storage_duration=1m -v=4", Some(&format!("x agent --history=1m --log-level=debug {OPEN}")), &[]);
+        check(
+            "x -enable_metrics cpu,tcp",
+            Some(&format!("x agent --metrics=cpu {OPEN}")),
+            &["-enable_metrics=tcp"],
+        );
+        check(
+            "x -storage_duration=1m -v=4",
+            Some(&format!("x agent --history=1m --log-level=debug {OPEN}")),
+            &[],
+        );
         check("x -logtostderr -logtostderr=true", Some(&format!("x agent {OPEN}")), &["-logtostderr"]);
     }
 
@@ -338,7 +365,11 @@ mod tests {
         check("nodegauge --version", None, &[]);
         check("nodegauge aggregator --port=1", None, &[]);
         check("/heapster --source=kubernetes --v=2", None, &[]);
-        check("nodegauge agent --docker_only --node-name n", Some("nodegauge agent --docker-only=on --node-name n"), &[]);
+        check(
+            "nodegauge agent --docker_only --node-name n",
+            Some("nodegauge agent --docker-only=on --node-name n"),
+            &[],
+        );
     }
 
     #[test]
@@ -347,7 +378,10 @@ mod tests {
             let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
             translate(&words, &[], |_| false).unwrap_err()
         };
-        assert_eq!(bad("x -docker_only=maybe"), "-docker_only \"maybe\": not accepted; accepted: true, false");
+        assert_eq!(
+            bad("x -docker_only=maybe"),
+            "-docker_only \"maybe\": not accepted; accepted: true, false"
+        );
         assert_eq!(bad("x -port"), "-port: needs a value");
     }
 

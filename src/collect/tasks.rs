@@ -3,7 +3,7 @@
 //!
 //! `/proc/loadavg`: `0.20 0.18 0.12 1/311 11206`, the tasks after the slash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::ReadError;
@@ -34,7 +34,7 @@ fn tasks(text: &[u8]) -> Option<u64> {
     parse::digits(word.get(slash + 1..)?)
 }
 
-fn limit(buffer: &mut Buffer, path: &PathBuf) -> Result<Reading, ReadError> {
+fn limit(buffer: &mut Buffer, path: &Path) -> Result<Reading, ReadError> {
     buffer.read_path(path).and_then(parse::number).map(reading)
 }
 

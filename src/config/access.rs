@@ -146,22 +146,44 @@ mod tests {
     #[test]
     fn who_may_read_and_how() {
         let access = |words: &[&str]| load(words, &[]).unwrap().access;
-        assert_eq!(access(&[]), Access { auth: Choice::None, tls: None, push: None, opened: Opened::default() });
+        assert_eq!(
+            access(&[]),
+            Access { auth: Choice::None, tls: None, push: None, opened: Opened::default() }
+        );
         let files = |client_ca: Option<&str>| {
             let client_ca = client_ca.map(PathBuf::from);
             Some(TlsFiles { certificate: "c".into(), key: "k".into(), client_ca })
         };
-        assert_eq!(access(&TLS), Access { auth: Choice::None, tls: files(None), push: None, opened: Opened::default() });
+        assert_eq!(
+            access(&TLS),
+            Access { auth: Choice::None, tls: files(None), push: None, opened: Opened::default() }
+        );
         // On loopback a token may travel without TLS.
         let token = access(&["--auth", "token", "--auth-token-file", "t"]);
-        assert_eq!(token, Access { auth: Choice::Token(Some("t".into())), tls: None, push: None, opened: Opened::default() });
+        assert_eq!(
+            token,
+            Access {
+                auth: Choice::Token(Some("t".into())),
+                tls: None,
+                push: None,
+                opened: Opened::default()
+            }
+        );
         let certificates = with_tls(&["--auth", "token", "--tls-client-ca", "a", "--listen", "0.0.0.0:4194"]);
         assert_eq!(
             access(&certificates),
-            Access { auth: Choice::Token(None), tls: files(Some("a")), push: None, opened: Opened::default() }
+            Access {
+                auth: Choice::Token(None),
+                tls: files(Some("a")),
+                push: None,
+                opened: Opened::default()
+            }
         );
         let kubernetes = with_tls(&["--auth", "kubernetes", "--listen", "[::]:4194"]);
-        assert_eq!(access(&kubernetes), Access { auth: Choice::Kubernetes, tls: files(None), push: None, opened: Opened::default() });
+        assert_eq!(
+            access(&kubernetes),
+            Access { auth: Choice::Kubernetes, tls: files(None), push: None, opened: Opened::default() }
+        );
         let environment = [("NODEGAUGE_AUTH", "token"), ("NODEGAUGE_AUTH_TOKEN_FILE", "t")];
         assert_eq!(load(&[], &environment).unwrap().access, token);
     }

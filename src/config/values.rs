@@ -77,7 +77,8 @@ pub(super) fn absolute(text: &str) -> Result<PathBuf> {
 pub(super) fn url_path(text: &str) -> Result<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     let path = format!("/{}", text.trim_matches('/'));
-    if path.len() > 256 || !path.chars().all(plain) || path.split('/').any(|part| part == "." || part == "..") {
+    if path.len() > 256 || !path.chars().all(plain) || path.split('/').any(|part| part == "." || part == "..")
+    {
         bail!("not accepted; accepted: a path of letters, digits, - . _ ~ and slashes");
     }
     Ok(if path == "/" { String::new() } else { path })

@@ -15,6 +15,7 @@
 //! - errors are 400 and 404, not 500, and text in either case;
 //! - one container that cannot be shown costs itself only.
 
+pub mod disks;
 pub mod events;
 pub mod machine;
 pub mod spec;
@@ -255,7 +256,8 @@ pub fn time_ms(text: &str) -> Option<u64> {
         None => {
             let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
             let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            let minutes = hours.parse::<u8>().ok().map(i64::from)? * 60 + minutes.parse::<u8>().ok().map(i64::from)?;
+            let minutes =
+                hours.parse::<u8>().ok().map(i64::from)? * 60 + minutes.parse::<u8>().ok().map(i64::from)?;
             match offset.get(..1)? {
                 "+" => (local, minutes),
                 "-" => (local, -minutes),
@@ -291,7 +293,9 @@ mod tests {
         check("2026-08-20T14:44:28.12+02:00", Some(1_787_229_868_120));
         check("2026-08-20T07:14:28-05:30", Some(1_787_229_868_000));
         check("0001-01-01T00:00:00Z", Some(0));
-        for text in ["", "Z", "soon", "2026-08-20", "2026-08-20T12:44:28", "2026-08-20T12:44:28é0:00", "99999"] {
+        for text in
+            ["", "Z", "soon", "2026-08-20", "2026-08-20T12:44:28", "2026-08-20T12:44:28é0:00", "99999"]
+        {
             check(text, None);
         }
     }

@@ -6,10 +6,11 @@ use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::cadvisor::disks::{DiskIo, FsStats};
 use super::cadvisor::events::Filter;
 use super::cadvisor::machine::MachineInfo;
 use super::cadvisor::spec::{Reference, Spec};
-use super::cadvisor::stats::{Cpu, DiskIo, FsStats, Hugetlb, InterfaceStats, Memory, Parts, Processes, Tasks};
+use super::cadvisor::stats::{Cpu, Hugetlb, InterfaceStats, Memory, Parts, Processes, Tasks};
 use super::cadvisor::{
     Answer, GoTime, Listed, Mapped, Refused, Span, World, bad, is_within, time_ms, unknown,
 };
@@ -115,8 +116,7 @@ fn stats(world: &World, row: &CgroupSample, sample: &Sample) -> Stats {
         diskio: parts.diskio(),
         memory: parts.memory(),
         hugetlb: parts.hugetlb(),
-        network: (!interfaces.is_empty())
-            .then(|| Network { first: interfaces.first().cloned(), interfaces }),
+        network: (!interfaces.is_empty()).then(|| Network { first: interfaces.first().cloned(), interfaces }),
         filesystem: parts.filesystems(&world.snapshot),
         task_stats: parts.tasks(),
         processes: parts.processes(),
@@ -142,7 +142,9 @@ fn info<'a>(world: &'a World, row: &'a CgroupSample, span: &Span) -> ContainerIn
 fn children<'a>(world: &'a World, path: &str) -> Vec<Reference<'a>> {
     let is_child = |row: &&CgroupSample| {
         let below = row.cgroup.path.strip_prefix(path.trim_end_matches('/'));
-        below.and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+        below
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|name| !name.is_empty() && !name.contains('/'))
     };
     world.snapshot.cgroups.iter().filter(is_child).map(Reference::plain).collect()
 }
@@ -213,7 +215,8 @@ fn docker(world: &World, name: &str, body: &[u8]) -> Result<Answer, Refused> {
         name => Some(world.by_name("docker", name)?.cgroup.path.clone()),
     };
     Ok(Answer::json(world, move |world, out| {
-        let rows = world.of_runtime("docker").filter(|r| one.as_ref().is_none_or(|one| r.cgroup.path == *one));
+        let rows =
+            world.of_runtime("docker").filter(|r| one.as_ref().is_none_or(|one| r.cgroup.path == *one));
         serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, info(world, row, &span)))))
     }))
 }
@@ -237,7 +240,8 @@ pub fn events(world: &World, name: &str, query: &[(String, String)]) -> Result<A
 pub fn stats_container(world: &World, body: &[u8]) -> Result<Answer, Refused> {
     let asked = Asked::read(body)?;
     let span = asked.span()?;
-    let root = asked.container_name.filter(|name| !name.is_empty()).map_or_else(|| "/".to_owned(), |n| path(&n));
+    let root =
+        asked.container_name.filter(|name| !name.is_empty()).map_or_else(|| "/".to_owned(), |n| path(&n));
     world.row(&root).ok_or_else(|| unknown(&root))?;
     let wanted = move |path: &str| path == root || asked.subcontainers && is_within(path, &root);
     Ok(Answer::json(world, move |world, out: &mut dyn Write| {

@@ -1,16 +1,15 @@
 //! Version 2 of cAdvisor's REST API, 2.0 and 2.1: what a container is and how it
-//! does, apart; and the machine.
+//! does, apart; and the machine. Of processes, `ps`, nothing is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::cadvisor::disks::{DiskIo, FsStats};
 use super::cadvisor::machine::{Attributes, MachineInfo, storage};
 use super::cadvisor::spec::Spec;
-use super::cadvisor::stats::{
-    Cpu, CpuUsage, DiskIo, FsStats, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between,
-};
+use super::cadvisor::stats::{Cpu, CpuUsage, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between};
 use super::cadvisor::{Answer, GoTime, Mapped, Refused, Span, World, bad, unknown};
 use super::cadvisor_v1::{events, path};
 use crate::history::{Figure, Sample};
@@ -57,7 +56,8 @@ impl Options {
         let max_age = match value("max_age").filter(|v| !v.is_empty()) {
             None => None,
             Some(text) => Some(
-                crate::config::go_duration(text).ok_or_else(|| refused("max_age", text, "such as 0s or 1m30s"))?,
+                crate::config::go_duration(text)
+                    .ok_or_else(|| refused("max_age", text, "such as 0s or 1m30s"))?,
             ),
         };
         Ok(Options { runtime, count, recursive: value("recursive") == Some("true"), max_age })
@@ -69,7 +69,11 @@ impl Options {
         let Some(runtime) = self.runtime else {
             let path = path(name);
             let row = world.row(&path).ok_or_else(|| unknown(&path))?;
-            return Ok(if self.recursive { world.tree(&path).map(owned).collect() } else { vec![owned(row)] });
+            return Ok(if self.recursive {
+                world.tree(&path).map(owned).collect()
+            } else {
+                vec![owned(row)]
+            });
         };
         match (name.trim_matches('/'), self.recursive) {
             ("", true) => Ok(world.of_runtime(runtime).map(owned).collect()),
@@ -374,9 +378,9 @@ pub fn answer(
         Ok(Answer::json(world, move |world, out| each(world, out, &paths, count)))
     };
     Some(match (kind, minor) {
-        ("version", _) => {
-            Ok(Answer::json(world, |_, out| serde_json::to_writer(out, concat!("v", env!("CARGO_PKG_VERSION")))))
-        }
+        ("version", _) => Ok(Answer::json(world, |_, out| {
+            serde_json::to_writer(out, concat!("v", env!("CARGO_PKG_VERSION")))
+        })),
         ("attributes", _) => {
             Ok(Answer::json(world, |w, out| serde_json::to_writer(out, &Attributes::of(&w.snapshot))))
         }
@@ -436,12 +440,11 @@ fn storage_of(world: &World, query: &[(String, String)]) -> Result<Answer, Refus
 
 /// The kinds of requests that version `minor` has, sorted.
 pub fn kinds(minor: u8) -> &'static [&'static str] {
-    const ALL: [&str; 11] = [
+    const ALL: [&str; 10] = [
         "appmetrics",
         "attributes",
         "events",
         "machine",
-        "ps",
         "spec",
         "stats",
         "storage",
@@ -449,7 +452,7 @@ pub fn kinds(minor: u8) -> &'static [&'static str] {
         "version",
         "machinestats",
     ];
-    if minor == 0 { ALL.split_at(10).0 } else { &ALL }
+    if minor == 0 { ALL.split_at(9).0 } else { &ALL }
 }
 
 #[cfg(test)]
@@ -473,7 +476,9 @@ mod tests {
         assert_eq!((options.count, options.recursive), (-1, true));
         assert_eq!(options.max_age, Some(Duration::from_secs(90)));
         assert_eq!(read("").unwrap().count, DEFAULT_SAMPLES);
-        for query in ["type=lxc", "count=-2", "count=99999999999999999999", "count=x", "max_age=soon", "max_age=-"] {
+        for query in
+            ["type=lxc", "count=-2", "count=99999999999999999999", "count=x", "max_age=soon", "max_age=-"]
+        {
             assert!(read(query).is_err(), "{query}");
         }
     }

@@ -35,7 +35,8 @@ impl<'a> Pod<'a> {
 
     /// The row with the pod's interfaces.
     pub fn network(&self) -> Option<&'a CgroupSample> {
-        let rows = self.sandbox.into_iter().chain(self.own).chain(self.containers.iter().map(|(_, row)| *row));
+        let rows =
+            self.sandbox.into_iter().chain(self.own).chain(self.containers.iter().map(|(_, row)| *row));
         rows.into_iter().find(|row| !row.network.is_empty())
     }
 }

@@ -87,12 +87,7 @@ const FAMILIES: [Family; 13] = [
         "[ALPHA] Swap the container may use, in bytes; absent where it is not limited.",
         |row| number(swap_limit(row)),
     ),
-    gauge(
-        "container_swap_usage_bytes",
-        Of::Container,
-        "[ALPHA] Swap the container uses, in bytes.",
-        swap,
-    ),
+    gauge("container_swap_usage_bytes", Of::Container, "[ALPHA] Swap the container uses, in bytes.", swap),
     counter("node_cpu_usage_seconds_total", Of::Node, "[STABLE] CPU time the node has used, in seconds."),
     gauge(
         "node_memory_working_set_bytes",
@@ -102,12 +97,7 @@ const FAMILIES: [Family; 13] = [
     ),
     gauge("node_swap_usage_bytes", Of::Node, "[ALPHA] Swap the node uses, in bytes.", swap),
     counter("pod_cpu_usage_seconds_total", Of::Pod, "[STABLE] CPU time the pod has used, in seconds."),
-    gauge(
-        "pod_memory_working_set_bytes",
-        Of::Pod,
-        "[STABLE] Working set of the pod, in bytes.",
-        working_set,
-    ),
+    gauge("pod_memory_working_set_bytes", Of::Pod, "[STABLE] Working set of the pod, in bytes.", working_set),
     gauge("pod_swap_usage_bytes", Of::Pod, "[ALPHA] Swap the pod uses, in bytes.", swap),
     Family {
         stamped: false,

@@ -137,7 +137,16 @@ impl App {
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
-        Arc::new(App { policy, snapshots, history, telemetry, bodies, started: Instant::now(), around, events })
+        Arc::new(App {
+            policy,
+            snapshots,
+            history,
+            telemetry,
+            bodies,
+            started: Instant::now(),
+            around,
+            events,
+        })
     }
 
     /// Own metrics.
@@ -162,7 +171,9 @@ impl App {
             )
             .route(
                 "/metrics/cadvisor",
-                get(async |app, method, uri, headers| metrics(app, method, uri, headers, View::Kubelet).await),
+                get(async |app, method, uri, headers| {
+                    metrics(app, method, uri, headers, View::Kubelet).await
+                }),
             )
             .route("/metrics/self", get(own_metrics))
             .route("/healthz", get(healthz))

@@ -1,4 +1,5 @@
 //! A snapshot as a kubelet's `/stats/summary`: node, pods and containers, in JSON.
+//! The shape and what fills it are one file, so that both are seen together.
 //!
 //! Everything in an answer was read in one tick and has its time, but what is on
 //! disks, which has the time of its measurement. What is not known is left out,

@@ -564,24 +564,16 @@ mod tests {
 
     #[test]
     fn what_cadvisors_flags_leave_out() {
-        let choice = |runtimes_only, prefixes: &[&str], without_root| LabelChoice {
-            runtimes_only,
-            raw_prefixes: prefixes.iter().map(|p| (*p).to_owned()).collect(),
-            without_root,
-            ..LabelChoice::default()
+        let check = |runtimes_only, prefixes: &[&str], without_root, hidden: [bool; 3]| {
+            let raw_prefixes = prefixes.iter().map(|p| (*p).to_owned()).collect();
+            let choice = LabelChoice { runtimes_only, raw_prefixes, without_root, ..LabelChoice::default() };
+            let paths = [("/", false), ("/system.slice/a", false), ("/docker/b", true)];
+            assert_eq!(paths.map(|(path, known)| choice.hides(path, known)), hidden, "{choice:?}");
         };
-        let check = |choice: &LabelChoice, hidden: [bool; 3]| {
-            let found = [
-                choice.hides("/", false),
-                choice.hides("/system.slice/a", false),
-                choice.hides("/docker/b", true),
-            ];
-            assert_eq!(found, hidden, "{choice:?}");
-        };
-        check(&choice(false, &[], false), [false; 3]);
-        check(&choice(true, &[], false), [false, true, false]);
-        check(&choice(true, &["/system"], false), [false; 3]);
-        check(&choice(false, &["/user"], true), [true, true, false]);
+        check(false, &[], false, [false; 3]);
+        check(true, &[], false, [false, true, false]);
+        check(true, &["/system"], false, [false; 3]);
+        check(false, &["/user"], true, [true, true, false]);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem, FilesystemSpace,
-    Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice, IoOperations, Kind,
-    Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats, ProcessStats, Reading,
-    Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
+    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem,
+    FilesystemSpace, Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice,
+    IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats,
+    ProcessStats, Reading, Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.

@@ -144,7 +144,11 @@ impl State {
         let kills = |row: &crate::snapshot::CgroupSample| row.memory.oom_kills.map_or(0, u64::from);
         let rows = &snapshot.cgroups;
         let same = self.known.len() == rows.len()
-            && self.known.iter().zip(rows).all(|((c, k), row)| Arc::ptr_eq(c, &row.cgroup) && *k == kills(row));
+            && self
+                .known
+                .iter()
+                .zip(rows)
+                .all(|((c, k), row)| Arc::ptr_eq(c, &row.cgroup) && *k == kills(row));
         if same {
             return;
         }

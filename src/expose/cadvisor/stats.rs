@@ -1,15 +1,15 @@
 //! One sample of a cgroup in cAdvisor's JSON: what versions 1 and 2 share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::GoTime;
+use super::disks::{DiskIo, FsStats, whole};
 use crate::history::{Figure, Sample};
 use crate::snapshot::{
-    Averages, CgroupSample, DiskStats, Filesystem, HugetlbStats, Interface, IoDevice, IoOperations, Limit,
-    Pressure, Reading, Snapshot,
+    Averages, CgroupSample, HugetlbStats, Interface, IoDevice, IoOperations, Limit, Pressure, Reading,
+    Snapshot,
 };
 
 /// A figure that may not be known.
@@ -57,7 +57,7 @@ struct Cfs {
 
 /// Pressure: totals in microseconds, averages in percent.
 #[derive(Debug, Serialize)]
-struct Psi {
+pub(super) struct Psi {
     full: PsiData,
     some: PsiData,
 }
@@ -88,67 +88,6 @@ fn psi(sample: &Sample, figures: [Figure; 2], now: Option<&Pressure>) -> Option<
         }
     };
     Some(Psi { full: data(full, now.map(|p| p.full_average)), some: data(some, now.map(|p| p.some_average)) })
-}
-
-/// Block I/O: a table for each of its figures.
-#[derive(Debug, Serialize)]
-pub struct DiskIo {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_service_bytes: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_serviced: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_queued: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    sectors: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_service_time: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_merged: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_cost_usage: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_cost_wait: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_cost_indebt: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    io_cost_indelay: Vec<PerDisk>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    psi: Option<Psi>,
-}
-
-#[derive(Debug, Serialize)]
-struct PerDisk {
-    device: Arc<str>,
-    major: u32,
-    minor: u32,
-    stats: BTreeMap<&'static str, u64>,
-}
-
-fn per_disk(device: &IoDevice, pairs: &[(&'static str, Reading)]) -> Option<PerDisk> {
-    let stats: BTreeMap<_, _> = pairs.iter().filter_map(|(op, v)| Some((*op, v.map(u64::from)?))).collect();
-    let IoDevice { name, major, minor, .. } = device;
-    (!stats.is_empty()).then(|| PerDisk { device: Arc::clone(name), major: *major, minor: *minor, stats })
-}
-
-fn table(devices: &[IoDevice], get: impl Fn(&IoDevice) -> IoOperations) -> Vec<PerDisk> {
-    let row = |device: &IoDevice| {
-        let IoOperations { read, write, sync, r#async, discard, total } = get(device);
-        let pairs = [
-            ("Read", read),
-            ("Write", write),
-            ("Sync", sync),
-            ("Async", r#async),
-            ("Discard", discard),
-            ("Total", total),
-        ];
-        per_disk(device, &pairs)
-    };
-    devices.iter().filter_map(row).collect()
-}
-
-fn count(devices: &[IoDevice], get: impl Fn(&IoDevice) -> Reading) -> Vec<PerDisk> {
-    devices.iter().filter_map(|device| per_disk(device, &[("Count", get(device))])).collect()
 }
 
 /// Memory, bytes but for counts.
@@ -303,57 +242,6 @@ struct Ulimit {
     soft_limit: i64,
 }
 
-/// A filesystem, or what a container has of one.
-#[derive(Debug, Serialize)]
-pub struct FsStats {
-    pub(in crate::expose) device: String,
-    #[serde(rename = "type")]
-    pub(in crate::expose) kind: &'static str,
-    pub(in crate::expose) capacity: u64,
-    pub(in crate::expose) usage: u64,
-    pub(in crate::expose) base_usage: u64,
-    pub(in crate::expose) available: u64,
-    pub(in crate::expose) has_inodes: bool,
-    pub(in crate::expose) inodes: u64,
-    pub(in crate::expose) inodes_free: u64,
-    #[serde(flatten)]
-    pub(in crate::expose) io: Option<FsIo>,
-}
-
-/// What `/proc/diskstats` tells of a filesystem's disk; times in milliseconds.
-#[derive(Debug, Serialize)]
-pub struct FsIo {
-    reads_completed: u64,
-    reads_merged: u64,
-    sectors_read: u64,
-    read_time: u64,
-    writes_completed: u64,
-    writes_merged: u64,
-    sectors_written: u64,
-    write_time: u64,
-    io_in_progress: u64,
-    io_time: u64,
-    weighted_io_time: u64,
-}
-
-impl FsIo {
-    fn of(disk: &DiskStats) -> FsIo {
-        FsIo {
-            reads_completed: disk.reads,
-            reads_merged: disk.reads_merged,
-            sectors_read: disk.sectors_read,
-            read_time: disk.read_ms,
-            writes_completed: disk.writes,
-            writes_merged: disk.writes_merged,
-            sectors_written: disk.sectors_written,
-            write_time: disk.write_ms,
-            io_in_progress: disk.in_flight,
-            io_time: disk.io_ms,
-            weighted_io_time: disk.weighted_ms,
-        }
-    }
-}
-
 /// A sample, as far as its parts are alike in all versions.
 #[derive(Debug)]
 pub struct Parts<'a> {
@@ -416,23 +304,9 @@ impl<'a> Parts<'a> {
     /// the only one.
     pub fn diskio(&self) -> Option<DiskIo> {
         let devices = self.devices()?;
-        Some(DiskIo {
-            io_service_bytes: table(&devices, |d| d.bytes),
-            io_serviced: table(&devices, |d| d.ios),
-            io_queued: count(&devices, |d| d.queued),
-            sectors: count(&devices, |d| d.sectors),
-            io_service_time: table(&devices, |d| d.service_time_ns),
-            io_merged: table(&devices, |d| d.merged),
-            io_cost_usage: count(&devices, |d| d.cost_usage_usec),
-            io_cost_wait: count(&devices, |d| d.cost_wait_usec),
-            io_cost_indebt: count(&devices, |d| d.cost_indebt_usec),
-            io_cost_indelay: count(&devices, |d| d.cost_indelay_usec),
-            psi: psi(
-                self.sample,
-                [Figure::IoPressureSome, Figure::IoPressureFull],
-                self.now.map(|row| &row.pressure.io),
-            ),
-        })
+        let pressure = [Figure::IoPressureSome, Figure::IoPressureFull];
+        let psi = psi(self.sample, pressure, self.now.map(|row| &row.pressure.io));
+        Some(DiskIo::of(&devices, psi))
     }
 
     fn devices(&self) -> Option<Vec<IoDevice>> {
@@ -516,9 +390,7 @@ impl<'a> Parts<'a> {
     pub fn interfaces(&self) -> Vec<InterfaceStats> {
         match (self.now, self.row.network.as_slice()) {
             (Some(row), _) => row.network.iter().map(InterfaceStats::of).collect(),
-            (None, [only]) => {
-                InterfaceStats::of_sum(only.name.as_str(), self.sample).into_iter().collect()
-            }
+            (None, [only]) => InterfaceStats::of_sum(only.name.as_str(), self.sample).into_iter().collect(),
             (None, _) => Vec::new(),
         }
     }
@@ -586,22 +458,6 @@ impl<'a> Parts<'a> {
             io: None,
         }]
     }
-}
-
-fn whole(fs: &Filesystem, disk: Option<&DiskStats>) -> Option<FsStats> {
-    let space = fs.space?;
-    Some(FsStats {
-        device: fs.device.clone(),
-        kind: if fs.fs_type == "zfs" { "zfs" } else { "vfs" },
-        capacity: space.capacity_bytes,
-        usage: space.usage_bytes,
-        base_usage: 0,
-        available: space.available_bytes,
-        has_inodes: space.inodes.is_some(),
-        inodes: space.inodes.unwrap_or(0),
-        inodes_free: space.inodes_free.unwrap_or(0),
-        io: disk.map(FsIo::of),
-    })
 }
 
 /// The use of CPU between two samples, nanocores.

@@ -59,8 +59,8 @@ struct Asked {
     body: Vec<u8>,
 }
 
-async fn read(request: Request) -> Result<Asked, Response> {
-    let refuse = |status, text: &str| Err(line(status, text));
+async fn read(request: Request) -> Result<Asked, Box<Response>> {
+    let refuse = |status, text: &str| Err(Box::new(line(status, text)));
     if !matches!(*request.method(), Method::GET | Method::POST | Method::HEAD) {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "accepted here: GET, POST, HEAD");
     }
@@ -70,7 +70,9 @@ async fn read(request: Request) -> Result<Asked, Response> {
     let body = tokio::time::timeout(BODY_PATIENCE, to_bytes(request.into_body(), MAX_BODY)).await;
     match body {
         Ok(Ok(body)) => Ok(Asked { query, body: body.to_vec() }),
-        Ok(Err(_)) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request body is cut off, or longer than 64 KiB"),
+        Ok(Err(_)) => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request body is cut off, or longer than 64 KiB")
+        }
         Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the request body did not come"),
     }
 }
@@ -79,7 +81,7 @@ async fn api(State(app): State<Arc<App>>, uri: Uri, request: Request) -> Respons
     let head = *request.method() == Method::HEAD;
     let asked = match read(request).await {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let rest = uri.path().strip_prefix("/api/").unwrap_or_default();
     let Some(rest) = decode(rest, false) else {
@@ -118,7 +120,7 @@ async fn stats_container(State(app): State<Arc<App>>, request: Request) -> Respo
     let head = *request.method() == Method::HEAD;
     let asked = match read(request).await {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let Some(world) = app.world(None).await else {
         return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");

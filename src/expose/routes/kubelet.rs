@@ -67,9 +67,8 @@ async fn metrics_resource(State(app): State<Arc<App>>, method: Method, headers: 
     let snapshot = app.snapshot(Kinds::NONE).await;
     let name = if format.is_openmetrics() { "openmetrics" } else { "text" };
     app.telemetry.scrape("/metrics/resource", name, "identity");
-    let write = move |feed: &mut Feed| {
-        resource::write(snapshot.as_deref(), format, |chunk| feed.write_all(chunk))
-    };
+    let write =
+        move |feed: &mut Feed| resource::write(snapshot.as_deref(), format, |chunk| feed.write_all(chunk));
     match app.bodies.written(app.policy.patience, write).await {
         Ok(body) => (headers, Body::new(body)).into_response(),
         Err(error) => line(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
