@@ -329,13 +329,17 @@ impl History {
     /// The samples kept of the cgroup at `path`, oldest first; `None` where the last
     /// snapshot had none there. Never empty.
     pub fn samples(&self, path: &str) -> Option<Vec<Sample>> {
+        self.newest(path, usize::MAX)
+    }
+
+    /// The same, but at most the newest `most`, of which there is at least one.
+    pub fn newest(&self, path: &str, most: usize) -> Option<Vec<Sample>> {
         let series = {
             let held = self.lock();
             let at = held.series.binary_search_by(|s| s.cgroup.path.as_str().cmp(path)).ok()?;
             held.series.get(at)?.clone()
         };
-        let mut samples = vec![series.newest];
-        series.each_older(|sample| samples.push(*sample));
+        let mut samples = series.newest_first(most);
         samples.reverse();
         Some(samples)
     }
@@ -411,8 +415,8 @@ impl Series {
         true
     }
 
-    /// Hands the samples before the newest to `each`, from new to old.
-    fn each_older(mut self, mut each: impl FnMut(&Sample)) {
+    /// At most `most` of its samples, and always the newest.
+    fn newest_first(mut self, most: usize) -> Vec<Sample> {
         let mut rest: &[u8] = self.records.make_contiguous();
         let mut records = Vec::new();
         while let Some(length) = length(&mut rest.iter().copied()) {
@@ -423,12 +427,11 @@ impl Series {
             rest = after;
         }
         let mut sample = self.newest;
-        for record in records.into_iter().rev() {
-            if undo(&mut sample, record).is_none() {
-                return;
-            }
-            each(&sample);
-        }
+        let older = records.into_iter().rev().map_while(|record| {
+            undo(&mut sample, record)?;
+            Some(sample)
+        });
+        std::iter::once(self.newest).chain(older).take(most.max(1)).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A real kubelet beside the agent: standalone, with static pods, on a real
 # containerd. Each source of names alone and all together must give every row
-# its right names; /metrics/cadvisor must have the rows and figures of the
-# kubelet's own.
+# its right names; /metrics/cadvisor, /stats/summary and /metrics/resource must have
+# the rows, fields and figures of the kubelet's own.
 #
 # Needs root and a Go toolchain, with which it builds the kubelet once (four
 # minutes on two cores; kept in target/e2e). That is why `run.sh` runs it only

@@ -19,9 +19,11 @@ for script in docker prometheus hostile identity-docker identity-containerd chur
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
-# Building the kubelet takes minutes: only where it was built, or is asked for.
+# Building the kubelet takes minutes, and both need Go and its modules: only where it was built, or is asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
-  printf '== kubelet\n'
-  ./kubelet.sh || result=1
+  for script in kubelet cadvisor-client; do
+    printf '== %s\n' "$script"
+    "./$script.sh" || result=1
+  done
 fi
 exit $result
