@@ -7,7 +7,7 @@
 //! shares. Snapshots are published behind an `Arc` and used again once nobody
 //! holds them, so that a steady tick allocates nothing.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::oneshot;
 
 use crate::auth::{Guard, rules};
 use crate::collect::Report;
@@ -29,7 +30,7 @@ use crate::history::History;
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
-use crate::publish::{self, Looker, Publisher, Request};
+use crate::publish::{self, Looker, Publisher, Request, Snapshots};
 use crate::signals::StopSignals;
 use crate::snapshot::{Kinds, Origin, Snapshot};
 use crate::telemetry::Telemetry;
@@ -73,88 +74,149 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// It cannot start, or the reader thread ended by itself.
 pub fn run(config: &Config, announce: impl FnOnce(SocketAddr) -> Result<()>) -> Result<()> {
-    let descriptors = handles::raise_descriptor_limit();
-    let limits = Limits::new(descriptors);
-    let listener = http::bind(config.listen).map_err(|error| config::not_bound(config.listen, &error))?;
-    let address = listener.local_addr().context("cannot tell the address listened on")?;
-    let runtime = event_loop()?;
-    let telemetry = Telemetry::new();
-    let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
-    let guard = Arc::new(runtime.block_on(opened)?);
-    let identities = runtime.block_on(identities(config));
-    // Clients and cgroup handles share the descriptors.
-    let left = descriptors.saturating_sub(limits.descriptors());
-    let naming = Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root);
-    let sampler = sampler(config, left, Box::new(naming))?;
-    let hierarchy = sampler.layout().hierarchy;
+    let listener = bind(config)?;
+    let agent = Agent::start(config, listener, handles::raise_descriptor_limit(), None)?;
+    let mut signals = agent.stop_signals()?;
+    announce(agent.address())?;
+    agent.serve(async { signals.received().await })
+}
 
-    telemetry.names_come_from(&identities);
-    let around = around(config, Arc::clone(&identities));
-    let (mut publisher, snapshots) = publish::channel();
-    let pushing = push::start(config, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
-        publisher.tap(tap);
-        pushing
-    });
-    let history = Arc::new(History::new(config.history));
-    let recorder = Arc::clone(&history);
-    publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
-    let events = Arc::new(Events::default());
-    let recorder = Arc::clone(&events);
-    publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
-    let policy = Policy {
-        kinds: config.kinds,
-        on_request: config.on_request,
-        timestamps: config.timestamps,
-        max_age: config.max_age,
-        interval: config.interval,
-        patience: PATIENCE,
-    };
-    let app = App::within(around, policy, snapshots.clone(), history, events, Arc::clone(&telemetry));
-    // The observer goes with the reader thread, and this sender with it.
-    let (alive, ended) = tokio::sync::oneshot::channel::<()>();
-    let observer: Observer = Box::new(move |tick| {
-        let _ = &alive;
-        telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
-    });
-    watch(&sampler, snapshots.looker());
-    let reader =
-        start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
+/// Opens the socket that was configured.
+///
+/// # Errors
+/// It cannot be had, in words for the user.
+pub fn bind(config: &Config) -> Result<TcpListener> {
+    http::bind(config.listen).map_err(|error| config::not_bound("listen", config.listen, &error))
+}
 
-    let served = runtime.block_on(async {
-        let mut signals = StopSignals::new()?;
-        announce(address)?;
-        tracing::info!(%address, ?hierarchy, interval = ?config.interval, node = config.node_name, "started");
-        let mut ended = ended;
-        let mut by_itself = false;
-        let stop = async {
-            let signal = tokio::select! {
-                signal = signals.received() => signal,
-                _ = &mut ended => {
-                    by_itself = true;
-                    return;
-                }
-            };
-            tracing::info!(signal, "stopping");
+/// An agent that reads and pushes, and is about to serve.
+#[derive(Debug)]
+pub struct Agent {
+    runtime: tokio::runtime::Runtime,
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+    guard: Arc<Guard>,
+    limits: Limits,
+    snapshots: Snapshots,
+    reader: JoinHandle<()>,
+    /// Fails when the reader thread ended.
+    ended: oneshot::Receiver<()>,
+    pushing: Option<push::Pushing>,
+}
+
+impl Agent {
+    /// Starts everything but serving at `listener`, with `descriptors` descriptors; steps go to `local` too.
+    ///
+    /// # Errors
+    /// Something cannot be had, in words for the user.
+    pub fn start(
+        config: &Config,
+        listener: TcpListener,
+        descriptors: u64,
+        local: Option<push::Local>,
+    ) -> Result<Agent> {
+        let limits = Limits::new(descriptors);
+        let address = listener.local_addr().context("cannot tell the address listened on")?;
+        let runtime = event_loop()?;
+        let telemetry = Telemetry::new();
+        let opened = Guard::open(&config.access, rules::AGENT, &config.node_name, Arc::clone(&telemetry));
+        let guard = Arc::new(runtime.block_on(opened)?);
+        let identities = runtime.block_on(identities(config));
+        // Clients and cgroup handles share the descriptors.
+        let left = descriptors.saturating_sub(limits.descriptors());
+        let naming = Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root);
+        let sampler = sampler(config, left, Box::new(naming))?;
+        let hierarchy = sampler.layout().hierarchy;
+
+        telemetry.names_come_from(&identities);
+        let around = around(config, Arc::clone(&identities));
+        let (mut publisher, snapshots) = publish::channel();
+        let pushing =
+            push::start(config, local, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
+                publisher.tap(tap);
+                pushing
+            });
+        let history = Arc::new(History::new(config.history));
+        let recorder = Arc::clone(&history);
+        publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
+        let events = Arc::new(Events::default());
+        let recorder = Arc::clone(&events);
+        publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
+        let policy = Policy {
+            kinds: config.kinds,
+            on_request: config.on_request,
+            timestamps: config.timestamps,
+            max_age: config.max_age,
+            interval: config.interval,
+            patience: PATIENCE,
         };
-        let drained = http::serve(listener, app, guard, limits, stop).await.context("cannot serve")?;
-        if by_itself {
-            bail!("the reader thread ended");
-        }
-        if !drained {
-            tracing::warn!(after = ?limits.drain, "requests in flight were cut");
-        }
-        snapshots.stop();
-        let _ = tokio::time::timeout(LAST_WAIT, ended).await;
-        Ok(())
-    });
-    runtime.shutdown_timeout(LAST_WAIT);
-    if let Some(pushing) = pushing {
-        pushing.finish();
+        let app = App::within(around, policy, snapshots.clone(), history, events, Arc::clone(&telemetry));
+        // The observer goes with the reader thread, and this sender with it.
+        let (alive, ended) = oneshot::channel::<()>();
+        let observer: Observer = Box::new(move |tick| {
+            let _ = &alive;
+            telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
+        });
+        watch(&sampler, snapshots.looker());
+        let reader =
+            start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
+        tracing::info!(%address, ?hierarchy, interval = ?config.interval, node = config.node_name, "started");
+        Ok(Agent { runtime, listener, address, app, guard, limits, snapshots, reader, ended, pushing })
     }
-    if reader.is_finished() && reader.join().is_err() {
-        return Err(anyhow!("the reader thread panicked"));
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-    served
+
+    /// From when they are made, signals stop nothing by themselves.
+    ///
+    /// # Errors
+    /// The system gives no handler.
+    pub fn stop_signals(&self) -> Result<StopSignals> {
+        let _entered = self.runtime.enter();
+        StopSignals::new()
+    }
+
+    /// Serves until `stop` says why to stop, then stops everything in order.
+    ///
+    /// # Errors
+    /// It cannot serve, or the reader thread ended by itself.
+    pub fn serve(self, stop: impl Future<Output = &'static str>) -> Result<()> {
+        let Agent { runtime, listener, app, guard, limits, snapshots, reader, mut ended, pushing, .. } = self;
+        let served = runtime.block_on(async {
+            let mut by_itself = false;
+            let stop = async {
+                let signal = tokio::select! {
+                    signal = stop => signal,
+                    _ = &mut ended => {
+                        by_itself = true;
+                        return;
+                    }
+                };
+                tracing::info!(signal, "stopping");
+            };
+            let drained = http::serve(listener, app, guard, limits, stop).await.context("cannot serve")?;
+            if by_itself {
+                bail!("the reader thread ended");
+            }
+            if !drained {
+                tracing::warn!(after = ?limits.drain, "requests in flight were cut");
+            }
+            snapshots.stop();
+            let _ = tokio::time::timeout(LAST_WAIT, ended).await;
+            Ok(())
+        });
+        runtime.shutdown_timeout(LAST_WAIT);
+        if let Some(pushing) = pushing {
+            pushing.finish();
+        }
+        if reader.is_finished() && reader.join().is_err() {
+            return Err(anyhow!("the reader thread panicked"));
+        }
+        served
+    }
 }
 
 /// What answers tell besides the snapshot.

@@ -380,6 +380,7 @@ fn listener(f: &mut Findings, config: &Config, event_loop: &tokio::runtime::Runt
             let means: Vec<_> = tokens.into_iter().chain(certificate).collect();
             format!("who has {} may read", means.join(" or "))
         }
+        Choice::Users(names) => format!("who has a certificate for one of {} names may read", names.len()),
         Choice::Kubernetes => "whom the Kubernetes API lets may read".to_owned(),
     };
     if access.auth == Choice::None && !config.listen.ip().to_canonical().is_loopback() {

@@ -2,9 +2,11 @@
 //!
 //! Every setting is text here: what it means, what is accepted and what the
 //! default is belongs to [`crate::config`], which reads the same [`Settings`]
-//! from the environment and from the file.
+//! from the environment and from the file. It is long because it is one file on
+//! purpose: the one table of all settings.
 
 pub mod cadvisor;
+pub mod heapster;
 
 use std::ffi::OsString;
 
@@ -23,7 +25,7 @@ pub const ENVIRONMENT_PREFIX: &str = "NODEGAUGE_";
     version,
     about = "Container metrics of this machine under cAdvisor's names",
     long_about = "Container metrics of this machine under cAdvisor's names.\n\n\
-        Without a command it runs the agent on loopback and prints the address to open.",
+        Without a command it runs agent and aggregator in one process on loopback and prints the addresses to open.",
     after_help = "A flag wins over its environment name, that over the file of --config, that over the default; \
         lists replace each other.\n\
         Exit status: 0 success, 1 cannot start or not usable, 64 bad command line, environment or file.",
@@ -33,7 +35,7 @@ pub struct Cli {
     /// Settings of all commands.
     #[command(flatten)]
     pub settings: Settings,
-    /// What to do; without one, the agent.
+    /// What to do; without one, standalone.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Flags of cAdvisor's that no longer matter, and why.
@@ -44,6 +46,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
+    /// Agent and aggregator of this machine in one process, until stopped; what runs without a command
+    Standalone,
     /// Serve this machine's metrics until stopped
     Agent,
     /// Take what agents push, hold the last fifteen minutes of the cluster and answer from them
@@ -93,6 +97,11 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub listen: Option<String>,
 
+    /// Address the aggregator of standalone serves on; --listen is the agent's there [default: 127.0.0.1:8082]
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub aggregator_listen: Option<String>,
+
     /// Who may read, and push to the aggregator: none (everybody), token (a token of --auth-token-file or a certificate of --tls-client-ca)
     /// or kubernetes (whom the API server lets); /healthz and /readyz are always open
     /// [default: none on loopback; beyond it must be said]
@@ -120,7 +129,7 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub tls_client_ca: Option<String>,
 
-    /// Time between two collections, at least 100ms [default: 10s]
+    /// Time between two collections, at least 100ms [default: 10s, of standalone 5s]
     #[arg(long, global = true, value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub interval: Option<String>,
@@ -288,15 +297,119 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub queue_max_bytes: Option<String>,
 
-    /// Time between two steps of the aggregator's model, 1s to 5m [default: 60s]
+    /// Time between two steps of the aggregator's model, 1s to 5m
+    /// [default: 60s, of standalone 5s]
     #[arg(long, global = true, value_name = "DURATION", alias = "metric_resolution")]
     #[serde(deserialize_with = "text")]
     pub metric_resolution: Option<String>,
+
+    /// Where the aggregator sends every step, once for each sink: influxdb:http://host:8086?db=k8s with Heapster's
+    /// options, log, remote-write:http://host/api/v1/write or influxdb2: with those of --push
+    #[arg(long, global = true, value_name = "KIND:URL")]
+    #[serde(deserialize_with = "uris")]
+    pub sink: Option<Vec<String>>,
+
+    /// Deadline of each request of the aggregator to a sink [default: 20s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub sink_export_data_timeout: Option<String>,
+
+    /// Who of several aggregators sends to sinks: off (each), lease:NAMESPACE/NAME (the holder of that Lease of
+    /// Kubernetes) or file:PATH (the holder of that file, which all can write) [default: off]
+    #[arg(long, global = true, value_name = "HOW")]
+    #[serde(deserialize_with = "text")]
+    pub ha: Option<String>,
+
+    /// How long one of several aggregators stays the one that sends without a sign of life, 1s to 10m
+    /// [default: 15s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    #[serde(deserialize_with = "text")]
+    pub ha_lease: Option<String>,
+
+    /// Of Heapster: without effect, since the aggregator's model is what everything is made from
+    #[arg(
+        long,
+        global = true,
+        value_name = "ON|OFF",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    #[serde(deserialize_with = "text")]
+    pub disable_metric_sink: Option<String>,
 
     /// Most nodes the aggregator holds; others are told to come later [default: 10000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(deserialize_with = "text")]
     pub max_nodes: Option<String>,
+
+    /// Where the aggregator's figures come from besides pushes: push, or kubernetes:URL?OPTIONS, which finds nodes
+    /// through the API server there and asks the kubelets of those that push nothing; Heapster's options
+    /// inClusterConfig, kubeletPort, kubeletHttps, insecure, auth, useServiceAccount and host_id_annotation. Without
+    /// a command it selects the aggregator, which then listens where Heapster did [default: push]
+    #[arg(long, global = true, value_name = "URI")]
+    #[serde(deserialize_with = "uris")]
+    pub source: Option<Vec<String>>,
+
+    /// Heapster's own flags.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub heapster: heapster::Given,
+
+    /// File that the aggregator keeps its model in across restarts, written about every minute and when it stops
+    /// [default: none, agents send the last fifteen minutes again]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub snapshot: Option<String>,
+
+    /// Address at which Kubernetes' API aggregation finds the aggregator's metrics.k8s.io, always by TLS; whoever
+    /// asks is told apart by the API server's front proxy, a certificate of the cluster or a token
+    /// [default: 0.0.0.0:10250 with --api-tls-cert, else not served]
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    #[serde(deserialize_with = "text")]
+    pub api_listen: Option<String>,
+
+    /// Certificate for --api-listen, PEM; read again when it changes [default: that of --tls-cert]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub api_tls_cert: Option<String>,
+
+    /// Key of --api-tls-cert, PEM [default: that of --tls-key]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub api_tls_key: Option<String>,
+
+    /// Certificates that sign those of the cluster's users, PEM, for --api-listen
+    /// [default: as kube-system/extension-apiserver-authentication says]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub client_ca_file: Option<String>,
+
+    /// Certificates that sign those of the API server's front proxy, PEM; names and headers are then those given here
+    /// [default: as kube-system/extension-apiserver-authentication says]
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub requestheader_client_ca_file: Option<String>,
+
+    /// Common names that a front proxy's certificate may have [default: any]
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_allowed_names: Option<Vec<String>>,
+
+    /// Headers in which a front proxy names the user [default: X-Remote-User]
+    #[arg(long, global = true, value_name = "HEADER,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_username_headers: Option<Vec<String>>,
+
+    /// Headers in which a front proxy names the user's groups [default: X-Remote-Group]
+    #[arg(long, global = true, value_name = "HEADER,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_group_headers: Option<Vec<String>>,
+
+    /// What headers begin with in which a front proxy tells more of the user [default: X-Remote-Extra-]
+    #[arg(long, global = true, value_name = "PREFIX,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub requestheader_extra_headers_prefix: Option<Vec<String>>,
 
     /// Least severe messages to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -307,6 +420,14 @@ pub struct Settings {
     #[arg(long, global = true, value_name = "FORMAT")]
     #[serde(deserialize_with = "text")]
     pub log_format: Option<String>,
+}
+
+impl Cli {
+    /// Whether the aggregator is to run: it is named, or Heapster's sources or sinks
+    /// are, without a command.
+    pub fn is_aggregator(&self) -> bool {
+        self.command == Some(Command::Aggregator) || self.settings.heapster.in_its_place
+    }
 }
 
 impl Settings {
@@ -349,24 +470,58 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let words: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    if is_eventer(&arguments) {
+        return Parsed::Bad(EVENTER.to_owned());
+    }
     let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
     let said = |setting: &str| {
         let in_environment =
             |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
         in_environment(setting) || in_environment("config")
     };
-    let (words, notices) = match cadvisor::translate(&words, &commands, said) {
+    let (arguments, notices) = match cadvisor::translate(&arguments, &commands, said) {
         Ok(Some(translated)) => (translated.words, translated.notices),
-        Ok(None) => (words, Vec::new()),
+        Ok(None) => (arguments, Vec::new()),
         Err(line) => return Parsed::Bad(line),
     };
-    let result = command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
+    let arguments: Vec<OsString> = arguments.into_iter().map(dashed).collect();
+    // The image carries this program under Heapster's path too.
+    let heapster = arguments.first().is_some_and(|name| std::path::Path::new(name).ends_with("heapster"));
+    let result = heapster::add(command()).try_get_matches_from(arguments).and_then(|m| {
+        let mut cli = Cli { notices, ..Cli::from_arg_matches(&m)? };
+        let given = cli.settings.given();
+        let chosen = heapster || given.iter().any(|name| name == "source" || name == "sink");
+        cli.settings.heapster = heapster::read(&m, cli.command.is_none() && chosen);
+        Ok(cli)
+    });
     match result {
-        Ok(cli) => Parsed::Run(Box::new(Cli { notices, ..cli })),
+        Ok(cli) => Parsed::Run(Box::new(cli)),
         Err(error) if !error.use_stderr() => Parsed::Print(error.render().to_string()),
         Err(error) => Parsed::Bad(one_line(&error)),
     }
+}
+
+/// A long flag's name with dashes, where it has underscores: both are accepted, as
+/// Heapster and cAdvisor do.
+fn dashed(word: OsString) -> OsString {
+    let Some(text) = word.to_str().filter(|text| text.starts_with("--")) else { return word };
+    let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+    format!("{}{value}", name.replace('_', "-")).into()
+}
+
+/// What is said where Heapster's second program is wanted.
+const EVENTER: &str = "eventer: events of Kubernetes are not served; instead: an event exporter, such as \
+    kubernetes-event-exporter, to the same database; accepted: nodegauge aggregator for metrics";
+
+/// Whether it was called as Heapster's eventer was: by its name, its command, or
+/// the one flag that only it had.
+fn is_eventer(arguments: &[OsString]) -> bool {
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let named = |word: &&str| *word == "eventer" || word.ends_with("/eventer");
+    let frequency =
+        |word: &&str| ["--frequency", "-frequency"].contains(&word.split('=').next().unwrap_or(word));
+    words.iter().take(2).any(named) || words.iter().any(frequency)
 }
 
 /// The command with the environment name of each setting in its help.
@@ -529,7 +684,7 @@ mod tests {
             &["--intervall", "1s"],
             "--intervall: unknown flag; did you mean --interval? see nodegauge --help",
         );
-        bad(&["serve"], "\"serve\": unknown command; accepted: agent, aggregator, once, check");
+        bad(&["serve"], "\"serve\": unknown command; accepted: standalone, agent, aggregator, once, check");
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
         bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
         bad(&["--interval"], "--interval <DURATION>: needs a value");
@@ -545,7 +700,9 @@ mod tests {
         let Parsed::Print(help) = parse(["nodegauge", "--help"]) else { panic!("no help") };
         let flat: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for name in Settings::names() {
-            assert!(flat.contains(&format!("--{name} ")), "{name}");
+            // Those that need no value show it in brackets.
+            let shown = [' ', '['].iter().any(|after| flat.contains(&format!("--{name}{after}")));
+            assert!(shown, "{name}");
             assert!(flat.contains(&format!("[env: {}]", environment_name(&name))), "{name}");
         }
     }

@@ -7,9 +7,13 @@
 
 mod access;
 mod aggregator;
+mod apiserver;
 mod go;
+mod heapster;
 mod names;
 mod push;
+mod sinks;
+mod standalone;
 mod values;
 
 use std::ffi::OsString;
@@ -35,12 +39,15 @@ use values::{
 };
 
 pub use aggregator::AggregatorConfig;
+pub use apiserver::ApiServerConfig;
 pub use go::{go_bool, go_duration};
 pub use names::{KubeletChoice, KubeletSettings};
+pub use sinks::{Ha, Sending};
+pub use standalone::StandaloneConfig;
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.
-const OTHER_KINDS: [&str; 12] = [
+pub(crate) const OTHER_KINDS: [&str; 12] = [
     "accelerator",
     "advtcp",
     "app",
@@ -162,9 +169,23 @@ impl Config {
     /// One line for the user, about the first thing found wrong.
     pub fn load(flags: Settings, environment: Environment<'_>) -> Result<Config> {
         if let Some(flag) = flags.given().iter().find(|flag| aggregator::OWN.contains(&flag.as_str())) {
-            bail!("--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator");
+            bail!(
+                "--{flag}: a setting of the aggregator only; accepted: with nodegauge aggregator or standalone"
+            );
         }
-        let layers = Layers::read(flags, environment)?;
+        if let Some(flag) = flags.heapster.any() {
+            bail!("--{flag}: a flag of Heapster's; accepted: with --source, or with nodegauge aggregator");
+        }
+        if flags.aggregator_listen.is_some() {
+            bail!(
+                "--aggregator-listen: of no meaning without an aggregator; accepted: with nodegauge standalone"
+            );
+        }
+        Config::of(&Layers::read(flags, environment)?, Duration::from_secs(10))
+    }
+
+    /// The agent's settings, with its default interval.
+    fn of(layers: &Layers, default_interval: Duration) -> Result<Config> {
         let (listen, access) = layers.listener(Role::Agent)?;
         let interval = layers.parse(
             "interval",
@@ -191,7 +212,7 @@ impl Config {
                     .unwrap_or_default(),
                 metrics: layers.parse("prometheus-endpoint", |s| &s.prometheus_endpoint, url_path)?,
             },
-            interval: interval.unwrap_or(Duration::from_secs(10)),
+            interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
@@ -381,10 +402,10 @@ fn not_disabled(list: &[String]) -> Result<Kinds> {
     Ok(kinds)
 }
 
-/// What to say when an address cannot be listened on.
-pub fn not_bound(listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+/// What to say when an address cannot be listened on, which `setting` named.
+pub fn not_bound(setting: &str, listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     anyhow!(
-        "--listen {listen}: {}; accepted: an address of this machine with a free port, 0 takes any",
+        "--{setting} {listen}: {}; accepted: an address of this machine with a free port, 0 takes any",
         lower(error)
     )
 }

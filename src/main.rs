@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use nodegauge::auth::Access;
 use nodegauge::cli::{self, Command, Parsed};
-use nodegauge::config::{AggregatorConfig, Config};
+use nodegauge::config::{AggregatorConfig, Config, StandaloneConfig};
 use nodegauge::telemetry::logging;
-use nodegauge::{agent, aggregator, check, once};
+use nodegauge::{agent, aggregator, check, memory, once, standalone};
 
 /// Bad command line, environment or file: EX_USAGE of sysexits.
 const USAGE: u8 = 64;
@@ -51,12 +51,24 @@ fn run() -> Result<ExitCode, Stop> {
     };
     let usage = |error: anyhow::Error| Stop::Usage(format!("{error:#}"));
     let environment = |name: &str| std::env::var_os(name);
-    if cli.command == Some(Command::Aggregator) {
+    if cli.is_aggregator() {
         let config = AggregatorConfig::load(cli.settings, &environment).map_err(usage)?;
         logging::init(config.log_level, config.log_format);
         let scheme = scheme(&config.access);
         aggregator::run(&config, |address| {
             announce(format_args!("nodegauge takes agents' pushes at {scheme}://{}/", reachable(address)))
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(cli.command, None | Some(Command::Standalone)) {
+        let config = StandaloneConfig::load(cli.settings, &environment).map_err(usage)?;
+        logging::init(config.agent.log_level, config.agent.log_format);
+        config.agent.check_host_root()?;
+        let (of_agent, of_aggregator) = (scheme(&config.agent.access), scheme(&config.aggregator.access));
+        standalone::run(&config, |agent, aggregator| {
+            let (agent, aggregator) = (reachable(agent), reachable(aggregator));
+            announce(format_args!("nodegauge serves this machine's metrics: open {of_agent}://{agent}/"))?;
+            announce(format_args!("and their last fifteen minutes: open {of_aggregator}://{aggregator}/"))
         })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -66,9 +78,12 @@ fn run() -> Result<ExitCode, Stop> {
         tracing::warn!(flag, why, "flag has no effect");
     }
     match cli.command {
-        // The aggregator has other settings.
-        None | Some(Command::Agent | Command::Aggregator) => {
+        // Aggregator and standalone have other settings.
+        None | Some(Command::Standalone | Command::Agent | Command::Aggregator) => {
             config.check_host_root()?;
+            if let Err(error) = memory::few_heaps() {
+                tracing::debug!(%error, "started with the allocator as it is");
+            }
             let scheme = scheme(&config.access);
             agent::run(&config, |address| {
                 let address = reachable(address);

@@ -116,6 +116,9 @@ pub struct Tasks {
     pub current: Reading,
     /// The smaller of `/proc/sys/kernel/pid_max` and `threads-max`.
     pub max: Reading,
+    /// `/proc/loadavg`: tasks that run or wait for a disk, over 1, 5 and 15 minutes,
+    /// hundredths.
+    pub load_average: Option<[u32; 3]>,
 }
 
 /// A cgroup that vanished.

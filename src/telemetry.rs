@@ -8,8 +8,10 @@
 mod access;
 mod collection;
 mod ingest;
+pub mod lead;
 mod limiter;
 pub mod logging;
+pub mod pull;
 pub mod push;
 mod sources;
 
@@ -56,7 +58,10 @@ pub struct Telemetry {
     connections_lost: Family<Lost, Counter>,
     sources: Sources,
     access: access::Access,
+    requests: Family<Request, Counter>,
     push: Arc<PushMetrics>,
+    pull: Arc<pull::PullMetrics>,
+    leading: Arc<lead::Leading>,
 }
 
 /// What the ticks so far came to.
@@ -85,6 +90,13 @@ struct Render {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Response {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    handler: &'static str,
+    method: &'static str,
     code: u16,
 }
 
@@ -146,12 +158,7 @@ impl Telemetry {
             t.render_seconds.clone(),
         );
         registry.register_collector(Box::new(t.sources.clone()));
-        registry.register(
-            "nodegauge_push_request_duration_seconds",
-            "Time from a request to a sink to its answer",
-            t.push.seconds(),
-        );
-        registry.register_collector(Box::new(Push(Arc::clone(&t.push))));
+        t.register_push(&mut registry);
         registry.register_collector(Box::new(Collection { ticks: Arc::clone(&t.ticks) }));
         Arc::new(Telemetry { registry, ..telemetry })
     }
@@ -159,8 +166,37 @@ impl Telemetry {
     /// The aggregator's families.
     pub fn of_aggregator(ingest: Arc<Ingest>) -> Arc<Self> {
         let (mut registry, telemetry) = Telemetry::listener();
-        registry.register_collector(Box::new(ingest::Ingesting(ingest)));
+        registry.register_collector(Box::new(ingest::Ingesting(Arc::clone(&ingest))));
+        registry.register(
+            "nodegauge_pull_duration_seconds",
+            "Time from asking a kubelet to the end of its answer",
+            telemetry.pull.seconds(),
+        );
+        let metrics = Arc::clone(&telemetry.pull);
+        registry.register_collector(Box::new(pull::Pulling { metrics, ingest }));
+        telemetry.register_push(&mut registry);
+        registry.register_collector(Box::new(lead::Lead(Arc::clone(&telemetry.leading))));
+        // Heapster's name and labels.
+        registry.register(
+            "http_requests",
+            "Requests by handler, method and status",
+            telemetry.requests.clone(),
+        );
         Arc::new(Telemetry { registry, ..telemetry })
+    }
+
+    fn register_push(&self, registry: &mut Registry) {
+        registry.register(
+            "nodegauge_push_request_duration_seconds",
+            "Time from a request to a sink to its answer",
+            self.push.seconds(),
+        );
+        registry.register_collector(Box::new(Push(Arc::clone(&self.push))));
+    }
+
+    /// Whether this aggregator is the one that sends.
+    pub fn leading(&self) -> &Arc<lead::Leading> {
+        &self.leading
     }
 
     /// What every role with a listener has.
@@ -177,7 +213,10 @@ impl Telemetry {
             connections_lost: Family::default(),
             sources: Sources::default(),
             access: access::Access::default(),
+            requests: Family::default(),
             push: Arc::default(),
+            pull: Arc::default(),
+            leading: Arc::default(),
             registry: Registry::default(),
         };
         for reason in LostConnection::ALL {
@@ -244,9 +283,25 @@ impl Telemetry {
         self.responses.get_or_create(&Response { code }).inc();
     }
 
+    /// An answer was begun, of the aggregator.
+    pub fn handled(&self, handler: &'static str, method: &str, code: u16) {
+        let method = match method {
+            "GET" => "get",
+            "HEAD" => "head",
+            "POST" => "post",
+            _ => "other",
+        };
+        self.requests.get_or_create(&Request { handler, method, code }).inc();
+    }
+
     /// The figures of what is sent.
     pub fn push(&self) -> &Arc<PushMetrics> {
         &self.push
+    }
+
+    /// The figures of what is pulled.
+    pub fn pull(&self) -> &Arc<pull::PullMetrics> {
+        &self.pull
     }
 
     /// A connection was accepted; it is open until the guard is dropped.

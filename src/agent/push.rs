@@ -1,5 +1,7 @@
 //! The way from ticks to sinks: ticks become steps, steps go into the queue, and
-//! a worker per sink takes them out.
+//! a worker per sink takes them out. With an aggregator in the same process each
+//! step goes into its model first, without a way over the network: it cannot be
+//! away, and what it refuses it would refuse again.
 //!
 //! ```text
 //! reader ──(2 ticks)──► steps: builder, queue ──► push: one loop, a worker per sink
@@ -16,17 +18,20 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::watch;
 
+use crate::aggregate::ingest::Ingest;
+use crate::collect::sampler::wall_ms;
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
 use crate::push::batch::{self, Encoder};
-use crate::push::delivery::Timing;
+use crate::push::delivery::crew::{self, Crew, Hand};
 use crate::push::delivery::worker::{Parts, Worker};
+use crate::push::delivery::{Decoded, Timing};
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
 use crate::push::step::{self, Departed, StepBuilder};
@@ -41,42 +46,47 @@ const WAITING_TICKS: usize = 2;
 /// Acknowledged steps are kept this long for aggregators that start again.
 const KEEP_ACKNOWLEDGED: Duration = Duration::from_secs(15 * 60);
 
-/// Threads for names and the queue's disk.
-const BLOCKING_THREADS: usize = 8;
-
 /// How long the last tick may take into the queue.
 const LAST_STEP: Duration = Duration::from_secs(2);
+
+/// A model in this process that every step goes into as well.
+#[derive(Debug)]
+pub struct Local {
+    /// The way in.
+    pub ingest: Arc<Ingest>,
+    /// Time between its steps, at most.
+    pub resolution: Duration,
+}
 
 /// What is running.
 #[derive(Debug)]
 pub struct Pushing {
     steps: JoinHandle<()>,
-    workers: JoinHandle<()>,
-    stop: watch::Sender<bool>,
-    drain: Duration,
+    crew: Crew,
 }
 
-/// Starts to push, where there are sinks, and hands over what ticks are to be
-/// given to.
+/// Starts to push, where there are sinks or a model of our own, and hands over
+/// what ticks are to be given to.
 ///
 /// # Errors
 /// The queue cannot be opened, or no thread can be had.
 pub fn start(
     config: &Config,
+    local: Option<Local>,
     identities: Arc<Identities>,
     metrics: Arc<PushMetrics>,
 ) -> Result<Option<(Pushing, Tap)>> {
-    let Some(resolution) = config.push.iter().map(|t| t.resolution).min() else { return Ok(None) };
-    let log = Arc::new(open(config)?);
+    let resolutions = config.push.iter().map(|t| t.resolution).chain(local.iter().map(|l| l.resolution));
+    let Some(resolution) = resolutions.min() else { return Ok(None) };
+    let log = if config.push.is_empty() { None } else { Some(Arc::new(open(config)?)) };
     let timing = Timing::default();
-    let (stop, stopped) = watch::channel(false);
-    let drain = timing.drain;
 
     let mut workers = Vec::new();
-    for target in &config.push {
+    let decoded = Arc::new(Decoded::default());
+    for (target, log) in config.push.iter().zip(log.iter().cycle()) {
         let parts = Parts {
             target,
-            log: Arc::clone(&log),
+            log: Arc::clone(log),
             directory: config.queue_dir.as_deref(),
             node: &config.node_name,
             metrics: metrics.sink(&target.name),
@@ -84,22 +94,13 @@ pub fn start(
         };
         let sink = sinks::sink(target, config.queue_dir.as_deref());
         let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
-        workers.push(Worker::new(sink, name(target), parts));
+        workers.push(Worker::new(sink, name(target), parts).sharing(&decoded));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the loop that pushes")?;
-    let workers = thread::Builder::new()
-        .name("push".to_owned())
-        .spawn(move || {
-            runtime.block_on(send(workers, stopped, drain));
-            // What hangs in there hangs in a resolver or on a disk.
-            runtime.shutdown_background();
-        })
-        .context("cannot start the thread that pushes")?;
+    let hands = |stop: &watch::Receiver<bool>| {
+        workers.into_iter().map(|worker| Box::pin(worker.run(stop.clone())) as Hand).collect()
+    };
+    let crew = Crew::start(hands, timing.drain).context("cannot start the thread that pushes")?;
 
     let options = step::Options {
         node: config.node_name.clone(),
@@ -109,13 +110,15 @@ pub fn start(
         limits: step::Limits::default(),
     };
     let mut builder = StepBuilder::new(options);
-    if let Some(time_ms) = log.last_time_ms()? {
+    if let Some(time_ms) = log.as_ref().map(|log| log.last_time_ms()).transpose()?.flatten() {
         builder.resume_after(time_ms);
     }
     let (sender, ticks) = sync_channel::<Arc<Snapshot>>(WAITING_TICKS);
     let maker = Maker {
         builder,
         identities,
+        local: local.map(|local| local.ingest),
+        given: 0,
         log,
         encoder: Encoder::new().context("cannot start the compressor")?,
         metrics: Arc::clone(&metrics),
@@ -130,7 +133,7 @@ pub fn start(
             hand_over(&sender, snapshot, &metrics);
         }
     });
-    Ok(Some((Pushing { steps, workers, stop, drain }, tap)))
+    Ok(Some((Pushing { steps, crew }, tap)))
 }
 
 fn hand_over(sender: &SyncSender<Arc<Snapshot>>, snapshot: &Arc<Snapshot>, metrics: &PushMetrics) {
@@ -146,17 +149,8 @@ impl Pushing {
     /// Ends once what is queued is sent, or the time for that is over. The
     /// reader must have ended.
     pub fn finish(self) {
-        wait(&self.steps, LAST_STEP);
-        // Workers that are gone need no telling.
-        let _ = self.stop.send(true);
-        wait(&self.workers, self.drain + Duration::from_secs(1));
-    }
-}
-
-fn wait(thread: &JoinHandle<()>, at_most: Duration) {
-    let end = Instant::now() + at_most;
-    while !thread.is_finished() && Instant::now() < end {
-        thread::park_timeout(Duration::from_millis(5));
+        crew::wait(&self.steps, LAST_STEP);
+        self.crew.finish();
     }
 }
 
@@ -180,25 +174,14 @@ fn name(target: &Target) -> SinkName {
     SinkName::new(&target.name)
 }
 
-async fn send(workers: Vec<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
-    let mut running = tokio::task::JoinSet::new();
-    for worker in workers {
-        running.spawn(worker.run(stop.clone()));
-    }
-    let mut stopped = stop;
-    // Whoever could ask for a stop is gone: the same.
-    let _ = stopped.wait_for(|stop| *stop).await;
-    let all = async { while running.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, all).await.is_err() {
-        tracing::warn!(after = ?drain, "steps that were not sent yet stay in the queue");
-    }
-}
-
 /// Makes steps on a thread of its own.
 struct Maker {
     builder: StepBuilder,
     identities: Arc<Identities>,
-    log: Arc<Log>,
+    local: Option<Arc<Ingest>>,
+    /// Steps given to `local`.
+    given: u64,
+    log: Option<Arc<Log>>,
     encoder: Encoder,
     metrics: Arc<PushMetrics>,
     /// Whether the last step was in memory only.
@@ -215,7 +198,7 @@ impl Maker {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         suppressed,
-                        "a step did not get into the queue"
+                        "a step did not get where it should"
                     );
                 }
             }
@@ -232,22 +215,33 @@ impl Maker {
         let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
         let Some(step) = step else { return Ok(()) };
         let payload = self.encoder.encode(&step.batch).context("compress a step")?;
-        let appended = self.log.append(step.batch.time_ms(), &payload).context("write a step")?;
+        let given = self.give(step.batch.node(), &payload);
+        if let Some(log) = &self.log {
+            let appended = log.append(step.batch.time_ms(), &payload).context("write a step")?;
+            self.tell(appended.durable);
+        }
         self.metrics.step_made();
-        self.tell(appended.durable);
+        given
+    }
+
+    /// Into the model of our own, at once: what it does not take it would not take later either.
+    fn give(&mut self, node: &str, payload: &[u8]) -> Result<()> {
+        let Some(ingest) = &self.local else { return Ok(()) };
+        self.given += 1;
+        let now_ms = wall_ms();
+        let bytes = batch::stamp(payload, self.given, now_ms);
+        ingest.take(&bytes, Some(node), now_ms).context("give a step to the aggregator")?;
         Ok(())
     }
 
     /// Says when steps begin and cease to be in memory only.
     fn tell(&mut self, durable: bool) {
-        if !self.log.is_durable() {
-            return;
-        }
+        let Some(log) = self.log.as_ref().filter(|log| log.is_durable()) else { return };
         if !durable {
             self.metrics.step_in_memory();
             static LIMITER: Limiter = Limiter::every(Duration::from_secs(60));
             if let Some(suppressed) = LIMITER.pass() {
-                let error = self.log.trouble().unwrap_or_default();
+                let error = log.trouble().unwrap_or_default();
                 tracing::warn!(error, suppressed, "the queue cannot be written; steps wait in memory");
             }
         } else if self.in_memory {

@@ -58,6 +58,8 @@ struct Claim {
     began_ms: u64,
     resolution_ms: u64,
     heard_ms: u64,
+    /// When another agent last came with the name and was sent away.
+    contested_ms: Option<u64>,
     /// What its times are corrected by.
     shift_ms: i64,
     /// Sequence and time of sending of the batch that was sent last.
@@ -119,10 +121,12 @@ impl Claims {
             claim.heard_ms = now_ms;
         } else if batch.time_ms() >= claim.began_ms {
             if !claim.yields_to(batch, now_ms) {
+                claim.contested_ms = Some(now_ms);
                 return Err(Unclaimed::Contested);
             }
-            let Claim { shift_ms, paid_ms, .. } = *claim;
-            *claim = Claim { shift_ms, paid_ms, ..Claim::new(batch, now_ms, Some(claim.boot_id)) };
+            let Claim { shift_ms, paid_ms, contested_ms, .. } = *claim;
+            *claim =
+                Claim { shift_ms, paid_ms, contested_ms, ..Claim::new(batch, now_ms, Some(claim.boot_id)) };
         }
         self.correct(claim, batch, now_ms);
         Ok(claim.shift_ms)
@@ -147,6 +151,31 @@ impl Claims {
         }
     }
 
+    /// Whether an agent with that name has pushed within the time after which it
+    /// would have lost the name to another machine.
+    pub fn is_alive(&self, name: &str, now_ms: u64) -> bool {
+        self.names().get(name).is_some_and(|claim| !claim.is_silent(now_ms))
+    }
+
+    /// Names that more than one agent came with, in order, and when one was last sent away.
+    pub fn contested(&self) -> Vec<(Arc<str>, u64)> {
+        let names = self.names();
+        let contested =
+            names.iter().filter_map(|(name, claim)| Some((Arc::clone(name), claim.contested_ms?)));
+        let mut contested: Vec<_> = contested.collect();
+        contested.sort();
+        contested
+    }
+
+    /// What the times of names' steps are corrected by, where they are, in order; milliseconds.
+    pub fn corrected(&self) -> Vec<(Arc<str>, i64)> {
+        let names = self.names();
+        let shifted = names.iter().filter(|(_, claim)| claim.shift_ms != 0);
+        let mut shifted: Vec<_> = shifted.map(|(name, claim)| (Arc::clone(name), claim.shift_ms)).collect();
+        shifted.sort();
+        shifted
+    }
+
     /// Forgets names nobody has used since `since_ms`.
     pub fn forget_before(&self, since_ms: u64) {
         self.names().retain(|_, claim| claim.heard_ms >= since_ms);
@@ -167,6 +196,7 @@ impl Claim {
             began_ms: batch.time_ms(),
             resolution_ms: batch.resolution_ms(),
             heard_ms: now_ms,
+            contested_ms: None,
             shift_ms: 0,
             sent: (0, 0),
             paid_ms: now_ms.saturating_sub(SAVED * PRICE_MS),
@@ -183,10 +213,14 @@ impl Claim {
         may
     }
 
+    fn is_silent(&self, now_ms: u64) -> bool {
+        let patience = self.resolution_ms.saturating_mul(SILENT_STEPS).max(SILENT_MS);
+        now_ms.saturating_sub(self.heard_ms) > patience
+    }
+
     /// Whether the sender of `batch`, another agent, is the one that has the name now.
     fn yields_to(&self, batch: &Batch, now_ms: u64) -> bool {
-        let patience = self.resolution_ms.saturating_mul(SILENT_STEPS).max(SILENT_MS);
-        if now_ms.saturating_sub(self.heard_ms) > patience {
+        if self.is_silent(now_ms) {
             return true;
         }
         // One that was replaced and lives on is a second agent on the machine.

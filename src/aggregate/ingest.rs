@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::claims::{Claims, Unclaimed};
 use super::model::{Model, NodeStatus};
 use super::node::Taken;
+use super::snapshot;
 use crate::push::batch::{self, Batch, DecodeError, MAX_DECOMPRESSED};
 use crate::telemetry::Limiter;
 
@@ -188,6 +189,7 @@ struct Watch {
 pub struct Ingest {
     model: Arc<Model>,
     claims: Claims,
+    snapshots: snapshot::Counts,
     boot_id: Mutex<[u8; 16]>,
     counters: Counters,
     watch: Mutex<Watch>,
@@ -207,6 +209,7 @@ impl Ingest {
         Ingest {
             model,
             claims: Claims::new(slot_ms, nodes),
+            snapshots: snapshot::Counts::default(),
             boot_id: Mutex::new(batch::boot_id()),
             counters: Counters::default(),
             watch: Mutex::default(),
@@ -267,6 +270,7 @@ impl Ingest {
             self.counters.too_old.fetch_add(1, Relaxed);
             return Ok(held);
         }
+        model.facts().amend(&mut batch);
         let taken = model.ingest(&batch, now_ms);
         if let Some(ahead) = ahead.filter(|_| shift != 0) {
             model.clock_is_ahead(batch.node(), i64::try_from(ahead).unwrap_or(i64::MAX));
@@ -287,6 +291,26 @@ impl Ingest {
             }
         }
         Ok(held)
+    }
+
+    /// Whether a node has an agent that pushes.
+    pub fn is_pushed(&self, node: &str, now_ms: u64) -> bool {
+        self.claims.is_alive(node, now_ms)
+    }
+
+    /// Takes a batch made here of what a kubelet told, at `now_ms`.
+    ///
+    /// # Errors
+    /// It has too much of something, or the node has an agent by now, whose pushes
+    /// say more.
+    pub fn take_pulled(&self, mut batch: Batch, now_ms: u64) -> Result<(), Refused> {
+        plausible(&batch)?;
+        if self.is_pushed(batch.node(), now_ms) {
+            return Err(Refused::new(Reason::Contested, "its agent pushes by now"));
+        }
+        self.model.facts().amend(&mut batch);
+        self.model.ingest(&batch, now_ms);
+        Ok(())
     }
 
     /// Few batches are large; those are read one at a time, so that what reading
@@ -373,6 +397,16 @@ impl Ingest {
     /// Whether a node has not been heard for longer than steps wait for it.
     pub fn is_silent(&self, node: &NodeStatus, now_ms: u64) -> bool {
         !self.model.is_live(node, now_ms)
+    }
+
+    /// What became of snapshots of the model.
+    pub fn snapshots(&self) -> &snapshot::Counts {
+        &self.snapshots
+    }
+
+    /// Whose names nodes have.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// What came so far.

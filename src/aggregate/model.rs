@@ -8,17 +8,24 @@
 //! Time is passed in: the wall clock of this process, milliseconds since the epoch.
 
 mod query;
+mod saved;
+mod slots;
 
 pub use query::{NodeUse, PodUse};
+pub use saved::SavedMember;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use super::custom::{self, Customs};
+use super::exposition::Sample;
 use super::names::Names;
 use super::node::{Change, Entity, Key, Kind, Node, Taken};
+use super::objects::Facts;
 use crate::push::batch::{Batch, Metric, MetricId, Value, metric};
+use crate::push::labels::LabelRules;
 
 /// What namespaces and the cluster have, summed over pods.
 pub const SUMMED: [MetricId; 6] = [
@@ -30,16 +37,11 @@ pub const SUMMED: [MetricId; 6] = [
     MetricId::MemoryLimit,
 ];
 
-/// For so many machines the sums of late slots are worked out again at most every
-/// [`CROWD_MS`] milliseconds: about a tenth of the time that takes.
-const CROWD: usize = 100;
-const CROWD_MS: u64 = 200;
-
 /// Pod → the machines that had it within the window, newest last.
 type Homes = BTreeMap<Arc<str>, Vec<Arc<str>>>;
 
 /// Sums in the order of [`SUMMED`]; absent where no pod had a value.
-type Sums = [Option<u64>; SUMMED.len()];
+pub type Sums = [Option<u64>; SUMMED.len()];
 
 /// How long, and how fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,15 @@ impl Default for Options {
     fn default() -> Self {
         Options { resolution: Duration::from_secs(60), kept: Duration::from_secs(15 * 60) }
     }
+}
+
+/// How it is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How labels are joined.
+    pub labels: LabelRules,
+    /// Whether the export stays empty.
+    pub no_export: bool,
 }
 
 /// Who a question is about.
@@ -101,13 +112,19 @@ struct Member {
 pub struct Model {
     options: Options,
     names: Names,
+    facts: Facts,
+    shown: Shown,
     nodes: RwLock<BTreeMap<Arc<str>, Arc<Mutex<Member>>>>,
     /// By namespace.
     pods: RwLock<BTreeMap<Arc<str>, Homes>>,
     /// Sums of closed slots by namespace.
     sums: RwLock<BTreeMap<u64, HashMap<Arc<str>, Sums>>>,
+    /// What programs push of themselves.
+    customs: Customs,
     /// Closed slots that something came into late.
     late: Mutex<BTreeSet<u64>>,
+    /// How many times something did.
+    lates: AtomicU64,
     /// When those are next worked out again.
     late_due: AtomicU64,
     /// The newest closed slot; 0 before there is one.
@@ -141,15 +158,35 @@ impl Model {
         Model {
             options,
             names: Names::default(),
+            facts: Facts::default(),
+            shown: Shown::default(),
             nodes: RwLock::default(),
             pods: RwLock::default(),
             sums: RwLock::default(),
+            customs: Customs::default(),
             late: Mutex::default(),
+            lates: AtomicU64::new(0),
             late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             began: AtomicU64::new(0),
             unplaced: AtomicU64::new(0),
         }
+    }
+
+    /// Answers as these say.
+    #[must_use]
+    pub fn shown_as(self, shown: Shown) -> Model {
+        Model { shown, ..self }
+    }
+
+    /// How it is answered from.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// What the API server tells, as far as it is asked.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Time between two slots, milliseconds.
@@ -172,6 +209,7 @@ impl Model {
         write(&self.nodes).clear();
         write(&self.pods).clear();
         write(&self.sums).clear();
+        self.customs.clear();
         lock(&self.late).clear();
         self.late_due.store(0, Ordering::Release);
         self.closed.store(0, Ordering::Release);
@@ -218,17 +256,21 @@ impl Model {
             && slot <= self.closed.load(Ordering::Acquire)
         {
             lock(&self.late).insert(slot);
+            self.lates.fetch_add(1, Ordering::AcqRel);
         }
         taken
     }
 
     fn member(&self, name: &str) -> Arc<Mutex<Member>> {
-        let resolution = millis(self.options.resolution);
-        let steps = usize::try_from(millis(self.options.kept) / resolution).unwrap_or(1);
-        // One more for the slot that is open.
-        let node = Node::new(resolution, steps.max(1) + 1);
+        let node = Node::new(millis(self.options.resolution), self.steps());
         let status = NodeStatus { name: self.names.get(name), ..NodeStatus::default() };
         Arc::new(Mutex::new(Member { node, status }))
+    }
+
+    /// Slots that are kept, and one more for that which is open.
+    fn steps(&self) -> usize {
+        let steps = millis(self.options.kept) / millis(self.options.resolution);
+        usize::try_from(steps).unwrap_or(1).max(1) + 1
     }
 
     fn move_pods(&self, node: &Arc<str>, changes: Vec<Change>) {
@@ -273,120 +315,23 @@ impl Model {
         }
     }
 
-    /// Closes slots whose time has come, works sums out again, and forgets machines
-    /// that have been silent too long. To be called often: about every second.
-    pub fn tick(&self, now_ms: u64) {
-        self.forget_silent(now_ms);
-        if let Some(slot) = self.closable(now_ms) {
-            let oldest = slot.saturating_sub(millis(self.options.kept));
-            // A slot that no tick closed by itself is closed with this one.
-            let before = self.closed.swap(slot, Ordering::AcqRel).max(oldest);
-            let resolution = millis(self.options.resolution);
-            let fresh: Vec<u64> =
-                (0..(slot - before) / resolution).map(|back| slot - back * resolution).collect();
-            lock(&self.late).retain(|late| !fresh.contains(late));
-            self.sum(&fresh);
-            write(&self.sums).retain(|time, _| *time > oldest);
-            self.forget_slots(oldest);
-        }
-        self.sum_late(now_ms);
+    /// What programs push of themselves.
+    pub fn customs(&self) -> &Customs {
+        &self.customs
     }
 
-    /// Older slots have to be unpacked, of all machines: of many they wait a little
-    /// for each other, since what is late comes in crowds, after a start.
-    fn sum_late(&self, now_ms: u64) {
-        if now_ms < self.late_due.load(Ordering::Acquire) {
-            return;
-        }
-        let late: Vec<u64> = std::mem::take(&mut *lock(&self.late)).into_iter().collect();
-        if !late.is_empty() {
-            let crowd = u64::try_from(read(&self.nodes).len() / CROWD).unwrap_or(0);
-            self.late_due.store(now_ms.saturating_add(crowd * CROWD_MS), Ordering::Release);
-            self.sum(&late);
-        }
-    }
-
-    /// What a machine that was silent for a while still has from before is too old,
-    /// although there is room for it.
-    fn forget_slots(&self, oldest: u64) {
-        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
-        for member in members {
-            let mut member = lock(&member);
-            member.node.forget_before(oldest);
-            let changes = member.node.changes();
-            self.move_pods(&member.status.name, changes);
-        }
-        self.names.tidy();
-    }
-
-    /// The newest slot that may be closed now, if it is not closed yet.
-    fn closable(&self, now_ms: u64) -> Option<u64> {
+    /// Takes what a producer pushes of itself at `now_ms`, for the slot that is open then.
+    ///
+    /// # Errors
+    /// Nothing of it was taken.
+    pub fn take_custom(
+        &self,
+        producer: &str,
+        samples: &[Sample],
+        now_ms: u64,
+    ) -> Result<(), custom::Refused> {
         let resolution = millis(self.options.resolution);
-        // How long after its end a slot waits for machines that hang.
-        let grace = (resolution / 4).max(2_000);
-        let closed = self.closed.load(Ordering::Acquire);
-        let began = self.began.load(Ordering::Acquire);
-        let waited = now_ms.saturating_sub(began);
-        let overdue = if waited < grace { 0 } else { now_ms.saturating_sub(grace) / resolution * resolution };
-        let ended = now_ms / resolution * resolution;
-        let (mut live, mut reported, mut any) = (0, 0, false);
-        for member in read(&self.nodes).values() {
-            let member = lock(member);
-            any = true;
-            if self.is_live(&member.status, now_ms) {
-                live += 1;
-                reported += usize::from(member.status.pushed_ms >= ended);
-            }
-        }
-        let all = live > 0 && live == reported && waited >= 2 * resolution;
-        let newest = if all { ended } else { overdue };
-        (any && newest > closed).then_some(newest)
-    }
-
-    fn forget_silent(&self, now_ms: u64) {
-        let kept = millis(self.options.kept);
-        let silent = |m: &Arc<Mutex<Member>>| now_ms.saturating_sub(lock(m).status.heard_ms) > kept;
-        if !read(&self.nodes).values().any(silent) {
-            return;
-        }
-        let mut gone = Vec::new();
-        write(&self.nodes).retain(|_, member| {
-            let stays = !silent(member);
-            if !stays {
-                gone.push(Arc::clone(member));
-            }
-            stays
-        });
-        for member in gone {
-            let member = lock(&member);
-            let left = member
-                .node
-                .pods()
-                .map(|(namespace, pod)| Change::Left(Arc::clone(namespace), Arc::clone(pod)));
-            self.move_pods(&member.status.name, left.collect());
-        }
-        self.names.tidy();
-    }
-
-    fn sum(&self, slots: &[u64]) {
-        let mut by_slot: BTreeMap<u64, HashMap<Arc<str>, Sums>> =
-            slots.iter().map(|s| (*s, HashMap::new())).collect();
-        let metrics: Vec<&Metric> = SUMMED.iter().filter_map(|id| metric(*id as i32)).collect();
-        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
-        for member in members {
-            lock(&member).node.values_in(slots, &metrics, |slot, at, entity, value| {
-                if entity.key.kind != Kind::Pod {
-                    return;
-                }
-                let Value::Integer(value) = value else { return };
-                let of_slot = by_slot.entry(slot).or_default();
-                let sums = of_slot.entry(Arc::clone(&entity.key.namespace)).or_default();
-                if let Some(sum) = sums.get_mut(at) {
-                    *sum = Some(sum.unwrap_or(0).saturating_add(value));
-                }
-            });
-        }
-        write(&self.sums).append(&mut by_slot);
+        self.customs.take(producer, samples, (now_ms / resolution + 1) * resolution)
     }
 
     /// The newest closed slot, milliseconds since the epoch.

@@ -10,10 +10,14 @@ mod closing;
 mod labelled;
 mod population;
 mod read;
+mod rows;
+mod saved;
 
 use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, Used};
+pub use rows::{Raw, Row, Version};
+pub use saved::SavedNode;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -116,6 +120,8 @@ pub struct Node {
     window: Window,
     /// For each slot its newest push.
     pushes: HashMap<u64, u64>,
+    /// For each slot what it was made from.
+    versions: HashMap<u64, Version>,
     taken: HashSet<([u8; 16], u64)>,
     /// Times of the pushes taken, in the order they came, to forget them by.
     order: Vec<(u64, [u8; 16], u64)>,
@@ -159,6 +165,7 @@ impl Node {
             labels: Labelled::default(),
             window: Window::new(steps),
             pushes: HashMap::new(),
+            versions: HashMap::new(),
             taken: HashSet::new(),
             order: Vec::new(),
             latest: Latest::default(),
@@ -206,7 +213,7 @@ impl Node {
             self.latest = latest(batch, &step, &numbers);
         }
         let newest_push = self.pushes.get(&slot).copied();
-        let merged = match newest_push {
+        let mut merged = match newest_push {
             Some(push) => match self.slot(slot) {
                 Some(before) if push > batch.time_ms() => merge(before, &step),
                 Some(before) => merge(step, &before),
@@ -214,14 +221,42 @@ impl Node {
             },
             None => step,
         };
+        self.derive(&mut merged);
         if !self.window.insert(merged) {
             return Taken::TooOld;
         }
         self.pushes.insert(slot, newest_push.unwrap_or(0).max(batch.time_ms()));
+        self.versions.entry(slot).or_default().add(id);
         self.taken.insert(id);
         self.order.push((slot, id.0, id.1));
         self.tidy();
         Taken::Slot(slot)
+    }
+
+    /// Utilisation is that of the mean rate of the slot, as is every rate.
+    fn derive(&self, step: &mut Step) {
+        let id = |metric: MetricId| u16::try_from(metric as i32).unwrap_or(u16::MAX);
+        let Some((number, _)) = self.entities().find(|(_, entity)| entity.key.kind == Kind::Node) else {
+            return;
+        };
+        let key = u64::from(number) << 32;
+        let window = window_of(step, key).and_then(rate::Window::from_ns);
+        let used = window.zip(step.value(id(MetricId::CpuUsageRate), key));
+        let given = step.value(id(MetricId::CpuNodeAllocatable), key).map(f64::from_bits);
+        let (Some((window, increase)), Some(given)) = (used, given.filter(|given| *given > 0.0)) else {
+            return;
+        };
+        // Millicores of one machine: far below where a double is not exact.
+        #[allow(clippy::cast_precision_loss)]
+        let share = window.millicores(increase) as f64 / given;
+        let Step { sets, columns, .. } = step;
+        let Some(column) = columns.iter_mut().find(|c| c.id == id(MetricId::CpuNodeUtilization)) else {
+            return;
+        };
+        let row = sets.get(usize::from(column.set)).and_then(|keys| keys.binary_search(&key).ok());
+        if let Some(value) = row.and_then(|row| column.values.get_mut(row)) {
+            *value = share.to_bits();
+        }
     }
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
@@ -400,6 +435,7 @@ impl Node {
             stays
         });
         self.pushes.retain(|slot, _| *slot >= oldest);
+        self.versions.retain(|slot, _| *slot >= oldest);
         for (number, place) in (0_u32..).zip(&mut self.entities) {
             if let Some(gone) = place.take_if(|entity| entity.seen_ms < oldest) {
                 self.slots.remove(&gone.key);

@@ -13,12 +13,20 @@
 //! ```
 //!
 //! A row that the newer step does not have counts as 0 there, and likewise a
-//! column. General compressors were considered: they need a step decompressed
+//! column. A counter whose rate is there too is expected to have been the newer
+//! value less the newer increase, which it is unless it began again: of two columns
+//! that say the same one takes next to nothing. General compressors were considered: they need a step decompressed
 //! as a whole to read one series of it.
+
+mod saved;
+
+pub use saved::SavedWindow;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use crate::push::batch::{Kind, METRICS};
 
 /// The rows of a column: their keys, ascending, each once. Columns and steps share them.
 pub type Keys = Arc<[u64]>;
@@ -188,12 +196,17 @@ impl Window {
     /// Hands the times and values of one series to `each`, from new to old.
     pub fn series(&self, id: u16, key: u64, mut each: impl FnMut(u64, u64)) {
         let Some(newest) = &self.newest else { return };
+        let rate = rate_of(id);
         let mut value = newest.value(id, key);
+        let mut rise = rate.and_then(|rate| newest.value(rate, key));
         if let Some(value) = value {
             each(newest.time_ms, value);
         }
         for packed in &self.older {
-            value = packed.difference(id, key).map(|difference| apply(value.unwrap_or(0), difference));
+            let expected = value.unwrap_or(0).wrapping_sub(rise.unwrap_or(0));
+            value = packed.difference(id, key).map(|difference| apply(expected, difference));
+            let of_rate = rate.and_then(|rate| packed.difference(rate, key));
+            rise = of_rate.map(|difference| apply(rise.unwrap_or(0), difference));
             if let Some(value) = value {
                 each(packed.time_ms, value);
             }
@@ -218,16 +231,9 @@ fn pack(step: &Step, newer: &Step) -> Packed {
         let Ok(start) = u32::try_from(bytes.len()) else { break };
         heads.push(Head { id: column.id, set: column.set, start });
         let mut writer = Writer { bytes: &mut bytes, unchanged: 0 };
-        let rows = keys.iter().zip(&column.values);
-        match newer.column(column.id) {
-            Some((newer_keys, newer)) if Arc::ptr_eq(keys, newer_keys) => {
-                column.values.iter().zip(&newer.values).for_each(|(old, new)| writer.row(*new, *old));
-            }
-            Some((newer_keys, newer)) => {
-                let mut bases = Bases::new(newer_keys, &newer.values);
-                rows.for_each(|(key, old)| writer.row(bases.of(*key), *old));
-            }
-            None => rows.for_each(|(_, old)| writer.row(0, *old)),
+        let mut expected = Expected::new(column.id, keys, newer);
+        for (row, (key, old)) in keys.iter().zip(&column.values).enumerate() {
+            writer.row(expected.of(row, *key), *old);
         }
         writer.flush();
     }
@@ -237,13 +243,10 @@ fn pack(step: &Step, newer: &Step) -> Packed {
 fn unpack(packed: &Packed, newer: &Step) -> Step {
     let column = |head: &Head| {
         let keys = packed.sets.get(usize::from(head.set))?;
-        let bases = newer.column(head.id);
-        let mut bases = bases.map(|(keys, column)| Bases::new(keys, &column.values));
+        let mut expected = Expected::new(head.id, keys, newer);
         let mut rows = Reader::new(packed.bytes.get(usize::try_from(head.start).ok()?..)?);
-        let values = keys.iter().map(|key| {
-            let base = bases.as_mut().map_or(0, |bases| bases.of(*key));
-            apply(base, rows.next().unwrap_or(0))
-        });
+        let values = keys.iter().enumerate();
+        let values = values.map(|(row, key)| apply(expected.of(row, *key), rows.next().unwrap_or(0)));
         Some(Column { id: head.id, set: head.set, values: values.collect() })
     };
     Step {
@@ -262,18 +265,63 @@ impl Packed {
     }
 }
 
+/// The column of the rate of a counter, where it has one.
+fn rate_of(counter: u16) -> Option<u16> {
+    static RATES: LazyLock<Box<[u16]>> = LazyLock::new(|| {
+        let number = |id: crate::push::batch::MetricId| usize::try_from(id as i32).unwrap_or(0);
+        let most = METRICS.iter().map(|m| number(m.id)).max().unwrap_or(0);
+        let mut rates = vec![0; most + 1];
+        for metric in METRICS {
+            if let Kind::Rate(of) = metric.kind
+                && let (Some(rate), Ok(id)) = (rates.get_mut(number(of)), u16::try_from(number(metric.id)))
+            {
+                *rate = id;
+            }
+        }
+        rates.into()
+    });
+    RATES.get(usize::from(counter)).copied().filter(|rate| *rate != 0)
+}
+
+/// What the values of an older step are expected to be, after the step that is newer.
+struct Expected<'a> {
+    newer: Option<Bases<'a>>,
+    rise: Option<Bases<'a>>,
+}
+
+impl<'a> Expected<'a> {
+    /// Of a column whose rows have these keys.
+    fn new(id: u16, keys: &Keys, newer: &'a Step) -> Expected<'a> {
+        let bases = |id| newer.column(id).map(|(of, column)| Bases::new(of, &column.values, keys));
+        Expected { newer: bases(id), rise: rate_of(id).and_then(bases) }
+    }
+
+    /// For rows in their order.
+    #[inline]
+    fn of(&mut self, row: usize, key: u64) -> u64 {
+        let newer = self.newer.as_mut().map_or(0, |newer| newer.of(row, key));
+        newer.wrapping_sub(self.rise.as_mut().map_or(0, |rise| rise.of(row, key)))
+    }
+}
+
 /// Values of the newer step by ascending keys; 0 for a key it does not have.
 struct Bases<'a> {
     keys: &'a [u64],
     values: &'a [u64],
+    /// The rows are the same, as they are in most steps.
+    same: bool,
 }
 
 impl<'a> Bases<'a> {
-    fn new(keys: &'a [u64], values: &'a [u64]) -> Bases<'a> {
-        Bases { keys, values }
+    fn new(keys: &'a Keys, values: &'a [u64], of: &Keys) -> Bases<'a> {
+        Bases { keys, values, same: Arc::ptr_eq(keys, of) }
     }
 
-    fn of(&mut self, key: u64) -> u64 {
+    #[inline]
+    fn of(&mut self, row: usize, key: u64) -> u64 {
+        if self.same {
+            return self.values.get(row).copied().unwrap_or(0);
+        }
         let passed = self.keys.iter().take_while(|k| **k < key).count();
         self.keys = self.keys.get(passed..).unwrap_or_default();
         self.values = self.values.get(passed..).unwrap_or_default();
@@ -376,6 +424,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::push::batch::MetricId;
 
     /// Steps of random rows; values near those before, as counters are.
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -403,6 +452,8 @@ mod tests {
     }
 
     fn check(window: &Window, expected: &[Step]) {
+        let restored = Window::restore(window.save(), window.most).unwrap();
+        assert_eq!(restored.unpack(), expected);
         assert_eq!(window.unpack(), expected);
         for step in expected {
             assert_eq!(window.at(step.time_ms).as_deref(), Some(step));
@@ -453,6 +504,31 @@ mod tests {
         assert_eq!(window.times().collect::<Vec<_>>(), [3]);
         window.forget_before(4);
         assert_eq!(window.times().count(), 0);
+    }
+
+    #[test]
+    fn a_counter_beside_its_rate_takes_two_bytes_a_step() {
+        let keys: Keys = (0..100).collect();
+        let (counter, rate) = (MetricId::CpuUsage as u16, MetricId::CpuUsageRate as u16);
+        assert_eq!((rate_of(counter), rate_of(rate)), (Some(rate), None));
+        let rise = |time: u64, key: u64| 1_000 * key + time;
+        let step = |time: u64| Step {
+            time_ms: time,
+            sets: vec![Arc::clone(&keys)],
+            columns: vec![
+                Column {
+                    id: counter,
+                    set: 0,
+                    values: keys.iter().map(|key| (1..=time).map(|t| rise(t, *key)).sum()).collect(),
+                },
+                Column { id: rate, set: 0, values: keys.iter().map(|key| rise(time, *key)).collect() },
+            ],
+        };
+        let mut window = Window::new(3);
+        (1..=3).for_each(|time| assert!(window.insert(step(time))));
+        let overhead = 2 * (size_of::<Packed>() + 2 * size_of::<Head>());
+        assert_eq!(window.packed_bytes() - overhead, 2 * (2 + 100), "the increases rise by one each");
+        assert_eq!(window.unpack(), (1..=3).map(step).collect::<Vec<_>>());
     }
 
     #[test]

@@ -133,12 +133,15 @@ impl Receiver {
     }
 }
 
-enum Uncollected {
+/// Why there is no whole body.
+#[derive(Debug)]
+pub(super) enum Uncollected {
     TooLarge,
     Broken,
 }
 
-async fn collect(mut body: Body, most: usize) -> Result<Bytes, Uncollected> {
+/// A body of at most so many bytes.
+pub(super) async fn collect(mut body: Body, most: usize) -> Result<Bytes, Uncollected> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Uncollected::Broken)?.into_data() else { continue };

@@ -24,7 +24,7 @@ const AGGREGATED: [(&str, &str); 2] = [
 ];
 
 /// Changes with the documents, which are the build's.
-const TAG: &str = concat!("\"nodegauge-", env!("CARGO_PKG_VERSION"), "\"");
+pub const TAG: &str = concat!("\"nodegauge-", env!("CARGO_PKG_VERSION"), "\"");
 
 /// Answers `/apis`.
 pub fn answer(asked: &Asked) -> Answer {
@@ -72,6 +72,24 @@ pub fn version(version: &str) -> Answer {
             "apiVersion": "v1",
             "groupVersion": format!("{GROUP}/{version}"),
             "resources": RESOURCES.map(resource),
+        }),
+    )
+}
+
+/// Answers `/version`: which build this is, in the form of Kubernetes.
+pub fn build() -> Answer {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut parts = version.split('.');
+    let mut part = || parts.next().unwrap_or_default();
+    let (major, minor) = (part(), part());
+    let platform = format!("linux/{}", std::env::consts::ARCH);
+    let unknown = "";
+    Answer::kubernetes(
+        StatusCode::OK,
+        &json!({
+            "major": major, "minor": minor, "gitVersion": format!("v{version}"), "gitCommit": unknown,
+            "gitTreeState": unknown, "buildDate": unknown, "goVersion": unknown, "compiler": "rustc",
+            "platform": platform,
         }),
     )
 }

@@ -2,8 +2,9 @@
 //! resource metrics API and of the Dashboard's scraper.
 //!
 //! - [`heapster`] is Heapster's own;
-//! - [`resource`] is `metrics.k8s.io`, with [`discovery`], [`selector`] and [`quantity`];
+//! - [`resource`] is `metrics.k8s.io`, with [`discovery`], [`openapi`], [`selector`] and [`quantity`];
 //! - [`dashboard`] is that of the Dashboard's metrics scraper;
+//! - [`rollups`] are sums as families of Prometheus;
 //! - [`request`] reads paths and queries, [`answer`] makes responses.
 //!
 //! Each answer is a function of the model, the path, the query and the clock, run
@@ -13,9 +14,11 @@ pub mod answer;
 pub mod dashboard;
 pub mod discovery;
 pub mod heapster;
+pub mod openapi;
 pub mod quantity;
 pub mod request;
 pub mod resource;
+pub mod rollups;
 pub mod selector;
 
 use std::sync::Arc;
@@ -44,13 +47,17 @@ type Handler = fn(&Arc<Model>, &Asked, u64) -> Answer;
 /// How refusals are written.
 type Refusals = fn(Refused) -> Answer;
 
-/// A path, with or without a slash at the end, and everything below it.
+/// A path, and everything below it. Listeners take slashes out that say nothing.
 #[derive(Debug, Clone, Copy)]
 struct Root {
     path: &'static str,
     below: bool,
     handler: Handler,
     refusals: Refusals,
+}
+
+const fn kubernetes(path: &'static str, below: bool, handler: Handler) -> Root {
+    Root { path, below, handler, refusals: as_status }
 }
 
 const fn heapster(path: &'static str, handler: Handler) -> Root {
@@ -63,13 +70,20 @@ const ROOTS: &[Root] = &[
     heapster("/api/v1/metric-export-schema", heapster::schema::answer),
     heapster("/apis/metrics/v1alpha1", heapster::usage::answer),
     heapster("/api/v1/dashboard", dashboard::answer),
-    Root {
-        path: "/apis",
-        below: false,
-        handler: |_, asked, _| discovery::answer(asked),
-        refusals: as_status,
-    },
-    Root { path: "/apis/metrics.k8s.io", below: true, handler: resource::answer, refusals: as_status },
+    DISCOVERY,
+    RESOURCES,
+];
+
+const DISCOVERY: Root = kubernetes("/apis", false, |_, asked, _| discovery::answer(asked));
+const RESOURCES: Root = kubernetes("/apis/metrics.k8s.io", true, resource::answer);
+
+/// What the API server asks of an aggregated one.
+const AGGREGATED: &[Root] = &[
+    DISCOVERY,
+    RESOURCES,
+    kubernetes("/openapi/v2", false, |_, asked, _| openapi::v2(asked)),
+    kubernetes("/openapi/v3", true, |_, asked, _| openapi::v3(asked)),
+    kubernetes("/version", false, |_, _, _| discovery::build()),
 ];
 
 fn as_text(refused: Refused) -> Answer {
@@ -91,17 +105,26 @@ fn as_status(refused: Refused) -> Answer {
     resource::failure(status, reason, message, None)
 }
 
-/// The routes of all that is asked of `model`. Proxies of Kubernetes double the
-/// first slash of a path when they are asked to.
+/// The routes of all that is asked of `model`.
 pub fn router(model: &Arc<Model>, clock: Clock) -> Router {
+    routes(ROOTS, model, clock)
+}
+
+/// The routes of an aggregated API server, which has `metrics.k8s.io` and nothing else.
+pub fn aggregated(model: &Arc<Model>, clock: Clock) -> Router {
+    routes(AGGREGATED, model, clock)
+        .fallback(async || resource::no_resource().into_response(false))
+        .method_not_allowed_fallback(async || as_status(Refused::Method).into_response(false))
+}
+
+fn routes(roots: &'static [Root], model: &Arc<Model>, clock: Clock) -> Router {
     let mut router = Router::new();
-    for (root, slash) in ROOTS.iter().flat_map(|root| [(root, ""), (root, "/")]) {
+    for root in roots {
         let model = Arc::clone(model);
         let service = any(async move |request: Request| serve(model, request, root, clock).await);
-        let path = format!("{slash}{}", root.path);
-        router = router.route(&path, service.clone()).route(&format!("{path}/"), service.clone());
+        router = router.route(root.path, service.clone());
         if root.below {
-            router = router.route(&format!("{path}/{{*below}}"), service);
+            router = router.route(&format!("{}/{{*below}}", root.path), service);
         }
     }
     router

@@ -5,8 +5,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 
 use super::answer::accepts_json;
+use crate::auth::path;
 use crate::expose::accepts_gzip;
-use crate::expose::query::{decode, pairs};
 
 /// Why a request is not answered at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +48,13 @@ impl Asked {
         if !accepts_json(&accept) {
             return Err(Refused::MediaType);
         }
-        let path = parts.uri.path();
-        let path = if path.starts_with("//") { path.get(1..).unwrap_or_default() } else { path };
+        let path = path::tidied(parts.uri.path());
         let below = path.strip_prefix(root).unwrap_or_default();
-        let path = below.split('/').filter(|segment| !segment.is_empty());
-        let path =
-            path.map(|segment| decode(segment, false).ok_or(Refused::Encoding)).collect::<Result<_, _>>()?;
-        let query = pairs(parts.uri.query().unwrap_or_default()).ok_or(Refused::Encoding)?;
+        let query = path::query(parts.uri.query().unwrap_or_default());
         let headers = &parts.headers;
         Ok(Asked {
-            path,
-            query,
+            path: path::segments(below).ok_or(Refused::Encoding)?,
+            query: query.ok_or(Refused::Encoding)?,
             accept,
             known: joined(headers, &axum::http::header::IF_NONE_MATCH),
             gzip: accepts_gzip(&joined(headers, &ACCEPT_ENCODING)),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -171,6 +172,10 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, now_ms: u64) -> Answer {
     let segments = asked.segments();
     let [version, path @ ..] = segments.as_slice() else { return discovery::group() };
     let Some(version) = VERSIONS.into_iter().find(|known| known == version) else { return no_resource() };
+    if asked.parameter("watch").is_some_and(|watch| !matches!(watch, "0" | "false")) {
+        let message = "watch is not supported on resources of this group; accepted are get and list";
+        return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message, None);
+    }
     let style = Style { now_ms, millicores: false, labels: true, all_containers: false };
     match path {
         [] => discovery::version(version),
@@ -305,6 +310,18 @@ fn table(items: &[Metrics]) -> Answer {
     )
 }
 
+/// Says as Kubernetes does that a request goes no further.
+pub fn refusal(status: StatusCode, message: &str) -> Response {
+    let reason = match status {
+        StatusCode::UNAUTHORIZED => "Unauthorized",
+        StatusCode::FORBIDDEN => "Forbidden",
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+        _ => "ServiceUnavailable",
+    };
+    failure(status, reason, message, None).into_response(false)
+}
+
 /// Says as Kubernetes does that something went wrong.
 pub fn failure(status: StatusCode, reason: &str, message: &str, details: Option<Value>) -> Answer {
     let mut document = json!({
@@ -326,7 +343,8 @@ fn bad_request(message: &str) -> Answer {
     failure(StatusCode::BAD_REQUEST, "BadRequest", message, None)
 }
 
-fn no_resource() -> Answer {
+/// There is no such thing here.
+pub fn no_resource() -> Answer {
     let message = "the server could not find the requested resource";
     failure(StatusCode::NOT_FOUND, "NotFound", message, None)
 }

@@ -7,8 +7,11 @@
 //! again when they change.
 
 mod cache;
+pub mod delegated;
 mod der;
 mod files;
+pub mod path;
+mod request;
 pub mod reviews;
 pub mod rules;
 pub mod tls;
@@ -18,12 +21,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
+pub use delegated::Delegated;
 pub use files::FileError;
 pub use reviews::Reviews;
 pub use rules::Rules;
 pub use tls::{Tls, TlsFiles};
 pub use tokens::Tokens;
 
+use rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls;
+
+use self::delegated::{Caller, Chain};
+use self::request::Resource;
 use self::reviews::Unanswered;
 use self::rules::{Need, Opened};
 use crate::telemetry::{Decision, Limiter, Means, Reload, Telemetry};
@@ -48,6 +58,8 @@ pub enum Choice {
     None,
     /// Who has a token of this file, or a certificate that the client CA signed.
     Token(Option<PathBuf>),
+    /// Who has a certificate that the client CA signed, for one of these names.
+    Users(Vec<String>),
     /// Whom the Kubernetes API lets.
     Kubernetes,
 }
@@ -57,7 +69,7 @@ impl Choice {
     pub fn name(&self) -> &'static str {
         match self {
             Choice::None => "none",
-            Choice::Token(_) => "token",
+            Choice::Token(_) | Choice::Users(_) => "token",
             Choice::Kubernetes => "kubernetes",
         }
     }
@@ -85,6 +97,9 @@ const TOKEN_NODE: &str = "authentication.kubernetes.io/node-name";
 
 /// What a kubelet's certificate puts before the name of its node.
 const KUBELET: &str = "system:node:";
+
+/// Who may do everything, as Kubernetes has it: an API server's own questions come from it.
+const MASTERS: &str = "system:masters";
 
 /// Every user that was told apart at all belongs to it.
 const AUTHENTICATED: &str = "system:authenticated";
@@ -135,8 +150,12 @@ pub enum How {
     Open,
     /// By a static token or a certificate, which allow everything.
     Token(Option<Box<Tokens>>),
+    /// By a certificate for one of these names, which allows everything.
+    Users(Vec<String>),
     /// By the API server, which says what they may do.
     Kubernetes(Box<Reviews>),
+    /// As an aggregated API server does it.
+    Delegated(Box<Delegated>),
 }
 
 impl How {
@@ -148,6 +167,7 @@ impl How {
             Choice::Token(file) => How::Token(
                 file.clone().map(Tokens::open).transpose().context("--auth-token-file")?.map(Box::new),
             ),
+            Choice::Users(names) => How::Users(names.clone()),
             Choice::Kubernetes => {
                 let client = crate::kubernetes::client().await.context("--auth kubernetes")?;
                 let times = reviews::Times::default();
@@ -159,8 +179,31 @@ impl How {
     fn tokens(&self) -> Option<&Tokens> {
         match self {
             How::Token(tokens) => tokens.as_deref(),
-            How::Open | How::Kubernetes(_) => None,
+            How::Open | How::Users(_) | How::Kubernetes(_) | How::Delegated(_) => None,
         }
+    }
+
+    fn delegated(&self) -> Option<&Delegated> {
+        match self {
+            How::Delegated(delegated) => Some(delegated),
+            How::Open | How::Token(_) | How::Users(_) | How::Kubernetes(_) => None,
+        }
+    }
+}
+
+/// Who is at the other end of a connection, as far as its certificates tell.
+#[derive(Debug, Default)]
+pub struct Certified {
+    /// Whom the certificate names, where whoever signed it is believed for good.
+    user: Option<Arc<User>>,
+    /// What was shown, where that has to be looked at again.
+    chain: Chain,
+}
+
+impl Certified {
+    /// Somebody whose certificate is believed for good, or nobody.
+    pub fn for_good(user: Option<Arc<User>>) -> Certified {
+        Certified { user, chain: Chain::default() }
     }
 }
 
@@ -169,12 +212,16 @@ impl How {
 pub struct Asked<'a> {
     /// GET, HEAD and so on.
     pub method: &'a str,
-    /// The path as it was sent.
+    /// The path as it is routed.
     pub path: &'a str,
+    /// What follows the question mark; empty where there is none.
+    pub query: &'a str,
     /// The header `Authorization`.
     pub authorization: Option<&'a [u8]>,
-    /// Whom the client's certificate names.
-    pub user: Option<&'a Arc<User>>,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+    /// Whom the connection comes from.
+    pub certified: &'a Certified,
 }
 
 /// See the module.
@@ -192,6 +239,9 @@ impl Guard {
     /// Guards paths as `rules` say.
     pub fn new(rules: Rules, how: How, tls: Option<Tls>, telemetry: Arc<Telemetry>) -> Guard {
         let guard = Guard { rules, how, push: None, opened: Opened::default(), tls, telemetry };
+        if let Some(Err(error)) = guard.how.delegated().map(|delegated| guard.believe(delegated)) {
+            tracing::warn!(error, "no certificates of clients are taken");
+        }
         guard.show_end();
         guard
     }
@@ -238,6 +288,47 @@ impl Guard {
         self.tls.as_ref()
     }
 
+    /// What the certificates of a connection make of who shows them.
+    pub fn recognise(&self, certificates: &[CertificateDer<'static>]) -> Certified {
+        if self.how.delegated().is_some() {
+            return Certified { user: None, chain: Chain::new(certificates) };
+        }
+        let user = certificates.first().and_then(|c| User::from_certificate(c)).map(Arc::new);
+        Certified::for_good(user)
+    }
+
+    /// Whether it is known whom to believe.
+    pub fn is_settled(&self) -> bool {
+        self.how.delegated().is_none_or(Delegated::is_settled)
+    }
+
+    /// Keeps up with whom the API server says is to be believed, asking every so often
+    /// and sooner while there is no answer; ends only where nobody has to be asked.
+    pub async fn follow(&self, client: kube::Client, every: Duration) {
+        let Some(delegated) = self.how.delegated() else { return };
+        loop {
+            let answered = match delegated.ask(&client).await {
+                Ok(true) => {
+                    self.reloaded("front proxy", Some(self.believe(delegated)));
+                    true
+                }
+                Ok(false) => true,
+                Err(error) => {
+                    self.telemetry.reloaded("front proxy", Reload::Refused);
+                    delegated::unread(&error);
+                    false
+                }
+            };
+            tokio::time::sleep(if answered { every } else { every / 6 }).await;
+        }
+    }
+
+    /// Has connections take certificates of whom is believed now.
+    fn believe(&self, delegated: &Delegated) -> Result<(), String> {
+        let roots = delegated.roots()?;
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.trust(roots).map_err(|error| error.to_string()))
+    }
+
     /// Whether a path is open to everybody, whoever may read the rest.
     pub fn is_probe(&self, path: &str) -> bool {
         self.rules.need(path) == Need::Open
@@ -249,14 +340,11 @@ impl Guard {
     /// It may not pass.
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
         let need = self.rules.need(asked.path);
-        if self.rules.area(asked.path).is_some_and(|area| self.opened.has(area)) {
-            return Ok(Admitted { need, user: asked.user.cloned() });
-        }
         let how = self.push.as_ref().filter(|_| need == Need::Push).unwrap_or(&self.how);
-        let (How::Token(_) | How::Kubernetes(_), Need::Node(_) | Need::Path | Need::Push) = (how, need)
-        else {
-            return Ok(Admitted { need, user: asked.user.cloned() });
-        };
+        let opened = self.rules.area(asked.path).is_some_and(|area| self.opened.has(area));
+        if matches!(how, How::Open) || need == Need::Open || opened {
+            return Ok(Admitted { need, user: asked.certified.user.clone() });
+        }
         let (means, outcome) = decide(how, asked, need).await;
         let decision = match outcome {
             Ok(_) => Decision::Accepted,
@@ -273,11 +361,15 @@ impl Guard {
         for tokens in [Some(&self.how), self.push.as_ref()].into_iter().flatten().filter_map(How::tokens) {
             self.reloaded("tokens", tokens.refresh());
         }
+        if let Some(delegated) = self.how.delegated() {
+            let refreshed = delegated.refresh();
+            self.reloaded("front proxy", refreshed.map(|r| r.and_then(|()| self.believe(delegated))));
+        }
         self.reloaded("certificate", self.tls.as_ref().and_then(Tls::refresh));
         self.show_end();
     }
 
-    fn reloaded(&self, what: &'static str, result: Option<Result<(), FileError>>) {
+    fn reloaded<E: std::fmt::Display>(&self, what: &'static str, result: Option<Result<(), E>>) {
         static FAILED: Limiter = Limiter::every(Duration::from_secs(10));
         match result {
             None => {}
@@ -305,8 +397,26 @@ type Decided = Result<Option<Arc<User>>, Refusal>;
 
 async fn decide(how: &How, asked: Asked<'_>, need: Need) -> (Means, Decided) {
     let token = asked.authorization.and_then(bearer);
-    match (how, asked.user, token) {
+    match (how, asked.certified.user.as_ref(), token) {
         (How::Open, user, _) => (Means::Nothing, Ok(user.cloned())),
+        (How::Users(names), Some(user), _) => {
+            let named = names.iter().any(|name| *name == user.name);
+            (Means::Certificate, if named { Ok(Some(Arc::clone(user))) } else { Err(Refusal::Forbidden) })
+        }
+        (How::Delegated(delegated), _, token) => {
+            match (delegated.caller(&asked.certified.chain, asked.headers), token) {
+                (Caller::Proxied(user), _) => {
+                    (Means::Proxy, may(&delegated.reviews, user, asked, need).await)
+                }
+                (Caller::Certified(user), _) => {
+                    (Means::Certificate, may(&delegated.reviews, user, asked, need).await)
+                }
+                (Caller::Unknown, Some(token)) => {
+                    (Means::Kubernetes, held(&delegated.reviews, token, asked, need).await)
+                }
+                (Caller::Unknown, None) => (Means::Nothing, Err(Refusal::Unauthenticated)),
+            }
+        }
         // As in Kubernetes, a certificate comes first.
         (How::Token(_), Some(user), _) => (Means::Certificate, Ok(Some(Arc::clone(user)))),
         (How::Token(tokens), None, Some(token)) => {
@@ -317,15 +427,21 @@ async fn decide(how: &How, asked: Asked<'_>, need: Need) -> (Means, Decided) {
             (Means::Certificate, may(reviews, Arc::clone(user), asked, need).await)
         }
         (How::Kubernetes(reviews), None, Some(token)) => {
-            let audience = (need == Need::Push).then_some(AUDIENCE);
-            let outcome = match reviews.holder(token, audience).await {
-                Ok(Some(user)) => may(reviews, user, asked, need).await,
-                Ok(None) => Err(Refusal::Unauthenticated),
-                Err(Unanswered) => Err(Refusal::Unavailable),
-            };
-            (Means::Kubernetes, outcome)
+            (Means::Kubernetes, held(reviews, token, asked, need).await)
         }
-        (How::Token(_) | How::Kubernetes(_), None, None) => (Means::Nothing, Err(Refusal::Unauthenticated)),
+        (How::Users(_), None, _) | (How::Token(_) | How::Kubernetes(_), None, None) => {
+            (Means::Nothing, Err(Refusal::Unauthenticated))
+        }
+    }
+}
+
+/// Whether whoever holds a token may.
+async fn held(reviews: &Reviews, token: &str, asked: Asked<'_>, need: Need) -> Decided {
+    let audience = (need == Need::Push).then_some(AUDIENCE);
+    match reviews.holder(token, audience).await {
+        Ok(Some(user)) => may(reviews, user, asked, need).await,
+        Ok(None) => Err(Refusal::Unauthenticated),
+        Err(Unanswered) => Err(Refusal::Unavailable),
     }
 }
 
@@ -335,6 +451,14 @@ async fn may(reviews: &Reviews, user: Arc<User>, asked: Asked<'_>, need: Need) -
             && reviews.may_at_node(&user, verb(asked.method), subresource).await?
         {
             return Ok(true);
+        }
+        if need == Need::Api {
+            if user.groups.iter().any(|group| group == MASTERS) {
+                return Ok(true);
+            }
+            if let Some(resource) = Resource::of(asked.method, asked.path, asked.query) {
+                return reviews.may_with(&user, resource).await;
+            }
         }
         let verb = if need == Need::Push { "post" } else { verb(asked.method) };
         reviews.may_at_path(&user, verb, asked.path).await

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::User;
 use super::cache::Cache;
+use super::request::Resource;
 use super::tokens::{Code, Coder};
 use crate::telemetry::Limiter;
 
@@ -51,6 +52,15 @@ impl Default for Times {
     }
 }
 
+impl Times {
+    /// Those of an aggregated API server, whose rights are taken away as quickly
+    /// as those at the API server itself.
+    pub fn short() -> Times {
+        let short = Duration::from_secs(10);
+        Times { known: short, unknown: short, allowed: short, denied: short, ..Times::default() }
+    }
+}
+
 /// Answers kept of each kind.
 const KEPT: usize = 1024;
 
@@ -69,6 +79,7 @@ pub struct Unanswered;
 enum Question {
     Node { verb: &'static str, subresource: &'static str },
     Path { verb: &'static str, path: String },
+    Resource(Resource),
 }
 
 /// A token, and the audience it has to be made for.
@@ -180,6 +191,14 @@ impl Reviews {
         self.allows(user, Question::Path { verb, path: path.to_owned() }).await
     }
 
+    /// Whether a user may do this with what Kubernetes' API calls a resource.
+    ///
+    /// # Errors
+    /// The API server gave no decision in time.
+    pub(super) async fn may_with(&self, user: &Arc<User>, resource: Resource) -> Result<bool, Unanswered> {
+        self.allows(user, Question::Resource(resource)).await
+    }
+
     async fn allows(&self, user: &Arc<User>, question: Question) -> Result<bool, Unanswered> {
         let key = (Arc::clone(user), question);
         if self.allowed.get(&key, Instant::now()).is_some() {
@@ -203,6 +222,19 @@ impl Reviews {
                     resource: Some("nodes".to_owned()),
                     subresource: Some((*subresource).to_owned()),
                     name: Some(self.node_name.clone()),
+                    ..ResourceAttributes::default()
+                });
+            }
+            Question::Resource(wanted) => {
+                let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+                spec.resource_attributes = Some(ResourceAttributes {
+                    verb: Some(wanted.verb.to_owned()),
+                    group: given(&wanted.group),
+                    version: given(&wanted.version),
+                    namespace: given(&wanted.namespace),
+                    resource: given(&wanted.resource),
+                    subresource: given(&wanted.subresource),
+                    name: given(&wanted.name),
                     ..ResourceAttributes::default()
                 });
             }

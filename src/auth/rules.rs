@@ -18,6 +18,8 @@ pub enum Need {
     Path,
     /// The same, for who sends what others will read: by a token made for us alone.
     Push,
+    /// The resource of Kubernetes' API that the path is, else the path as a `nonResourceURL`.
+    Api,
 }
 
 /// Paths whose authentication can be switched off by themselves.
@@ -55,12 +57,14 @@ impl Opened {
 }
 
 /// The areas' paths, each with what is below it; the first that fits.
-const AREAS: [(&str, Area); 8] = [
+const AREAS: [(&str, Area); 10] = [
     ("/metrics", Area::Metrics),
     ("/api/v1/dashboard", Area::Dashboard),
     ("/api/page", Area::Dashboard),
+    ("/page", Area::Dashboard),
     ("/containers", Area::Dashboard),
     ("/docker", Area::Dashboard),
+    ("/validate", Area::Dashboard),
     ("/api", Area::Model),
     ("/apis", Area::Model),
     ("/stats", Area::Model),
@@ -69,7 +73,7 @@ const AREAS: [(&str, Area); 8] = [
 /// Paths and what they need.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// A path; what lies below it counts too unless it is open or pushed to.
+    /// A path; what lies below it counts too, but of one that is open or pushed to only if it ends with a slash.
     pub path: &'static str,
     /// What is needed.
     pub need: Need,
@@ -101,16 +105,29 @@ pub const AGGREGATOR: Rules = Rules {
         Rule { path: "/healthz", need: Need::Open },
         Rule { path: "/readyz", need: Need::Open },
         Rule { path: "/api/v1/batches", need: Need::Push },
+        Rule { path: "/api/v1/push/", need: Need::Push },
     ],
     others: Need::Path,
+};
+
+/// The paths of an aggregated API server.
+pub const API: Rules = Rules {
+    table: &[
+        Rule { path: "/healthz", need: Need::Open },
+        Rule { path: "/livez", need: Need::Open },
+        Rule { path: "/readyz", need: Need::Open },
+    ],
+    others: Need::Api,
 };
 
 impl Rules {
     /// What `path` needs.
     pub fn need(&self, path: &str) -> Need {
         let found = self.table.iter().find(|rule| match rule.need {
-            Need::Open | Need::Push => path == rule.path,
-            Need::Node(_) | Need::Path => is_within(path, rule.path),
+            Need::Open | Need::Push => {
+                path == rule.path || (rule.path.ends_with('/') && path.starts_with(rule.path))
+            }
+            Need::Node(_) | Need::Path | Need::Api => is_within(path, rule.path),
         });
         found.filter(|_| !is_odd(path)).map_or(self.others, |rule| rule.need)
     }
@@ -192,8 +209,17 @@ mod tests {
         let check = |path: &str, expected: Need| assert_eq!(AGGREGATOR.need(path), expected, "{path}");
         check("/api/v1/batches", Need::Push);
         check("/healthz", Need::Open);
-        for path in ["/api/v1/batches/", "//api/v1/batches", "/api/v1/batches/x", "/api/v1/model", "/metrics"]
-        {
+        check("/api/v1/push/prometheus/metrics/job/shop", Need::Push);
+        for path in [
+            "/api/v1/pushes",
+            "/api/v1/push",
+            "/api/v1/push/../model",
+            "/api/v1/batches/",
+            "//api/v1/batches",
+            "/api/v1/batches/x",
+            "/api/v1/model",
+            "/metrics",
+        ] {
             check(path, Need::Path);
         }
     }

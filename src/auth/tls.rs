@@ -18,6 +18,9 @@ use tokio_rustls::{TlsAcceptor, rustls};
 use super::der;
 use super::files::{FileError, Watched, read};
 
+/// Certificates that sign those of clients, where they come from elsewhere than the files.
+type Roots = Arc<RootCertStore>;
+
 /// Where certificate, key and client CA are, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -50,6 +53,7 @@ struct Loaded {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
+    roots: Mutex<Option<Roots>>,
     loaded: ArcSwap<Loaded>,
     watched: Mutex<Watched>,
 }
@@ -61,15 +65,32 @@ impl Tls {
     /// One cannot be read or used, or key and certificate do not belong together.
     pub fn open(files: TlsFiles) -> Result<Tls, FileError> {
         let watched = Mutex::new(Watched::new(files.paths()));
-        let loaded = ArcSwap::from_pointee(load(&files)?);
-        Ok(Tls { files, loaded, watched })
+        let loaded = ArcSwap::from_pointee(load(&files, None)?);
+        Ok(Tls { files, roots: Mutex::new(None), loaded, watched })
+    }
+
+    /// Takes certificates of clients that these have signed, and no others; asks for
+    /// none where there are none.
+    ///
+    /// # Errors
+    /// The files or the certificates cannot be used; then nothing changes.
+    pub(super) fn trust(&self, roots: RootCertStore) -> Result<(), FileError> {
+        let mut held = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        let roots = Some(Arc::new(roots));
+        self.loaded.store(load(&self.files, roots.as_ref())?.into());
+        *held = roots;
+        Ok(())
     }
 
     /// Reads the files again if one has changed; `None` if not. What cannot be
     /// used changes nothing.
     pub(super) fn refresh(&self) -> Option<Result<(), FileError>> {
         let changed = self.watched.lock().unwrap_or_else(PoisonError::into_inner).changed();
-        changed.then(|| load(&self.files).map(|loaded| self.loaded.store(loaded.into())))
+        changed.then(|| {
+            // Held meanwhile, so that nobody else's roots are undone.
+            let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+            load(&self.files, roots.as_ref()).map(|loaded| self.loaded.store(loaded.into()))
+        })
     }
 
     /// What makes a connection's handshake, with the files as last read.
@@ -83,7 +104,7 @@ impl Tls {
     }
 }
 
-fn load(files: &TlsFiles) -> Result<Loaded, FileError> {
+fn load(files: &TlsFiles, roots: Option<&Roots>) -> Result<Loaded, FileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&files.certificate)?;
     let not_after = chain.first().and_then(|leaf| der::not_after(leaf));
@@ -92,18 +113,18 @@ fn load(files: &TlsFiles) -> Result<Loaded, FileError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| FileError::new(&files.certificate, error))?;
-    let builder = match &files.client_ca {
+    let source = files.client_ca.as_ref().unwrap_or(&files.certificate);
+    let roots = match (&files.client_ca, roots) {
+        (Some(path), _) => Some(Arc::new(store(&certificates(path)?).map_err(|e| FileError::new(path, e))?)),
+        (None, roots) => roots.filter(|roots| !roots.is_empty()).cloned(),
+    };
+    let builder = match roots {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| FileError::new(path, error))?;
-            }
+        Some(roots) => {
             // Probes come without one; what a request needs is asked later.
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| FileError::new(path, error))?)
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated().build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| FileError::new(source, error))?)
         }
     };
     let mut config =
@@ -114,14 +135,35 @@ fn load(files: &TlsFiles) -> Result<Loaded, FileError> {
     Ok(Loaded { config: Arc::new(config), not_after })
 }
 
-fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let pem = read(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| FileError::new(path, error))?;
+/// The certificates of a file.
+///
+/// # Errors
+/// It cannot be read, or has none.
+pub(super) fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    of_pem(&read(path)?).map_err(|error| FileError::new(path, error))
+}
+
+/// The certificates of a text.
+///
+/// # Errors
+/// In words: it is none, or has none.
+pub(super) fn of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|error| error.to_string())?;
     if chain.is_empty() {
-        return Err(FileError::new(path, "holds no certificate"));
+        return Err("holds no certificate".to_owned());
     }
     Ok(chain)
+}
+
+/// Certificates as those that sign others.
+///
+/// # Errors
+/// One cannot.
+pub(super) fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    certificates.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
+    Ok(roots)
 }
 
 #[cfg(test)]

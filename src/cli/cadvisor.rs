@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::go_bool;
+use crate::config::{OTHER_KINDS, go_bool};
 
 /// What becomes of a flag.
 #[derive(Debug, Clone, Copy)]
@@ -139,23 +139,6 @@ const FLAGS: &[(&str, Become)] = &[
     ("whitelisted_container_labels", Flag("whitelisted-container-labels")),
 ];
 
-/// Kinds of cAdvisor's that this version does not collect; asked for, they are
-/// left out, where our own flag refuses them.
-const NOT_COLLECTED: [&str; 12] = [
-    "accelerator",
-    "advtcp",
-    "app",
-    "cpu_topology",
-    "cpuset",
-    "memory_numa",
-    "perf_event",
-    "referenced_memory",
-    "resctrl",
-    "sched",
-    "tcp",
-    "udp",
-];
-
 /// Where cAdvisor listened.
 const DEFAULT_PORT: &str = "8080";
 const DEFAULT_IP: &str = "0.0.0.0";
@@ -210,15 +193,19 @@ pub fn translate(
     commands: &[String],
     said: impl Fn(&str) -> bool,
 ) -> Result<Option<Translated>, String> {
-    let named =
-        words.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|n| n == "cadvisor"));
+    let called = |as_what: &str| {
+        words.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|n| n == as_what))
+    };
+    let named = called("cadvisor");
     let rest = words.get(1..).unwrap_or_default();
     let command = rest.iter().find(|word| commands.iter().any(|c| word.to_str() == Some(c)));
     let of_heapster = |word: &OsString| {
         word.to_str().is_some_and(|t| ["--source", "--sink"].iter().any(|f| t.split('=').next() == Some(f)))
     };
     let has_theirs = rest.iter().filter_map(flag).any(|word| word.theirs);
-    let elsewhere = command.is_some_and(|command| command != "agent") || rest.iter().any(of_heapster);
+    let elsewhere = command.is_some_and(|command| command != "agent")
+        || called("heapster")
+        || rest.iter().any(of_heapster);
     if elsewhere || !(named || has_theirs) {
         return Ok(None);
     }
@@ -280,7 +267,7 @@ pub fn translate(
         // As in cAdvisor, the one overrides the other.
         (Some(kinds), _) => {
             let (known, unknown): (Vec<_>, Vec<_>) =
-                kinds.split(',').map(str::trim).partition(|kind| !NOT_COLLECTED.contains(kind));
+                kinds.split(',').map(str::trim).partition(|kind| !OTHER_KINDS.contains(kind));
             if !unknown.is_empty() {
                 out.notices.push((format!("-enable_metrics={}", unknown.join(",")), FEATURE));
             }
@@ -365,6 +352,7 @@ mod tests {
         check("nodegauge --version", None, &[]);
         check("nodegauge aggregator --port=1", None, &[]);
         check("/heapster --source=kubernetes --v=2", None, &[]);
+        check("/heapster --metric_resolution=30s --v=2", None, &[]);
         check(
             "nodegauge agent --docker_only --node-name n",
             Some("nodegauge agent --docker-only=on --node-name n"),

@@ -235,6 +235,8 @@ fn device_of<'a>(
     let index = match at {
         Some(index) => index,
         None => {
+            // Most cgroups have one or two, of 264 bytes, and keep them; growing by itself makes room for four.
+            devices.reserve_exact(1);
             devices.push(IoDevice {
                 major,
                 minor,

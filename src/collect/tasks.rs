@@ -1,7 +1,8 @@
-//! How many tasks the host has, and may have: one figure for all, so it is read
-//! before the rows.
+//! How many tasks the host has, may have, and on average wants to run: figures for
+//! all, so they are read before the rows.
 //!
-//! `/proc/loadavg`: `0.20 0.18 0.12 1/311 11206`, the tasks after the slash.
+//! `/proc/loadavg`: `0.20 0.18 0.12 1/311 11206`, the averages and then the tasks
+//! after the slash.
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,17 @@ fn tasks(text: &[u8]) -> Option<u64> {
     parse::digits(word.get(slash + 1..)?)
 }
 
+/// The averages over 1, 5 and 15 minutes, in hundredths: the kernel gives two digits.
+fn averages(text: &[u8]) -> Option<[u32; 3]> {
+    let mut words = text.split(|b| *b == b' ').map(|word| {
+        let point = word.iter().position(|b| *b == b'.')?;
+        let (whole, part) = (parse::digits(word.get(..point)?)?, word.get(point + 1..)?);
+        let part = parse::digits(part).filter(|_| part.len() == 2)?;
+        u32::try_from(whole.checked_mul(100)?.checked_add(part)?).ok()
+    });
+    Some([words.next()??, words.next()??, words.next()??])
+}
+
 fn limit(buffer: &mut Buffer, path: &Path) -> Result<Reading, ReadError> {
     buffer.read_path(path).and_then(parse::number).map(reading)
 }
@@ -41,17 +53,17 @@ fn limit(buffer: &mut Buffer, path: &Path) -> Result<Reading, ReadError> {
 impl Collector for OfHost {
     fn begin(&mut self, cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
         let buffer = &mut cx.reader.buffer;
-        let current = match buffer.read_path(&self.loadavg) {
-            Ok(text) => tasks(text).and_then(reading),
+        let (current, load_average) = match buffer.read_path(&self.loadavg) {
+            Ok(text) => (tasks(text).and_then(reading), averages(text)),
             Err(error) => {
                 cx.errors.count(error);
-                None
+                (None, None)
             }
         };
         // Either may be hidden; the other then is all there is.
         let limits = [limit(buffer, &self.pid_max), limit(buffer, &self.threads_max)];
         let max = limits.into_iter().filter_map(Result::ok).flatten().min();
-        snapshot.tasks = Tasks { current, max };
+        snapshot.tasks = Tasks { current, max, load_average };
     }
 
     fn read(&mut self, _: &mut Context<'_>, _: &mut Node, _: &mut CgroupSample) -> Result<(), Vanished> {
@@ -68,6 +80,14 @@ mod tests {
         assert_eq!(tasks(b"0.20 0.18 0.12 1/311 11206\n"), Some(311));
         for text in [&b""[..], b"0.20 0.18 0.12", b"0.20 0.18 0.12 311 1", b"a b c 1/x 2"] {
             assert_eq!(tasks(text), None);
+        }
+    }
+
+    #[test]
+    fn averages_are_before_it() {
+        assert_eq!(averages(b"0.20 10.08 312.12 1/311 11206\n"), Some([20, 1008, 31_212]));
+        for text in [&b""[..], b"0.20 0.18", b"0.2 0.18 0.12", b"a b c d", b". . ."] {
+            assert_eq!(averages(text), None);
         }
     }
 }

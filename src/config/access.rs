@@ -21,13 +21,15 @@ const PLAIN: &str = "reaches beyond loopback, where tokens are not sent over pla
 pub(super) enum Role {
     Agent,
     Aggregator,
+    /// The aggregator in one process with an agent.
+    Beside,
 }
 
 impl Role {
     fn default_listen(self) -> SocketAddr {
         let port = match self {
             Role::Agent => 4194,
-            Role::Aggregator => 8082,
+            Role::Aggregator | Role::Beside => 8082,
         };
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -73,12 +75,15 @@ impl Layers {
                 _ => bail!("not accepted; {ACCEPTED}"),
             },
         )?;
+        let address = |text: &str| address(text, auth.as_ref(), tls.is_some());
+        let listen = match role {
+            Role::Agent | Role::Aggregator => self.parse("listen", |s| &s.listen, address)?,
+            Role::Beside => self.parse("aggregator-listen", |s| &s.aggregator_listen, address)?,
+        };
         let opened = self.opened()?;
-        let listen =
-            self.parse("listen", |s| &s.listen, |text| address(text, auth.as_ref(), tls.is_some()))?;
         let listen = listen.unwrap_or_else(|| role.default_listen());
         // Beyond loopback it is always told apart who pushes, also where everybody may read.
-        let push = (role == Role::Aggregator && auth == Some(Choice::None) && !is_loopback(listen))
+        let push = (role != Role::Agent && auth == Some(Choice::None) && !is_loopback(listen))
             .then(|| Choice::Token(token_file.clone()));
         if push.is_some() && token_file.is_some() && tls.is_none() {
             bail!("--auth-token-file: {PLAIN}");

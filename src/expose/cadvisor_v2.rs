@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn options_are_checked() {
-        let read = |query: &str| Options::read(&crate::expose::query::pairs(query).unwrap());
+        let read = |query: &str| Options::read(&crate::auth::path::query(query).unwrap());
         let options = read("type=docker&count=-1&recursive=true&max_age=1m30s").unwrap();
         assert_eq!(options.runtime, Some("docker"));
         assert_eq!((options.count, options.recursive), (-1, true));

@@ -8,6 +8,7 @@
 //! Who may ask for what is decided by the [`Guard`], what is asked and answered
 //! is a [`Site`]: the agent's is in [`routes`](super::routes).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -35,9 +36,8 @@ use tokio_rustls::rustls;
 
 use super::connection::{Activity, Deadlines, Timed};
 use super::peers::{Peer, Peers};
-use super::routes::line;
 use crate::auth::rules::Need;
-use crate::auth::{Admitted, Asked, Guard, Refusal, User};
+use crate::auth::{Admitted, Asked, Certified, Guard, Refusal, path};
 use crate::config::Paths;
 use crate::telemetry::{HandshakeFailure, Limiter, LostConnection, Refused, Telemetry};
 
@@ -110,12 +110,17 @@ pub struct Site {
     pub router: Router,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Paths that take a body by POST, and those that end in a slash with all that
-    /// is below them, which take one by GET too; their routes bound its size and
-    /// its time.
+    /// Paths that take a body by POST, with all below where they end with a slash; their routes bound its
+    /// size and its time.
     pub bodies: &'static [&'static str],
     /// How paths are written by those who ask.
     pub paths: Paths,
+    /// Whether slashes that are doubled or at the end of a path do not count.
+    pub loose_slashes: bool,
+    /// What paths that begin so are counted as, under Heapster's name for requests; none are where it is empty.
+    pub handlers: &'static [(&'static str, &'static str)],
+    /// How it is said that a request goes no further: by the status, and in words.
+    pub refusal: fn(StatusCode, &str) -> Response<Body>,
     /// Called every [`Limits::tidy`]; quick.
     pub tidy: Box<dyn Fn() + Send>,
 }
@@ -149,13 +154,17 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Site { router, telemetry, bodies, paths, tidy: tidy_site } = site.into();
+    let Site { router, telemetry, bodies, paths, loose_slashes, handlers, refusal, tidy: tidy_site } =
+        site.into();
     let (stopping, watching) = watch::channel(());
     let server = Server {
         router,
         telemetry,
         bodies,
         paths: Arc::new(paths),
+        loose_slashes,
+        handlers,
+        refusal,
         guard,
         slots: Arc::new(Semaphore::new(limits.connections)),
         probes: Arc::new(Semaphore::new(limits.probes)),
@@ -206,6 +215,9 @@ struct Server {
     telemetry: Arc<Telemetry>,
     bodies: &'static [&'static str],
     paths: Arc<Paths>,
+    loose_slashes: bool,
+    handlers: &'static [(&'static str, &'static str)],
+    refusal: fn(StatusCode, &str) -> Response<Body>,
     guard: Arc<Guard>,
     slots: Arc<Semaphore>,
     probes: Arc<Semaphore>,
@@ -277,7 +289,7 @@ impl Server {
         let telemetry = Arc::clone(&self.telemetry);
         let served = async {
             let Some(acceptor) = self.guard.tls().map(|tls| tls.acceptor()) else {
-                return self.speak(stream, place, None).await;
+                return self.speak(stream, place, Certified::default()).await;
             };
             let handshake = tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await;
             let stream = match handshake {
@@ -288,9 +300,9 @@ impl Server {
                 }
                 Err(_) => return self.telemetry.handshake_failed(HandshakeFailure::Slow),
             };
-            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let user = certificate.and_then(|c| User::from_certificate(c)).map(Arc::new);
-            self.speak(stream, place, user).await;
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let certified = self.guard.recognise(certificates);
+            self.speak(stream, place, certified).await;
         };
         if !crowded {
             return served.await;
@@ -301,11 +313,11 @@ impl Server {
     }
 
     /// Answers requests until the connection ends.
-    async fn speak<S>(&self, stream: S, place: Place, user: Option<Arc<User>>)
+    async fn speak<S>(&self, stream: S, place: Place, certified: Certified)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let caller = Arc::new(Caller { place, user });
+        let caller = Arc::new(Caller { place, certified });
         let activity = Activity::default();
         let io = TokioIo::new(Timed::new(stream, activity.clone(), self.limits.deadlines));
         let server = self.clone();
@@ -344,9 +356,13 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        if let Some(uri) = routed(&parts.uri, &self.paths) {
-            parts.uri = uri;
+        // Before anything is decided, so that what is decided about is what is routed.
+        let target = routed(parts.uri.path(), &self.paths, self.loose_slashes);
+        if let Some(target) = target.map(Cow::into_owned) {
+            set_path(&mut parts.uri, target);
         }
+        let handler = self.handlers.iter().find(|(path, _)| parts.uri.path().starts_with(path));
+        let (handler, method) = (handler.map_or("other", |(_, name)| *name), parts.method.clone());
         let admitted = self.admit(&parts, caller).await;
         let close = admitted.as_ref().is_err_and(|refused| refused.close);
         let mut response = match admitted {
@@ -362,6 +378,9 @@ impl Server {
             }
         };
         self.telemetry.responded(response.status().as_u16());
+        if !self.handlers.is_empty() {
+            self.telemetry.handled(handler, method.as_str(), response.status().as_u16());
+        }
         // Nobody may keep idle connections when there are few left: probes need one.
         let crowded = caller.place.crowded || self.slots.available_permits() < self.limits.connections / 4;
         if close || crowded {
@@ -374,39 +393,38 @@ impl Server {
     async fn admit(&self, request: &Parts, caller: &Caller) -> Result<Admitted, Box<Refusing>> {
         let headers = &request.headers;
         let path = request.uri.path();
+        let say = self.refusal;
         let refuse = |reason: Refused, response: Response<Body>, close: bool| {
             self.telemetry.refused(reason);
             Err(Box::new(Refusing { response, close }))
         };
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let takes_body = self.bodies.iter().any(|known| match known.strip_suffix('/') {
-            Some(_) => {
-                path.starts_with(known) && matches!(request.method, Method::POST | Method::GET | Method::HEAD)
-            }
-            None => path == *known && request.method == Method::POST,
-        });
+        let taken = |taking: &&str| path == *taking || (taking.ends_with('/') && path.starts_with(*taking));
+        let takes_body = request.method == Method::POST && self.bodies.iter().any(taken);
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
-            return refuse(Refused::Body, line(StatusCode::PAYLOAD_TOO_LARGE, text), true);
+            return refuse(Refused::Body, say(StatusCode::PAYLOAD_TOO_LARGE, text), true);
         }
         if self.guard.is_probe(path) {
             return Ok(Admitted { need: Need::Open, user: None });
         }
         if caller.place.crowded {
             let text = "too many connections";
-            return refuse(Refused::Crowded, line(StatusCode::SERVICE_UNAVAILABLE, text), true);
+            return refuse(Refused::Crowded, say(StatusCode::SERVICE_UNAVAILABLE, text), true);
         }
         if !caller.place.peer.request() {
-            let mut response = line(StatusCode::TOO_MANY_REQUESTS, "too many requests");
+            let mut response = say(StatusCode::TOO_MANY_REQUESTS, "too many requests");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return refuse(Refused::Rate, response, true);
         }
         let asked = Asked {
             method: request.method.as_str(),
             path,
+            query: request.uri.query().unwrap_or_default(),
+            headers,
             authorization: headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
-            user: caller.user.as_ref(),
+            certified: &caller.certified,
         };
         let (reason, mut response) = match self.guard.admit(asked).await {
             Ok(admitted) => return Ok(admitted),
@@ -414,13 +432,13 @@ impl Server {
                 caller.place.peer.unknown();
                 (
                     Refused::Unauthenticated,
-                    line(StatusCode::UNAUTHORIZED, "a token or a certificate is needed"),
+                    say(StatusCode::UNAUTHORIZED, "a token or a certificate is needed"),
                 )
             }
-            Err(Refusal::Forbidden) => (Refused::Forbidden, line(StatusCode::FORBIDDEN, "not allowed")),
+            Err(Refusal::Forbidden) => (Refused::Forbidden, say(StatusCode::FORBIDDEN, "not allowed")),
             Err(Refusal::Unavailable) => (
                 Refused::Unavailable,
-                line(StatusCode::SERVICE_UNAVAILABLE, "whether this is allowed cannot be found out now"),
+                say(StatusCode::SERVICE_UNAVAILABLE, "whether this is allowed cannot be found out now"),
             ),
         };
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -431,25 +449,33 @@ impl Server {
     }
 }
 
-/// A path as it is routed, where that is not how it is written. What lacks the
-/// prefix is routed to nothing.
-fn routed(uri: &Uri, paths: &Paths) -> Option<Uri> {
+/// A path as it is routed, where that is not how it is written: without slashes that
+/// say nothing, and without the prefix. What lacks it is routed to nothing.
+fn routed<'a>(path: &'a str, paths: &Paths, loose_slashes: bool) -> Option<Cow<'a, str>> {
+    let tidy = if loose_slashes { path::tidied(path) } else { Cow::Borrowed(path) };
     if *paths == Paths::default() {
-        return None;
+        return matches!(tidy, Cow::Owned(_)).then_some(tidy);
     }
-    let path = uri.path();
-    let below = path.strip_prefix(&paths.prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = tidy.strip_prefix(&paths.prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
     let below = match below {
         None => "/lacks-the-prefix",
         Some("") => "/",
         Some(below) if paths.metrics.as_deref() == Some(below) => "/metrics",
         Some(below) => below,
     };
+    Some(Cow::Owned(below.to_owned()))
+}
+
+/// Puts a path in the place of that of `uri`.
+fn set_path(uri: &mut Uri, path: String) {
     let target = match uri.query() {
-        Some(query) => format!("{below}?{query}"),
-        None => below.to_owned(),
+        Some(query) => format!("{path}?{query}"),
+        None => path,
     };
-    target.parse().ok()
+    let mut parts = std::mem::take(uri).into_parts();
+    // It is a part of what was one.
+    parts.path_and_query = target.parse().ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// The answer to a request that goes no further.
@@ -463,8 +489,8 @@ struct Refusing {
 #[derive(Debug)]
 struct Caller {
     place: Place,
-    /// Whom the certificate names.
-    user: Option<Arc<User>>,
+    /// What its certificates tell.
+    certified: Certified,
 }
 
 /// Why a handshake failed.
@@ -493,8 +519,10 @@ mod tests {
     fn paths_are_routed_without_their_prefix() {
         let paths = Paths { prefix: "/node/1".into(), metrics: Some("/prom".into()) };
         let check = |written: &str, expected: &str| {
-            let found = routed(&written.parse().unwrap(), &paths).unwrap();
-            assert_eq!(found.to_string(), expected, "{written}");
+            let mut uri: Uri = written.parse().unwrap();
+            let found = routed(uri.path(), &paths, false).unwrap().into_owned();
+            set_path(&mut uri, found);
+            assert_eq!(uri.to_string(), expected, "{written}");
         };
         check("/node/1/healthz", "/healthz");
         check("/node/1", "/");
@@ -502,6 +530,8 @@ mod tests {
         check("/node/1/prom?name[]=x", "/metrics?name[]=x");
         check("/node/10/metrics", "/lacks-the-prefix");
         check("/metrics", "/lacks-the-prefix");
-        assert_eq!(routed(&"/metrics".parse().unwrap(), &Paths::default()), None);
+        assert_eq!(routed("/metrics", &Paths::default(), true), None);
+        assert_eq!(routed("//metrics/", &Paths::default(), false), None);
+        assert_eq!(routed("//metrics/", &Paths::default(), true).as_deref(), Some("/metrics"));
     }
 }

@@ -7,6 +7,7 @@
 //! - [`prometheus`] writes it as Prometheus text and OpenMetrics;
 //! - [`lines`] and [`labels`] are how it is written without allocating;
 //! - [`mod@negotiate`] says which text and compression a request gets;
+//! - [`page`] is what a browser shows;
 //! - [`http`] is the listener, [`routes`] what it answers, [`scrape`] the bodies
 //!   that carry metrics, [`connection`] how long a client may take and [`peers`]
 //!   how much.
@@ -20,10 +21,10 @@ pub mod http;
 pub mod labels;
 pub mod lines;
 pub mod negotiate;
+pub mod page;
 pub mod peers;
 pub mod pods;
 pub mod prometheus;
-pub mod query;
 pub mod resource;
 pub mod routes;
 pub mod scrape;

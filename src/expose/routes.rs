@@ -11,7 +11,7 @@
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
-//! | `/` | what there is |
+//! | `/`, `/page/*`, `/api/page/*` | the live page: see [`page`] |
 
 mod cadvisor;
 mod kubelet;
@@ -30,29 +30,18 @@ use axum::routing::get;
 
 use super::cadvisor::events::Events;
 use super::http::Site;
-use super::query::pairs;
+use super::page::cgroup::Detail;
+use super::page::node::{Overview, Wanted};
+use super::page::{self, Page};
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
+use crate::auth::path;
 use crate::config::Paths;
 use crate::history::History;
 use crate::publish::Snapshots;
-use crate::snapshot::{Kinds, Snapshot};
+use crate::snapshot::{Kind, Kinds, Snapshot};
 use crate::telemetry::Telemetry;
-
-/// Paths worth naming, with what they hold.
-const INDEX: [(&str, &str); 10] = [
-    ("/metrics", "containers and machine, for Prometheus"),
-    ("/metrics/cadvisor", "the same as a kubelet shows it there"),
-    ("/metrics/resource", "CPU and memory of node, pods and containers, for metrics-server"),
-    ("/stats/summary", "node, pods and containers as a kubelet tells them"),
-    ("/api/v1.3/machine", "cAdvisor's REST API: machine, containers, subcontainers, docker, events"),
-    ("/api/v2.1/attributes", "its version 2: machine, stats, spec, summary, storage, events"),
-    ("/containers/", "all cgroups"),
-    ("/metrics/self", "the agent about itself"),
-    ("/healthz", "whether collection goes on"),
-    ("/readyz", "whether there is something to serve"),
-];
 
 /// How the answers are made.
 #[derive(Debug, Clone, Copy)]
@@ -117,14 +106,17 @@ impl std::fmt::Debug for Around {
 }
 
 impl App {
-    /// Answers from `snapshots` and what `history` has of those before.
+    /// Answers of the node of that name from `snapshots` and what `history` has of those before.
     pub fn new(
+        node_name: &str,
         policy: Policy,
         snapshots: Snapshots,
         history: Arc<History>,
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
-        App::within(Around::default(), policy, snapshots, history, Arc::default(), telemetry)
+        let node_name = node_name.to_owned();
+        let surroundings = move || Surroundings { node_name: node_name.clone(), ..Surroundings::default() };
+        App::within(Around::new(surroundings), policy, snapshots, history, Arc::default(), telemetry)
     }
 
     /// The same, with what else is to be told.
@@ -164,7 +156,9 @@ impl App {
     /// The routes.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
-            .route("/", get(index))
+            .merge(page::router(Page::Agent))
+            .route("/api/page/node", get(overview))
+            .route("/api/page/cgroup", get(detail))
             .route(
                 "/metrics",
                 get(async |app, method, uri, headers| metrics(app, method, uri, headers, View::All).await),
@@ -209,6 +203,9 @@ impl From<Arc<App>> for Site {
             telemetry: Arc::clone(app.telemetry()),
             bodies: &cadvisor::BODIES,
             paths: app.around.paths.clone(),
+            loose_slashes: false,
+            handlers: &[],
+            refusal: line,
             tidy: Box::new(move || app.tidy()),
         }
     }
@@ -273,7 +270,7 @@ async fn metrics(
 
 /// The families that `?name[]=` names; `None` for all.
 fn names(uri: &Uri) -> Result<Option<Vec<String>>, &'static str> {
-    let query = pairs(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
+    let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
     let names: Vec<String> = query.into_iter().filter(|(n, _)| n == "name[]").map(|(_, name)| name).collect();
     Ok((!names.is_empty()).then_some(names))
 }
@@ -332,22 +329,50 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn index() -> Response {
-    page_of(&INDEX)
+/// What the page shows of the machine.
+async fn overview(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let names = page::parameter(query, "names");
+    let wanted = Wanted { names, past: page::parameter(query, "past").as_deref() == Some("1") };
+    app.shown(Kinds::NONE, &headers, move |app, snapshot, gzip| {
+        page::json(&Overview::new(&app.around.tell().node_name, snapshot, &app.history, &wanted), gzip)
+    })
+    .await
 }
 
-/// A page that names paths and what they hold.
-pub fn page_of(paths: &[(&str, &str)]) -> Response {
-    let rows: String = paths
-        .iter()
-        .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>\n"))
-        .collect();
-    let html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>nodegauge</title></head>\n\
-         <body><h1>nodegauge {}</h1>\n<ul>\n{rows}</ul></body></html>\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+/// What the page shows of one cgroup, for which more is read while it is shown.
+async fn detail(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let path = page::parameter(query, "path").unwrap_or_default();
+    let since = page::parameter(query, "since").and_then(|since| since.parse().ok());
+    let kinds = app.policy.on_request.and(Kinds::NONE.with(Kind::Process));
+    app.shown(kinds, &headers, move |app, snapshot, gzip| {
+        match Detail::new(snapshot, &app.history, &path, since) {
+            Some(detail) => page::json(&detail, gzip),
+            None => line(StatusCode::NOT_FOUND, "there is no such cgroup (any more)"),
+        }
+    })
+    .await
+}
+
+impl App {
+    /// An answer from a fresh snapshot, made off the event loop.
+    async fn shown(
+        self: &Arc<Self>,
+        kinds: Kinds,
+        headers: &HeaderMap,
+        answer: impl FnOnce(&App, &Snapshot, bool) -> Response + Send + 'static,
+    ) -> Response {
+        let Some(snapshot) = self.snapshot(kinds).await else {
+            return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
+        };
+        let (app, gzip) = (Arc::clone(self), page::takes_gzip(headers));
+        let made = tokio::task::spawn_blocking(move || answer(&app, &snapshot, gzip)).await;
+        made.unwrap_or_else(|error| {
+            tracing::error!(%error, "answer panicked");
+            line(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed")
+        })
+    }
 }
 
 /// For paths that are not there.

@@ -13,10 +13,12 @@ mod tls;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -24,6 +26,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::grpc::proto::core::Pod;
 use super::http::{self, Connection};
 use super::json::{Cutter, Wanted};
+use super::model::{Names, PodInfo};
 use super::source::{Feed, Session, Source, SourceError, within};
 use super::store::{MAX_PODS, View};
 pub(super) use pods_api::PodsApi;
@@ -32,6 +35,30 @@ pub use tls::Trust;
 /// Bytes accepted of a list, and of one pod; etcd holds no larger object.
 const MAX_LIST: usize = 64 << 20;
 const MAX_POD: usize = 2 << 20;
+
+/// A pod as the API server writes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct ApiPod(Pod);
+
+impl ApiPod {
+    /// Its namespace and name.
+    pub fn names(&self) -> Option<(&str, &str)> {
+        self.0.metadata.as_ref().map(|m| (m.namespace.as_str(), m.name.as_str()))
+    }
+
+    /// The node it was given to; empty before that.
+    pub fn node(&self) -> &str {
+        self.0.spec.as_ref().map_or("", |spec| &spec.node_name)
+    }
+
+    /// What is kept of it; `None` without a UID that cgroups carry.
+    pub fn info(self, names: &mut Names) -> Option<Arc<PodInfo>> {
+        let mut view = View::default();
+        pod::add(self.0, &mut view, names);
+        view.pods.into_values().next()
+    }
+}
 
 /// How to reach and believe the kubelet.
 #[derive(Debug, Clone)]

@@ -373,7 +373,7 @@ pub(super) fn docker_style_name(container: &str, pod: &PodRef, attempt: u32) -> 
 
 /// Nanoseconds since the epoch of an RFC 3339 time: `2026-08-20T12:44:28.5Z`,
 /// `…+02:00`. Go's zero time and anything before 1970 are absent.
-pub(super) fn time_ns(text: &str) -> Option<u64> {
+pub(crate) fn time_ns(text: &str) -> Option<u64> {
     let (local, offset_seconds) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),
         None => {
@@ -433,7 +433,7 @@ pub(super) fn quantity_milli(text: &str) -> Option<u128> {
 }
 
 /// Reads the three resources we use from a requests or limits map.
-pub(super) fn resources<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Resources {
+pub(crate) fn resources<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Resources {
     let mut found = Resources::default();
     for (key, value) in pairs {
         let milli = quantity_milli(value);

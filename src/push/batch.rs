@@ -16,6 +16,7 @@
 //!
 //! Nothing here knows where values come from or where they go.
 
+mod amend;
 mod assemble;
 mod check;
 mod entity;

@@ -11,9 +11,11 @@
 //! [`verdict`]. Nothing here retries without an end: what waits is bounded by
 //! the queue, whose oldest steps go first.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod client;
+pub mod crew;
 mod dead_letters;
+pub mod gate;
 mod pieces;
 mod retry_after;
 pub mod verdict;
@@ -21,7 +23,7 @@ pub mod worker;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,8 +34,8 @@ use client::{Answer, Http, Outgoing, SendError, TokenScheme};
 use verdict::Verdict;
 
 /// Largest body before compression. Receivers and proxies commonly take 1 MiB
-/// to 25 MiB.
-pub const MAX_BODY: usize = 1 << 20;
+/// to 25 MiB; each sink holds one in memory while it is sent.
+pub const MAX_BODY: usize = 512 << 10;
 
 /// Deadlines and waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,13 +88,45 @@ pub struct Step {
     pub time_ms: u64,
     /// As the batch module encoded it.
     pub payload: Bytes,
-    batch: OnceLock<Batch>,
+    batch: OnceLock<Arc<Batch>>,
+    shared: Option<Arc<Decoded>>,
+}
+
+/// The step that was decoded last, for as long as anybody is at it. Most of the time
+/// all workers of a queue are at the same one, and a decoded step takes megabytes.
+#[derive(Debug, Default)]
+pub struct Decoded(Mutex<(u64, Weak<Batch>)>);
+
+impl Decoded {
+    fn get_or_decode(&self, step: &Step) -> Result<Arc<Batch>, DecodeError> {
+        // A number and a pointer are whole at any time.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 == step.sequence
+            && let Some(batch) = last.1.upgrade()
+        {
+            return Ok(batch);
+        }
+        let batch = Arc::new(step.decode()?);
+        *last = (step.sequence, Arc::downgrade(&batch));
+        Ok(batch)
+    }
 }
 
 impl Step {
     /// A step as it lies in the queue.
     pub fn new(sequence: u64, time_ms: u64, payload: Bytes) -> Step {
-        Step { sequence, time_ms, payload, batch: OnceLock::new() }
+        Step { sequence, time_ms, payload, batch: OnceLock::new(), shared: None }
+    }
+
+    /// The same step, decoded together with others of its queue.
+    #[must_use]
+    pub fn shared(mut self, decoded: Arc<Decoded>) -> Step {
+        self.shared = Some(decoded);
+        self
+    }
+
+    fn decode(&self) -> Result<Batch, DecodeError> {
+        batch::decode(&self.payload, batch::MAX_DECOMPRESSED)
     }
 
     /// What is in it, decoded once.
@@ -103,9 +137,19 @@ impl Step {
         if let Some(batch) = self.batch.get() {
             return Ok(batch);
         }
-        let batch = batch::decode(&self.payload, batch::MAX_DECOMPRESSED)?;
+        let batch = match &self.shared {
+            Some(shared) => shared.get_or_decode(self)?,
+            None => Arc::new(self.decode()?),
+        };
         Ok(self.batch.get_or_init(|| batch))
     }
+}
+
+/// FNV-1a of some bytes: the same in every build and run.
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes
+        .into_iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Whether a target answers, and with which status: for `check`.

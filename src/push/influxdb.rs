@@ -79,7 +79,7 @@ impl Sink for Influxdb {
         };
         let mut left = None;
         for (at, entity) in batch.entities().enumerate().skip(from) {
-            if shadowed.get(at).copied().unwrap_or(false) {
+            if shadowed.get(at).copied().unwrap_or(false) || entity.has_ended() {
                 continue;
             }
             let before = body.len();
@@ -174,14 +174,14 @@ fn gzip(items: &[u8]) -> std::io::Result<Vec<u8>> {
 /// a step has the same as the one before. Of those the one counts that is there,
 /// and of several the one that was started last; true for the others.
 fn shadowed(batch: &Batch) -> Vec<bool> {
-    let rank = |e: &Entity<'_>| (!e.is_departed(), e.start_ms());
+    let rank = |e: &Entity<'_>| (!e.has_ended(), !e.is_departed(), e.start_ms());
     let mut best: HashMap<_, (usize, _)> = HashMap::new();
     let mut shadowed = Vec::new();
     for (at, entity) in batch.entities().enumerate() {
         let name = entity.container().or(entity.name());
         // What has no name goes by its id, and those differ.
         let unnamed = if name.is_none() { entity.container_id() } else { None };
-        let key = (entity.kind(), entity.namespace(), entity.pod(), name, unnamed);
+        let key = (entity.kind(), entity.node(), entity.namespace(), entity.pod(), name, unnamed);
         shadowed.push(false);
         let mut loser = None;
         best.entry(key)

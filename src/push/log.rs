@@ -25,6 +25,7 @@ mod ranges;
 mod rescue;
 mod state;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -303,6 +304,22 @@ impl Log {
     /// There is no such sink.
     pub fn acknowledge(&self, sink: &SinkName, sequences: &[u64]) -> Result<(), LogError> {
         self.state().acknowledge(&sink.0, sequences)
+    }
+
+    /// The moments of the steps that a sink has still to get.
+    ///
+    /// # Errors
+    /// There is no such sink.
+    pub fn owed(&self, sink: &SinkName) -> Result<BTreeSet<u64>, LogError> {
+        self.state().owed(&sink.0)
+    }
+
+    /// Says that a sink has the steps of these moments; how many were owed to it.
+    ///
+    /// # Errors
+    /// There is no such sink.
+    pub fn trim(&self, sink: &SinkName, done: impl Fn(u64) -> bool) -> Result<u64, LogError> {
+        self.state().trim(&sink.0, done)
     }
 
     /// Makes the steps of the last [`Options::keep_acknowledged`] pending for a

@@ -5,6 +5,8 @@ pub mod aggregator;
 pub mod batch;
 pub mod delivery;
 pub mod influxdb;
+pub mod journal;
+pub mod labels;
 pub mod log;
 pub mod remote_write;
 pub mod sinks;

@@ -6,11 +6,15 @@
 //! Each has `job`, `instance`, `node` and the labels of the URI. Labels are
 //! sorted by name, as the specification demands.
 //!
+//! Namespaces and the cluster have gauges of their own, named in `remote_write/rollup.rs`.
+//!
 //! When something goes, its series end with a staleness marker, so that queries
 //! do not see them for another five minutes: what the step says is gone has its
 //! last sample on the grid and the marker one millisecond later; what was in the
 //! step sent before and is not in this one has the marker at this one's time.
 //! The second needs the step before, which is not known after a restart.
+
+mod rollup;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -127,7 +131,7 @@ impl RemoteWrite {
             && let Ok(batch) = batch::decode(&before.payload, batch::MAX_DECOMPRESSED)
         {
             for (at, entity) in batch.entities().enumerate().skip(from.saturating_sub(count)) {
-                self.labels(&batch, &entity);
+                self.labels(&entity);
                 if !gone.contains(&self.series.hash()) {
                     continue;
                 }
@@ -146,10 +150,13 @@ impl RemoteWrite {
 
     /// Appends the series of an entity to `out`.
     fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
-        self.labels(batch, entity);
+        self.labels(entity);
         let time_ms = batch.time_ms();
-        let marker = entity.is_departed().then_some(time_ms + 1);
-        self.samples(entity, Samples { time_ms, last: true, marker }, out);
+        let samples = match entity.has_ended() {
+            true => Samples { time_ms, last: false, marker: Some(time_ms) },
+            false => Samples { time_ms, last: true, marker: entity.is_departed().then_some(time_ms + 1) },
+        };
+        self.samples(entity, samples, out);
     }
 
     fn samples(&mut self, entity: &Entity<'_>, samples: Samples, out: &mut Vec<u8>) {
@@ -159,7 +166,7 @@ impl RemoteWrite {
             self.series.write(&START, None, float(start), out);
         }
         for point in entity.metrics() {
-            let Some(named) = &point.metric.prometheus else { continue };
+            let Some(named) = rollup::named(entity.kind(), point.metric) else { continue };
             let value = match point.value {
                 Value::Integer(value) => float(value),
                 Value::Double(value) => value,
@@ -168,7 +175,7 @@ impl RemoteWrite {
         }
     }
 
-    fn labels(&mut self, batch: &Batch, entity: &Entity<'_>) {
+    fn labels(&mut self, entity: &Entity<'_>) {
         let labels = &mut self.series.labels;
         labels.clear();
         let mut put = |name: &str, value: Option<&str>| {
@@ -181,10 +188,11 @@ impl RemoteWrite {
             EntityKind::System => entity.container().map(|name| format!("/{name}")),
             EntityKind::Pod => entity.pod_uid().map(|uid| uid.to_string()),
             EntityKind::Container => entity.container_id(),
+            EntityKind::Namespace | EntityKind::Cluster => None,
         };
         put("job", Some(&self.job));
-        put("instance", Some(self.instance.as_deref().unwrap_or(batch.node())));
-        put("node", Some(batch.node()));
+        put("instance", self.instance.as_deref().or(entity.node()));
+        put("node", entity.node());
         put("id", id.as_deref());
         put("namespace", entity.namespace());
         put("pod", entity.pod());
@@ -291,7 +299,11 @@ impl Sink for RemoteWrite {
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
         let batch = step.batch()?;
-        self.begin(step, batch.time_ms());
+        // Of a part of a step of many machines it is said who has ended.
+        let is_whole = !batch.node().is_empty();
+        if is_whole {
+            self.begin(step, batch.time_ms());
+        }
         let mut count = 0;
         for (at, entity) in batch.entities().enumerate() {
             count = at + 1;
@@ -305,11 +317,11 @@ impl Sink for RemoteWrite {
                 return Ok(Some(at));
             }
             let hash = self.series.hash();
-            if let Some(this) = self.this.as_mut().filter(|_| !entity.is_departed()) {
+            if let Some(this) = self.this.as_mut().filter(|_| is_whole && !entity.is_departed()) {
                 this.entities.insert(hash);
             }
         }
-        Ok(self.ended(from, count, limit, body))
+        Ok(if is_whole { self.ended(from, count, limit, body) } else { None })
     }
 
     fn item(&self, body: &[u8]) -> usize {

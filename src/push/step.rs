@@ -35,7 +35,7 @@ use crate::identity::path::{PodUid, Qos};
 use crate::snapshot::{CgroupSample, Origin, Snapshot};
 use bases::Bases;
 use grid::{Due, Grid};
-use limits::Drops;
+pub(crate) use limits::Drops;
 pub use limits::Limits;
 use values::Values;
 use who::Found;
@@ -247,6 +247,7 @@ fn entity(
         window,
         host_network: found.host_network,
         departed: found.departed,
+        ..proto::Entity::default()
     }
 }
 

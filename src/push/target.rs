@@ -9,7 +9,9 @@
 //!
 //! Knows nothing of how a sink encodes.
 
+pub mod heapster;
 mod options;
+mod schema;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,10 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use crate::push::labels::LabelRules;
 use options::Options;
-pub use secret::{Secret, SecretError};
+pub use schema::{Schema, Selection};
+pub use secret::{Given, Secret, SecretError};
 
 /// Time between the steps that a sink gets, unless its URI says otherwise.
 pub const DEFAULT_RESOLUTION: Duration = Duration::from_secs(15);
@@ -107,14 +111,16 @@ pub enum Protocol {
     },
 }
 
-/// How a metric becomes a measurement and a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schema {
-    /// Measurement `cpu` and field `usage_rate`, rather than measurement
-    /// `cpu/usage_rate` and field `value`.
-    pub with_fields: bool,
-    /// Tag `cluster_name`.
-    pub cluster: String,
+impl Protocol {
+    /// Shows labels by these rules, where there is one text for all of them.
+    pub fn show_labels(&mut self, rules: &LabelRules) {
+        match self {
+            Protocol::Influxdb { schema, .. } | Protocol::Influxdb2 { schema, .. } => {
+                schema.labels = rules.clone();
+            }
+            Protocol::Aggregator | Protocol::RemoteWrite { .. } => {}
+        }
+    }
 }
 
 /// Why a URI is refused: one line that says what is accepted, without the values
@@ -157,6 +163,14 @@ impl Target {
     /// # Errors
     /// One line for the user. It does not repeat values.
     pub fn parse(text: &str) -> Result<Target> {
+        Target::parse_at(text, DEFAULT_RESOLUTION)
+    }
+
+    /// Reads one URI; steps come in the resolution given unless it says another.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn parse_at(text: &str, default: Duration) -> Result<Target> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         if !KINDS.contains(&kind) {
             return Err(TargetError::new(format_args!("unknown kind of sink; {EXAMPLES}")));
@@ -186,7 +200,7 @@ impl Target {
                 Some(name) => checked_name(name)?,
                 None => default_name(kind, &url),
             },
-            resolution: resolution(&mut options)?,
+            resolution: resolution(&mut options)?.unwrap_or(default),
             access: access(&url, &mut options)?,
             url,
             labels,
@@ -224,13 +238,24 @@ pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Tar
     for (at, text) in texts.into_iter().enumerate() {
         let target = Target::parse(text)
             .map_err(|error| TargetError(format!("{} {:?}: {error}", at + 1, without_options(text))))?;
-        if targets.iter().any(|t| t.name == target.name) {
+        targets.push(target);
+    }
+    fit(&targets)?;
+    Ok(targets)
+}
+
+/// Whether targets have names of their own and resolutions that fit one grid.
+///
+/// # Errors
+/// One line for the user that names the one that does not.
+pub fn fit(targets: &[Target]) -> Result<()> {
+    for (at, target) in targets.iter().enumerate() {
+        if targets.iter().take(at).any(|t| t.name == target.name) {
             return Err(TargetError(format!(
                 "two sinks are named {:?}, but each has a queue of its own; accepted: name=NAME to tell them apart",
                 target.name
             )));
         }
-        targets.push(target);
     }
     let finest = targets.iter().map(|t| t.resolution).min().unwrap_or(DEFAULT_RESOLUTION);
     let fits = |t: &&Target| !t.resolution.as_millis().is_multiple_of(finest.as_millis().max(1));
@@ -242,11 +267,11 @@ pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Tar
             humantime::format_duration(finest)
         )));
     }
-    Ok(targets)
+    Ok(())
 }
 
 /// A URI up to its options: what may be shown of one that is refused.
-fn without_options(text: &str) -> &str {
+pub fn without_options(text: &str) -> &str {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     // What precedes an @ may be a password.
     match text.rsplit_once('@') {
@@ -299,6 +324,7 @@ fn schema(options: &mut Options) -> Result<Schema> {
     Ok(Schema {
         with_fields: options.boolean("withfields")?.unwrap_or(false),
         cluster: cluster.unwrap_or_else(|| "default".to_owned()),
+        ..Schema::default()
     })
 }
 
@@ -312,10 +338,10 @@ fn retention(options: &mut Options) -> Result<Option<Duration>> {
     }
 }
 
-fn resolution(options: &mut Options) -> Result<Duration> {
-    let Some(text) = options.take("resolution")? else { return Ok(DEFAULT_RESOLUTION) };
+fn resolution(options: &mut Options) -> Result<Option<Duration>> {
+    let Some(text) = options.take("resolution")? else { return Ok(None) };
     match humantime::parse_duration(&text) {
-        Ok(value) if RESOLUTIONS.contains(&value) && value.subsec_nanos() == 0 => Ok(value),
+        Ok(value) if RESOLUTIONS.contains(&value) && value.subsec_nanos() == 0 => Ok(Some(value)),
         _ => Err(TargetError::new("resolution=: accepted: whole seconds from 1s to 1h")),
     }
 }
@@ -430,7 +456,7 @@ mod tests {
         let t = Target::parse("influxdb:http://db:8086").unwrap();
         assert_eq!((t.name.as_str(), t.url.as_str()), ("influxdb-db-8086", "http://db:8086/"));
         assert_eq!(t.resolution, Duration::from_secs(15));
-        let schema = Schema { with_fields: false, cluster: "default".to_owned() };
+        let schema = Schema::default();
         assert_eq!(
             t.protocol,
             Protocol::Influxdb {

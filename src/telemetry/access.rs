@@ -52,6 +52,8 @@ pub enum Means {
     Token,
     /// A token that the API server knows.
     Kubernetes,
+    /// The word of the API server's front proxy.
+    Proxy,
 }
 
 /// What it came to.
@@ -200,6 +202,7 @@ impl Telemetry {
             Means::Certificate => "certificate",
             Means::Token => "token",
             Means::Kubernetes => "kubernetes",
+            Means::Proxy => "front_proxy",
         };
         let result = match decision {
             Decision::Accepted => "accepted",

@@ -1,6 +1,7 @@
 //! The aggregator about what it is pushed and the steps it makes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -68,6 +69,52 @@ impl Collector for Ingesting {
         let ages = nodes
             .iter()
             .map(|node| (vec![("node", &*node.name)], float(now_ms.saturating_sub(node.heard_ms)) / 1e3));
-        f.gauges("nodegauge_node_heard_age_seconds", "Time since a node was last heard.", &mut { ages })
+        f.gauges("nodegauge_node_heard_age_seconds", "Time since a node was last heard.", &mut { ages })?;
+        let contested = self.0.claims().contested();
+        f.gauges(
+            "nodegauge_node_name_contested_age_seconds",
+            "Time since a second agent with the name of a node was last sent away; of names to which that happened.",
+            &mut contested
+                .iter()
+                .map(|(name, at)| (vec![("node", &**name)], float(now_ms.saturating_sub(*at)) / 1e3)),
+        )?;
+        let corrected = self.0.claims().corrected();
+        f.gauges(
+            "nodegauge_node_clock_correction_seconds",
+            "What is taken off the times of a node's steps; of nodes whose clocks are off by so much.",
+            &mut corrected.iter().map(|(name, shift)| {
+                let seconds = float(shift.unsigned_abs()) / 1e3;
+                (vec![("node", &**name)], if *shift < 0 { -seconds } else { seconds })
+            }),
+        )?;
+        let kept = self.0.snapshots();
+        let results = [("written", &kept.written), ("failed", &kept.failed), ("set_aside", &kept.set_aside)];
+        f.counters(
+            "nodegauge_snapshots",
+            "Snapshots of the model, by what became of them.",
+            &mut results.iter().map(|(result, n)| (vec![("result", *result)], float(n.load(Relaxed)))),
+        )?;
+        let written = kept.written_ms.load(Relaxed);
+        let age = (written > 0).then(|| float(now_ms.saturating_sub(written)) / 1e3);
+        f.gauge("nodegauge_snapshot_age_seconds", "Time since the model was last written to disk.", age)?;
+        let bytes = (written > 0).then(|| float(kept.bytes.load(Relaxed)));
+        f.gauge("nodegauge_snapshot_bytes", "Size of that file.", bytes)?;
+        f.gauge(
+            "nodegauge_snapshot_restored_nodes",
+            "Nodes that were taken back at the start.",
+            Some(float(kept.restored.load(Relaxed))),
+        )?;
+        f.gauge(
+            "nodegauge_custom_series",
+            "Series that programs push of themselves.",
+            Some(float(model.customs().series() as u64)),
+        )?;
+        // Heapster's name.
+        let newest = nodes.iter().map(|node| node.heard_ms).max().filter(|newest| *newest > 0);
+        f.gauges(
+            "heapster_scraper_last_time_seconds",
+            "When something last came from a source, Unix time.",
+            &mut newest.iter().map(|ms| (vec![("source", "push")], float(*ms) / 1e3)),
+        )
     }
 }

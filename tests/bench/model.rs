@@ -20,90 +20,14 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 
 use nodegauge::aggregate::model::{Model, Options, Subject};
-use nodegauge::push::batch::proto::{self};
-use nodegauge::push::batch::{Assembler, Batch, Kinds, METRICS, Metric, ValueType, metric};
+use nodegauge::push::batch::{metric, proto};
 use tower::ServiceExt as _;
+
+mod machines;
+use machines::{Machine, START};
 
 const MINUTE: u64 = 60_000;
 const SLOTS: u64 = 16;
-
-/// A node's figures: counters that rise, gauges that move a little, and much that
-/// stays as it is.
-struct Machine {
-    name: usize,
-    pods: usize,
-    containers: usize,
-    state: u64,
-}
-
-impl Machine {
-    fn random(&mut self) -> u64 {
-        self.state =
-            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.state >> 33
-    }
-
-    fn push(&mut self, slot: u64) -> Batch {
-        let mut batch = Assembler::new(proto::Batch {
-            node: format!("node-{}", self.name),
-            boot_id: vec![1; 16],
-            sequence: slot,
-            time_ms: 1_700_000_040_000 / MINUTE * MINUTE + slot * MINUTE,
-            resolution_ms: MINUTE,
-            ..proto::Batch::default()
-        });
-        let window = batch.window(60_000_000_000 + self.random() % 1_000_000);
-        let on = |m: &Metric, pick: fn(Kinds) -> bool| pick(m.on);
-        batch.entity(proto::Entity { kind: proto::EntityKind::Node.into(), window, ..Default::default() });
-        self.values(&mut batch, slot, 0, |m| on(m, |k| k.node));
-        for pod in 0..self.pods {
-            let namespace = batch.string(&format!("namespace-{}", pod % 10));
-            let name = batch.string(&format!("deployment-{pod}-{:09x}-{:05x}", self.name, pod));
-            let labels = ["app", "tier", "pod-template-hash"].map(|key| batch.string(key));
-            let value = batch.string("some-label-value");
-            let labels = labels.into_iter().flat_map(|key| [key, value]).collect();
-            let of_pod = proto::Entity {
-                namespace,
-                pod: name,
-                window,
-                pod_uid: (self.name as u128 * 1000 + pod as u128).to_be_bytes().into(),
-                ..Default::default()
-            };
-            batch.entity(proto::Entity { kind: proto::EntityKind::Pod.into(), labels, ..of_pod.clone() });
-            self.values(&mut batch, slot, pod, |m| on(m, |k| k.pod));
-            for container in 0..self.containers {
-                let container = batch.string(&format!("container-{container}"));
-                batch.entity(proto::Entity {
-                    kind: proto::EntityKind::Container.into(),
-                    container,
-                    ..of_pod.clone()
-                });
-                self.values(&mut batch, slot, pod, |m| on(m, |k| k.container));
-            }
-        }
-        batch.finish().unwrap()
-    }
-
-    fn values(&mut self, batch: &mut Assembler, slot: u64, pod: usize, has: impl Fn(&Metric) -> bool) {
-        let busy = !pod.is_multiple_of(3);
-        for (at, metric) in METRICS.iter().enumerate().filter(|(_, m)| has(m) && m.label.is_none()) {
-            if metric.value_type == ValueType::Double && !metric.is_rate() {
-                batch.double(metric.id, 4_000.0);
-                continue;
-            }
-            let base = (at as u64 + 1) * 1_000_003 + pod as u64 * 77_777;
-            let value = match (metric.is_rate(), at % 4) {
-                // A third of the counters stand still, as those of errors do.
-                (true, 0) | (false, 0) => 0,
-                (true, _) if busy => self.random() % 3_000_000,
-                (true, _) => 0,
-                (false, 1) => base + slot * 3_000_000 * u64::from(busy) + self.random() % 1_000,
-                (false, _) => base + self.random() % 40 * 4_096 * u64::from(busy),
-            };
-            batch.integer(metric.id, value);
-        }
-    }
-}
 
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -115,7 +39,7 @@ fn main() {
     let of = |at: usize, default: usize| numbers.get(at).copied().unwrap_or(default);
     let (nodes, pods, containers) = (of(0, 1_000), of(1, 30), of(2, 2));
     let mut machines: Vec<Machine> =
-        (0..nodes).map(|name| Machine { name, pods, containers, state: name as u64 * 77 + 1 }).collect();
+        (0..nodes).map(|name| Machine::new(name, pods, containers, MINUTE)).collect();
     let model = Model::new(Options::default());
     let before = resident();
     let (mut values, mut taking, mut closing) = (0_u64, Duration::ZERO, Duration::ZERO);
@@ -160,7 +84,7 @@ fn main() {
     let points = model.series(&Subject::Cluster, rate, "").len();
     println!("cluster   {:.3} ms, {points} points", began.elapsed().as_secs_f64() * 1e3);
     let model = Arc::new(model);
-    let now = || (1_700_000_040_000 / MINUTE + SLOTS) * MINUTE + 1_000;
+    let now = || START + SLOTS * MINUTE + 1_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for path in [
         "/apis/metrics.k8s.io/v1beta1/pods",

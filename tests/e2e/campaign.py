@@ -1,19 +1,26 @@
 """The crash campaign: an agent pushes every second to a real InfluxDB through a
 proxy, while the agent, the server or both are killed at random moments, stopped
-and continued, and the proxy cuts, delays, answers 500 and 429.
+and continued, the proxy cuts, delays, answers 500 and 429, and the disk of the
+queue is full.
 
-  campaign.py AGENT TREE DIRECTORY KILLS SEED
+  campaign.py AGENT TREE DIRECTORY KILLS SEED OUTAGE
+
+The queue is in DIRECTORY/disk, which may be a small filesystem of its own. After
+the kills the database is away for OUTAGE seconds, which may be more than the
+disk holds.
 
 A second sink, an aggregator that never fails, keeps the ledger: the sequence of
 every step that was ever queued. At the end
 
 - the ledger has every sequence from 1 on: the queue lost no step;
-- the database has as many steps, each with as many points: it got all of them;
+- the database has as many steps, but for those that the queue counts as dropped
+  for want of room, each with as many points: it got all the others;
 - of what the database had acknowledged, at most one body a kill came again, and
   with the same bytes.
 """
 
 import base64
+import errno
 import json
 import os
 import random
@@ -103,7 +110,31 @@ def drained():
     return len(waiting) == 2 and all(float(v) == 0 for v in waiting)
 
 
-def main(agent_path, tree, directory, kills, seed):
+def dropped(sink):
+    wanted = f'nodegauge_push_dropped_steps_total{{sink="{sink}"'
+    return int(sum(float(v) for k, v in metrics().items() if k.startswith(wanted)))
+
+
+class Disk:
+    """Where the queue is; full while there is a file that takes all the rest."""
+
+    def __init__(self, directory):
+        self.queue, self.filler = os.path.join(directory, "queue"), os.path.join(directory, "filler")
+
+    def fill(self):
+        with open(self.filler, "wb", buffering=0) as out:
+            try:
+                while out.write(bytes(4096)) == 4096:
+                    pass
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def empty(self):
+        os.remove(self.filler)
+
+
+def main(agent_path, tree, directory, kills, seed, outage):
     chance = random.Random(seed)
     for name, port in zip(("agent", "influx", "meta", "proxy", "ledger"), range(20000 + os.getpid() % 9000 * 5, 65536)):
         PORTS[name] = port
@@ -114,10 +145,11 @@ def main(agent_path, tree, directory, kills, seed):
             f'[meta]\n  dir = "{at("meta")}"\n[data]\n  dir = "{at("data")}"\n  wal-dir = "{at("wal")}"\n'
             f'[http]\n  bind-address = "127.0.0.1:{PORTS["influx"]}"\n  log-enabled = false\n'
         )
+    disk = Disk(at("disk"))
     server = Process(["influxd", "-config", at("influx.conf")], at("influx.log"))
     agent = Process(
         [agent_path, "agent", "--listen", f"127.0.0.1:{PORTS['agent']}", "--interval", "1s", "--runtime", "none",
-         "--node-name", "crash", "--host-root", tree, "--queue-dir", at("queue"),
+         "--node-name", "crash", "--host-root", tree, "--queue-dir", disk.queue, "--queue-max-bytes", "4MiB",
          "--push", f"influxdb:http://127.0.0.1:{PORTS['proxy']}?resolution=1s&name=db",
          "--push", f"aggregator:http://127.0.0.1:{PORTS['ledger']}?resolution=1s&name=ledger"],
         at("agent.log"),
@@ -132,13 +164,18 @@ def main(agent_path, tree, directory, kills, seed):
     try:
         wait_for("InfluxDB starts", 30, lambda: push.get(influx + "/ping") == "")
         agent.start()
-        done = run(chance, kills, agent, server, proxy)
+        done = run(chance, kills, agent, server, proxy, disk)
+        if outage:
+            done["outage"] = 1
+            proxy.mood = "500"
+            time.sleep(outage)
+            proxy.mood = "well"
         wait_for("InfluxDB starts again", 60, lambda: push.get(influx + "/ping") == "")
         wait_for("the queue is empty", 180, drained)
-        last = metrics()
+        lost = {sink: dropped(sink) for sink in ("db", "ledger")}
         agent.signal(signal.SIGTERM)
         agent.running.wait(30)
-        return judge(influx, at("recorded.jsonl"), done, last)
+        return judge(influx, at("recorded.jsonl"), done, lost)
     finally:
         for process in (agent, server):
             if process.running and process.running.poll() is None:
@@ -146,14 +183,16 @@ def main(agent_path, tree, directory, kills, seed):
                 process.kill()
 
 
-def run(chance, kills, agent, server, proxy):
+def run(chance, kills, agent, server, proxy, disk):
     """Breaks things until there were so many kills; how often each was done."""
     done = {}
+    # Filling a disk that others use too would be rude.
+    own_disk = os.path.ismount(os.path.dirname(disk.queue))
     while done.get("kills", 0) < kills:
         time.sleep(chance.uniform(0.3, 2.5))
         what = chance.choice(
             ["kill agent", "kill agent", "kill server", "kill server", "kill both", "stop agent", "stop server",
-             "cut", "cut-answer", "delay", "500", "429"]
+             "cut", "cut-answer", "delay", "500", "429"] + ["full disk"] * 2 * own_disk
         )
         done[what] = done.get(what, 0) + 1
         if what.startswith("kill"):
@@ -170,6 +209,16 @@ def run(chance, kills, agent, server, proxy):
             process.signal(signal.SIGSTOP)
             time.sleep(chance.uniform(0.5, 3))
             process.signal(signal.SIGCONT)
+        elif what == "full disk":
+            disk.fill()
+            time.sleep(chance.uniform(1, 3))
+            # Half of the time it is still full when the agent starts again.
+            if chance.random() < 0.5:
+                agent.kill()
+                agent.start()
+                done["kills"] = done.get("kills", 0) + 1
+                time.sleep(chance.uniform(1, 3))
+            disk.empty()
         else:
             proxy.mood = what
             time.sleep(chance.uniform(1, 3))
@@ -177,7 +226,7 @@ def run(chance, kills, agent, server, proxy):
     return done
 
 
-def judge(influx, recorded, done, last):
+def judge(influx, recorded, done, lost):
     sequences = sorted(set(Ledger.seen))
     gaps = sorted(set(range(1, (sequences or [0])[-1] + 1)) - set(sequences))
     answer = push.influx_points(influx)
@@ -193,17 +242,19 @@ def judge(influx, recorded, done, last):
     short = [time for time, size in sizes.items() if steps.get(int(time), 0) != size]
     again = sum(len(b) - 1 for b in bodies.values())
     changed = sum(len(set(b)) > 1 for b in bodies.values())
-    dropped = sum(float(v) for k, v in last.items() if k.startswith("nodegauge_push_dropped"))
     faults = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
     print(f"faults: {faults}")
     print(f"steps queued: {len(sequences)}, missing from the queue: {len(gaps)} {gaps[:5]}")
-    print(f"steps in the database: {len(steps)}, with points missing: {len(short)}, dropped: {dropped:g}")
+    print(f"steps in the database: {len(steps)}, with points missing: {len(short)}, dropped: {lost}")
     print(f"bodies the database took again: {again} in {done['kills']} kills, with other bytes: {changed}")
     print(f"batches the ledger got again: {len(Ledger.seen) - len(sequences)}")
-    good = sequences and not gaps and len(steps) == len(sequences) and not short and not changed
-    return bool(good) and again <= done["kills"] + done.get("cut-answer", 0) * 4 and dropped == 0
+    good = sequences and len(gaps) == lost["ledger"] and not short and not changed
+    good = good and len(steps) + lost["db"] == (sequences or [0])[-1]
+    # Only a long outage is more than there is room for.
+    good = good and (done.get("outage") or not any(lost.values()))
+    return bool(good) and again <= done["kills"] + done.get("cut-answer", 0) * 4
 
 
 if __name__ == "__main__":
-    path, tree, directory, kills, seed = sys.argv[1:]
-    sys.exit(0 if main(path, tree, directory, int(kills), int(seed)) else 1)
+    path, tree, directory, kills, seed, outage = sys.argv[1:]
+    sys.exit(0 if main(path, tree, directory, int(kills), int(seed), int(outage)) else 1)

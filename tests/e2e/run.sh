@@ -15,15 +15,20 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus hostile identity-docker identity-containerd churn push crash; do
+for script in docker prometheus hostile identity-docker identity-containerd churn push crash aggregator pages; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
-# Building the kubelet takes minutes, and both need Go and its modules: only where it was built, or is asked for.
+# Building parts of Kubernetes takes minutes, and these need Go and its modules: only where they were built, or are
+# asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
-  for script in kubelet cadvisor-client; do
+  for script in kubelet pull cadvisor-client; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done
+fi
+if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/kubectl" >/dev/null; then
+  printf '== kubectl\n'
+  ./kubectl.sh || result=1
 fi
 exit $result

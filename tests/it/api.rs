@@ -3,11 +3,12 @@
 //!
 //! [`cluster`] has the batches and says what is in them.
 
-mod cluster;
+pub(crate) mod cluster;
 mod dashboard;
 mod export;
 mod model;
 mod resource;
+mod snapshot;
 mod usage;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use nodegauge::aggregate::model::Model;
 use nodegauge::api;
+use nodegauge::auth::path;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -44,7 +46,11 @@ fn ask(model: &Arc<Model>, request: Request<Body>) -> Answer {
     ask_at(model, request, || cluster::NOW)
 }
 
-fn ask_at(model: &Arc<Model>, request: Request<Body>, clock: api::Clock) -> Answer {
+fn ask_at(model: &Arc<Model>, mut request: Request<Body>, clock: api::Clock) -> Answer {
+    // As the listener does it.
+    let target = request.uri().path_and_query().unwrap();
+    let query = target.query().map_or_else(String::new, |query| format!("?{query}"));
+    *request.uri_mut() = format!("{}{query}", path::tidied(target.path())).parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let response = api::router(model, clock).oneshot(request).await.unwrap();

@@ -3,11 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "a test waits for a file to be noticed")]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use nodegauge::auth::reviews::Times;
-use nodegauge::auth::{Guard, How, Reviews, Tokens, rules};
+use nodegauge::auth::{Asked, Certified, Guard, How, Refusal, Reviews, Tokens, User, rules};
 use nodegauge::expose::http::Limits;
+use nodegauge::telemetry::Telemetry;
 use serde_json::{Value, json};
 
 use crate::served::{POLICY, Server, eventually, limits};
@@ -102,6 +105,26 @@ fn a_new_list_of_tokens_counts_without_a_restart() {
     std::fs::write(&file, "too short").unwrap();
     eventually("the bad list", || reloads("refused") == Some(1.0));
     assert_eq!(status(&server, "/metrics", new), 200, "the last one stays");
+}
+
+#[test]
+fn of_certificates_only_those_of_named_users_may_read() {
+    let guard = Guard::new(rules::AGGREGATOR, How::Users(vec!["ops".to_owned()]), None, Telemetry::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let asks = |name: Option<&str>, path: &str| {
+        let user = name.map(|name| {
+            Arc::new(User { name: name.to_owned(), uid: None, groups: Vec::new(), extra: Vec::new() })
+        });
+        let authorization = Some(&b"Bearer a-token-of-the-collectors"[..]);
+        let (certified, headers) = (Certified::for_good(user), HeaderMap::new());
+        let asked =
+            Asked { method: "GET", path, query: "", authorization, headers: &headers, certified: &certified };
+        runtime.block_on(guard.admit(asked)).map(|_| ())
+    };
+    assert_eq!(asks(Some("ops"), "/api/v1/model/metrics"), Ok(()));
+    assert_eq!(asks(Some("ops2"), "/api/v1/model/metrics"), Err(Refusal::Forbidden));
+    assert_eq!(asks(None, "/metrics"), Err(Refusal::Unauthenticated));
+    assert_eq!(asks(None, "/healthz"), Ok(()));
 }
 
 fn subresources(asked: &[Value]) -> Vec<String> {

@@ -157,6 +157,9 @@ fn complete() -> Batch {
             window,
             host_network: number == 3,
             departed: number == 4,
+            // Agents send neither.
+            node: 0,
+            ended: false,
         });
         for (value, metric) in (u64::from(number) * 1_000_003..).step_by(997).zip(METRICS) {
             match (metric.label, metric.value_type) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nodegauge::auth::path;
 use nodegauge::expose::cadvisor::events::Events;
 use nodegauge::expose::cadvisor::{Answer, Refused, World};
-use nodegauge::expose::query::pairs;
 use nodegauge::expose::{cadvisor_v1, cadvisor_v2};
 use nodegauge::history::History;
 use nodegauge::snapshot::{Hierarchy, Origin, Snapshot, reading};
@@ -57,7 +57,7 @@ fn v1(world: &World, kind: &str, name: &str, body: &str) -> Value {
 }
 
 fn v2(world: &World, kind: &str, name: &str, query: &str) -> Value {
-    taken(cadvisor_v2::answer(world, 1, kind, name, &pairs(query).unwrap()))
+    taken(cadvisor_v2::answer(world, 1, kind, name, &path::query(query).unwrap()))
 }
 
 const POD: &str = "kubepods/pod0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
@@ -189,10 +189,12 @@ fn version_two() {
     assert_eq!(minute["percent_complete"], 5);
     assert_eq!(v2(&world, "storage", "", "").as_array().unwrap().len(), 3);
     assert_eq!(v2(&world, "storage", "", "label=root").as_array().unwrap().len(), 3);
-    assert!(cadvisor_v2::answer(&world, 1, "storage", "", &pairs("label=x").unwrap()).unwrap().is_err());
+    assert!(
+        cadvisor_v2::answer(&world, 1, "storage", "", &path::query("label=x").unwrap()).unwrap().is_err()
+    );
     assert_eq!(v2(&world, "attributes", "", "")["kernel_version"], "6.12.0-test");
     assert_eq!(v2(&world, "version", "", ""), concat!("v", env!("CARGO_PKG_VERSION")));
-    let flat = taken(cadvisor_v2::answer(&world, 0, "stats", "", &pairs("count=1").unwrap()));
+    let flat = taken(cadvisor_v2::answer(&world, 0, "stats", "", &path::query("count=1").unwrap()));
     assert_eq!((&flat["/"][0]["has_cpu"], &flat["/"][0]["has_load"]), (&json!(true), &json!(false)));
     assert_eq!(flat["/"][0]["filesystem"].as_array().unwrap().len(), 3);
     let machine = v1(&world, "machine", "", "");
@@ -218,7 +220,7 @@ fn events_are_what_came_went_and_was_killed() {
     world.snapshot = next(&world, &|s| drop(s.cgroups.remove(5)));
     world.events.record(&world.snapshot);
     let find = |query: &str| {
-        let found = taken(cadvisor_v1::answer(&world, 3, "events", "", &pairs(query).unwrap(), b""));
+        let found = taken(cadvisor_v1::answer(&world, 3, "events", "", &path::query(query).unwrap(), b""));
         let list = found.as_array().unwrap().clone();
         list.iter()
             .map(|e| (e["event_type"].clone(), e["container_name"].clone(), e["event_data"].clone()))
@@ -249,7 +251,7 @@ fn events_are_what_came_went_and_was_killed() {
         3,
         "events",
         "",
-        &pairs("stream=true&start_time=2023-11-14T22:13:31Z").unwrap(),
+        &path::query("stream=true&start_time=2023-11-14T22:13:31Z").unwrap(),
         b"",
     );
     assert!(matches!(both, Some(Err(_))));
@@ -325,7 +327,7 @@ proptest! {
         minor in 0_u8..4,
     ) {
         let world = world(Hierarchy::V2, 2);
-        let pairs = pairs(&query).unwrap_or_default();
+        let pairs = path::query(&query).unwrap_or_default();
         let answers = [
             cadvisor_v1::answer(&world, minor, kind, &name, &pairs, &body),
             cadvisor_v2::answer(&world, minor.min(1), kind, &name, &pairs),

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -49,7 +49,11 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     let usage = |arguments: &[&str], named: &[&str]| refused(arguments, &[], 64, named);
     usage(&["--nonsense"], &["--nonsense", "--help"]);
     usage(&["agent", "--intervall", "1s"], &["--intervall", "--interval"]);
-    usage(&["serve"], &["\"serve\"", "agent, aggregator, once, check"]);
+    usage(&["serve"], &["\"serve\"", "standalone, agent, aggregator, once, check"]);
+    usage(&["agent", "--aggregator-listen", "127.0.0.1:0"], &["--aggregator-listen", "standalone"]);
+    usage(&["aggregator", "--aggregator-listen", "127.0.0.1:0"], &["--aggregator-listen", "--listen"]);
+    usage(&["eventer", "--sink=log"], &["events of Kubernetes are not served", "event exporter"]);
+    usage(&["aggregator", "--frequency=30s"], &["events of Kubernetes are not served"]);
     usage(&["agent", "extra"], &["\"extra\"", "--help"]);
     usage(&["--interval"], &["--interval", "value"]);
     usage(&["--interval", "soon"], &["--interval \"soon\"", "10s"]);
@@ -102,6 +106,10 @@ fn what_cannot_start_exits_1_and_says_why() {
         1,
         &["--listen", &address, "address already in use", "free port"],
     );
+    for (flag, other) in [("--listen", "--aggregator-listen"), ("--aggregator-listen", "--listen")] {
+        let named = [&format!("{flag} {address}"), "address already in use"];
+        refused(&["standalone", flag, &address, other, "127.0.0.1:0"], &[], 1, &named);
+    }
     refused(
         &["--listen", "127.0.0.1:0", "--host-root", "/nowhere"],
         &[],
@@ -109,7 +117,15 @@ fn what_cannot_start_exits_1_and_says_why() {
         &["--host-root \"/nowhere\"", "no such file"],
     );
     refused(
-        &["--listen", "127.0.0.1:0", "--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"],
+        &[
+            "agent",
+            "--listen",
+            "127.0.0.1:0",
+            "--tls-cert",
+            "/nowhere/tls.crt",
+            "--tls-key",
+            "/nowhere/tls.key",
+        ],
         &[],
         1,
         &["--tls-cert", "/nowhere/tls.crt", "No such file"],
@@ -152,24 +168,31 @@ fn help_and_version_go_to_standard_output() {
     }
 }
 
-/// A running agent or aggregator, killed when dropped.
+/// A running agent or aggregator, or both in one, killed when dropped.
 pub(crate) struct Agent {
     child: Child,
     pub(crate) address: SocketAddr,
+    output: BufReader<ChildStdout>,
 }
 
 impl Agent {
     pub(crate) fn start(mut command: Command) -> Agent {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.split("://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
-        Agent { address: address.unwrap_or_else(|| panic!("no address in {line:?}")), child }
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        Agent { address: announced(&mut output), child, output }
+    }
+
+    /// The address in the next line it writes.
+    pub(crate) fn next_address(&mut self) -> SocketAddr {
+        announced(&mut self.output)
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        self.get_from(self.address, path)
+    }
+
+    pub(crate) fn get_from(&self, address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
             .write_all(format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").as_bytes())
@@ -196,6 +219,14 @@ impl Agent {
     }
 }
 
+fn announced(output: &mut BufReader<ChildStdout>) -> SocketAddr {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let address =
+        line.split("://").nth(1).and_then(|rest| rest.trim_end().trim_end_matches('/').parse().ok());
+    address.unwrap_or_else(|| panic!("no address in {line:?}"))
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // It may have ended already.
@@ -206,12 +237,14 @@ impl Drop for Agent {
 
 #[test]
 fn the_agent_prints_its_address_serves_and_stops_on_signals() {
-    for (arguments, signal) in [(&[][..], Signal::SIGTERM), (&["agent"], Signal::SIGINT)] {
-        let agent = Agent::start(nodegauge([arguments, &["--listen", "127.0.0.1:0"]].concat(), &[]));
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let agent = Agent::start(nodegauge(["agent", "--listen", "127.0.0.1:0"], &[]));
         let metrics = agent.get("/metrics");
         assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
         assert!(metrics.contains("container_cpu_usage_seconds_total{id=\"/\""), "{metrics}");
         assert!(agent.get("/readyz").ends_with("ok\n"));
+        let page = agent.get("/");
+        assert!(page.to_lowercase().contains("<!doctype html>"), "{page}");
         let own = agent.get("/metrics/self");
         assert!(own.contains("nodegauge_ticks_total{origin=\"fresh\"} "), "{own}");
         // An idle connection does not hold it up.
@@ -231,7 +264,7 @@ fn settings_from_file_and_environment_reach_the_agent() {
     let environment = [("NODEGAUGE_CONFIG", path.to_str().unwrap()), ("NODEGAUGE_TIMESTAMPS", "on")];
     // What Kubernetes injects for a Service called nodegauge is no setting of ours.
     let injected = [("NODEGAUGE_PORT", "tcp://10.0.0.1:4194"), ("NODEGAUGE_SERVICE_HOST", "10.0.0.1")];
-    let agent = Agent::start(nodegauge::<[&str; 0]>([], &[environment, injected].concat()));
+    let agent = Agent::start(nodegauge(["agent"], &[environment, injected].concat()));
     let metrics = agent.get("/metrics");
     let usage = metrics.lines().find(|l| l.starts_with("container_memory_usage_bytes{id=\"/\""));
     let usage = usage.unwrap_or_else(|| panic!("{metrics}"));

@@ -1,5 +1,11 @@
 //! The history of cgroups' figures: what goes in comes out, within its bounds.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of the tests themselves"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

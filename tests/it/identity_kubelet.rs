@@ -28,15 +28,15 @@ fn pod_uid(number: u32) -> PodUid {
 }
 
 /// A key and a certificate for `names`, signed by a CA of its own or by itself.
-struct Certificates {
-    ca: String,
-    server: CertificateDer<'static>,
+pub(crate) struct Certificates {
+    pub(crate) ca: String,
+    pub(crate) server: CertificateDer<'static>,
     server_pem: String,
     key: KeyPair,
 }
 
 impl Certificates {
-    fn new(names: &[&str], self_signed: bool) -> Certificates {
+    pub(crate) fn new(names: &[&str], self_signed: bool) -> Certificates {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -48,7 +48,7 @@ impl Certificates {
         Certificates { ca: issuer.pem(), server: server.der().clone(), server_pem: server.pem(), key }
     }
 
-    fn key(&self) -> PrivateKeyDer<'static> {
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
     }
 }

@@ -21,18 +21,18 @@ use crate::standin::apiserver::ApiServer;
 
 const TOKEN: &str = "a-token-of-the-agents";
 
-struct Aggregator {
-    listening: Listening,
-    ingest: Arc<Ingest>,
+pub(crate) struct Aggregator {
+    pub(crate) listening: Listening,
+    pub(crate) ingest: Arc<Ingest>,
     telemetry: Arc<Telemetry>,
 }
 
 impl Aggregator {
-    fn start(guard: impl FnOnce(Arc<Telemetry>) -> Guard + Send + 'static) -> Aggregator {
+    pub(crate) fn start(guard: impl FnOnce(Arc<Telemetry>) -> Guard + Send + 'static) -> Aggregator {
         Aggregator::limited(receive::Limits::default(), |site| site, guard)
     }
 
-    fn open(limits: receive::Limits) -> Aggregator {
+    pub(crate) fn open(limits: receive::Limits) -> Aggregator {
         Aggregator::limited(
             limits,
             |site| site,
@@ -54,10 +54,13 @@ impl Aggregator {
     }
 
     fn post_to(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+        self.send(path, &format!("content-type: application/vnd.nodegauge.batch\r\n{headers}"), body)
+    }
+
+    /// Posts a body of any kind.
+    pub(crate) fn send(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         let mut client = Client::to(self.listening.address);
-        let length = body.len();
-        let kind = "content-type: application/vnd.nodegauge.batch\r\n";
-        client.send("POST", path, &format!("{kind}content-length: {length}\r\n{headers}"));
+        client.send("POST", path, &format!("content-length: {}\r\n{headers}", body.len()));
         client.write(body);
         client.answer()
     }
@@ -70,7 +73,7 @@ impl Aggregator {
         self.post(&format!("authorization: Bearer {token}\r\n"), body).status
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         crate::served::get(self.listening.address, path, "")
     }
 
@@ -80,7 +83,7 @@ impl Aggregator {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 

@@ -4,7 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "these tests are about the program as it is started")]
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,6 +43,40 @@ fn eventually(what: &str, mut test: impl FnMut() -> bool) {
 fn aggregator(address: &str) -> Agent {
     let arguments = ["aggregator", "--listen", address, "--metric-resolution", "1s"];
     Agent::start(nodegauge(arguments, &[]))
+}
+
+#[test]
+fn a_snapshot_answers_without_agents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model");
+    let snapshot = file.to_str().unwrap();
+    let start = || {
+        let words =
+            ["aggregator", "--listen", "127.0.0.1:0", "--metric-resolution", "1s", "--snapshot", snapshot];
+        Agent::start(nodegauge(words, &[]))
+    };
+    let first = start();
+    let push = format!("aggregator:http://{}?resolution=1s", first.address);
+    let arguments =
+        ["agent", "--listen", "127.0.0.1:0", "--interval", "1s", "--node-name", "n1", "--push", &push];
+    let agent = Agent::start(nodegauge(arguments, &[]));
+    eventually("the model answers", || points(&first).len() >= 2);
+    agent.signal(Signal::SIGKILL);
+    drop(agent);
+    let held = points(&first);
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.end().0, Some(0));
+    let second = start();
+    assert!(points(&second).is_superset(&held), "{held:?}");
+    assert!(second.get("/healthz").starts_with("HTTP/1.1 200 OK\r\n"), "it only began");
+    assert_eq!(value(&second, "/metrics", "nodegauge_snapshot_restored_nodes"), 1.0);
+    // What is no snapshot does not keep it from starting.
+    second.signal(Signal::SIGKILL);
+    drop(second);
+    std::fs::write(&file, "no snapshot").unwrap();
+    let third = start();
+    assert_eq!(value(&third, "/metrics", "nodegauge_snapshots_total{result=\"set_aside\"}"), 1.0);
+    assert!(points(&third).is_empty() && dir.path().join("model.damaged").exists());
 }
 
 /// On the same port, which the system may give to somebody else for a moment.
@@ -208,19 +243,28 @@ impl Fleet {
     }
 }
 
+/// A number of the full form, which the environment asks for.
+fn asked(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// In full: `INGEST_NODES=200 INGEST_KILLS=30 INGEST_STEPS=60 cargo test --test it whatever_is_killed`.
 #[test]
 fn whatever_is_killed_in_the_middle_everything_is_held_once() {
-    const NODES: usize = 20;
-    const STEPS: u64 = 40;
-    const KILLS: u64 = 4;
+    let (nodes, kills, steps) =
+        (asked("INGEST_NODES", 20), asked("INGEST_KILLS", 4), asked("INGEST_STEPS", 40));
     let mut aggregator_now = aggregator("127.0.0.1:0");
     let address = aggregator_now.address;
-    let fleet = Fleet::start(NODES, address);
-    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    let start = now / 1_000 * 1_000 - 60_000;
-    for step in 0..STEPS {
+    let fleet = Fleet::start(usize::try_from(nodes).unwrap(), address);
+    // All of them end in the past, and within the window until the test has ended.
+    let start = now_ms() / 1_000 * 1_000 - (steps + 20) * 1_000;
+    for step in 0..steps {
         fleet.step(start + step * 1_000);
-        if step % (STEPS / KILLS) == STEPS / KILLS / 2 {
+        if step % (steps / kills) == steps / kills / 2 {
             // In the middle of whatever it does, once it has begun with it.
             eventually("something came", || value(&aggregator_now, "/metrics", BATCHES) >= 1.0);
             aggregator_now.signal(Signal::SIGKILL);
@@ -228,13 +272,111 @@ fn whatever_is_killed_in_the_middle_everything_is_held_once() {
             aggregator_now = aggregator_again(address);
         }
     }
-    let all = (NODES as u64 * STEPS) as f64;
+    let all = (nodes * steps) as f64;
     eventually("all steps of all nodes", || value(&aggregator_now, "/metrics", BATCHES) >= all);
     fleet.stop.send(true).unwrap();
     fleet.workers.join().unwrap();
     assert_eq!(value(&aggregator_now, "/metrics", BATCHES), all, "each once");
-    assert_eq!(value(&aggregator_now, "/metrics", "nodegauge_nodes{state=\"live\"}"), NODES as f64);
+    // Those that have nothing more to say are silent after two steps.
     let text = aggregator_now.get("/metrics");
+    let states =
+        text.lines().filter_map(|line| line.strip_prefix("nodegauge_nodes{state=")?.rsplit_once(' '));
+    assert_eq!(states.map(|(_, count)| count.parse::<f64>().unwrap()).sum::<f64>(), nodes as f64);
+    let expected: Vec<u64> = (0..steps).map(|step| start + step * 1_000).collect();
+    for node in [0, nodes / 2, nodes - 1] {
+        let times = || held(&aggregator_now, &format!("n{node}"));
+        eventually("every step is answered from", || times().len() >= expected.len());
+        assert_eq!(times(), expected, "n{node}");
+    }
+    nothing_refused(&aggregator_now, &[]);
+}
+
+/// Times of what is held of a node, milliseconds since the epoch, from old to new.
+fn held(of: &Agent, node: &str) -> Vec<u64> {
+    let answer = of.get(&format!("/api/v1/model/nodes/{node}/metrics/memory/usage"));
+    let body: serde_json::Value =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_default();
+    let time = |point: &serde_json::Value| {
+        let time = humantime::parse_rfc3339(point["timestamp"].as_str().unwrap()).unwrap();
+        u64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+    };
+    body["metrics"].as_array().into_iter().flatten().map(time).collect()
+}
+
+fn nothing_refused(of: &Agent, but: &[&str]) {
+    let text = of.get("/metrics");
     let refused = text.lines().filter(|l| l.starts_with("nodegauge_ingest_refused_batches_total"));
-    assert!(refused.clone().count() > 5 && refused.clone().all(|l| l.ends_with(" 0.0")), "{text}");
+    assert!(refused.clone().count() > 5, "{text}");
+    let wrong =
+        |l: &&str| !l.ends_with(" 0.0") && !but.iter().any(|reason| l.contains(&format!("\"{reason}\"")));
+    assert_eq!(refused.filter(wrong).collect::<Vec<_>>(), [""; 0]);
+}
+
+/// Posts a body of which only so much comes.
+fn post(to: SocketAddr, length: usize, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let head = format!(
+        "POST /api/v1/batches HTTP/1.1\r\nhost: t\r\ncontent-type: {}\r\ncontent-length: {length}\r\n\r\n",
+        batch::MEDIA_TYPE
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    stream
+}
+
+fn status(mut of: TcpStream) -> u16 {
+    let mut answer = [0; 12];
+    of.read_exact(&mut answer).unwrap();
+    std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+}
+
+#[test]
+fn hung_and_hostile_agents_cost_the_others_nothing() {
+    const NODES: usize = 5;
+    const STEPS: u64 = 6;
+    let aggregator = aggregator("127.0.0.1:0");
+    let address = aggregator.address;
+    let send = |bytes: &[u8]| status(post(address, bytes.len(), bytes));
+    let start = now_ms() / 1_000 * 1_000 - STEPS * 1_000;
+    let sender = |node: &str, host| Sender { resolution_ms: 1_000, host, ..Sender::new(node) };
+    // Steps wait for one that is live, and its next push stops half-way.
+    let hung = sender("hung", 9);
+    assert_eq!(send(&hung.bytes(start, now_ms(), 1)), 200);
+    let half = hung.bytes(start + 1_000, now_ms(), 2);
+    let half = post(address, half.len(), &half[..half.len() / 2]);
+    let silent = TcpStream::connect(address).unwrap();
+
+    let fleet = Fleet::start(NODES, address);
+    let recorded = sender("n0", 9).bytes(start, now_ms(), 1);
+    for step in 0..STEPS {
+        fleet.step(start + step * 1_000);
+        let taken = 1.0 + (NODES as u64 * (step + 1)) as f64;
+        eventually("the step of all others", || value(&aggregator, "/metrics", BATCHES) >= taken);
+        // Another machine that says it is one of them, and one that sends again what it heard.
+        assert_eq!(
+            send(&Sender { boot: 7, ..sender("n1", 8) }.bytes(start + step * 1_000, now_ms(), 99)),
+            503
+        );
+        assert_eq!(send(&recorded), 200);
+        assert_eq!(send(b"no batch at all"), 400);
+        let good = sender("hostile", 9).bytes(start, now_ms(), 1);
+        let mut bomb = good[..16].to_vec();
+        bomb.extend(zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap());
+        assert_eq!(send(&bomb), 413);
+        assert_eq!(status(post(address, usize::MAX >> 2, b"x")), 413);
+    }
+    let expected: Vec<u64> = (0..STEPS).map(|step| start + step * 1_000).collect();
+    for node in 0..NODES {
+        let times = || held(&aggregator, &format!("n{node}"));
+        eventually("every step is answered from", || times().len() >= expected.len());
+        assert_eq!(times(), expected, "n{node}");
+    }
+    nothing_refused(&aggregator, &["malformed", "too_large", "contested_name"]);
+    assert_eq!(held(&aggregator, "hung"), [start]);
+    drop((half, silent));
+    fleet.stop.send(true).unwrap();
+    fleet.workers.join().unwrap();
+    aggregator.signal(Signal::SIGTERM);
+    assert_eq!(aggregator.end().0, Some(0));
 }

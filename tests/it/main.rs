@@ -8,10 +8,12 @@
 
 mod aggregate;
 mod api;
+mod apiserver;
 mod auth;
 mod batch;
 mod cadvisor_api;
 mod cli;
+mod custom;
 #[path = "../data/mod.rs"]
 mod data;
 mod disk_usage;
@@ -38,12 +40,18 @@ mod log_kills;
 mod log_model;
 mod log_outage;
 mod oom;
+mod page;
 mod parsers;
+mod pull;
+mod pull_live;
 mod push;
 mod push_encode;
+mod sending;
 mod served;
+mod standalone;
 mod standin;
 mod step;
 mod tidy;
 mod tls;
 mod ttar;
+mod watch;

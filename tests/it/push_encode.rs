@@ -2,9 +2,10 @@
 //! of the batch once, under the right name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nodegauge::push::batch::{self, Assembler, Batch, MetricId, Value, proto};
-use nodegauge::push::delivery::{Sink, Step};
+use nodegauge::push::delivery::{Decoded, Sink, Step};
 use nodegauge::push::influxdb::Influxdb;
 use nodegauge::push::remote_write::{RemoteWrite, STALE};
 use nodegauge::push::target::Target;
@@ -81,6 +82,20 @@ fn remote(body: &[u8]) -> Vec<prometheus::TimeSeries> {
 
 fn labels(series: &prometheus::TimeSeries) -> BTreeMap<&str, &str> {
     series.labels.iter().map(|l| (l.name.as_str(), l.value.as_str())).collect()
+}
+
+#[test]
+fn workers_at_the_same_step_decode_it_once() {
+    let batch = step(1, TIME_MS, 0..3);
+    let taken = |decoded: &Arc<Decoded>| record(&batch).shared(Arc::clone(decoded));
+    let decoded = Arc::new(Decoded::default());
+    let (one, two) = (taken(&decoded), taken(&decoded));
+    assert!(std::ptr::eq(one.batch().unwrap(), two.batch().unwrap()));
+    let apart = taken(&Arc::new(Decoded::default()));
+    assert!(!std::ptr::eq(one.batch().unwrap(), apart.batch().unwrap()));
+    assert_eq!(apart.batch().unwrap().time_ms(), one.batch().unwrap().time_ms());
+    drop((one, two));
+    assert!(taken(&decoded).batch().is_ok(), "nobody holds it any more");
 }
 
 #[test]

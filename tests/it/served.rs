@@ -56,13 +56,24 @@ impl Listening {
         limits: Limits,
         guard: impl FnOnce() -> Guard + Send + 'static,
     ) -> Listening {
+        Listening::made(limits, move || (site.into(), Arc::new(guard())))
+    }
+
+    /// Both the site and its guard are made on its own event loop.
+    pub(crate) fn made(
+        limits: Limits,
+        make: impl FnOnce() -> (Site, Arc<Guard>) + Send + 'static,
+    ) -> Listening {
         let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let stop = async { stopped.await.unwrap_or(()) };
-            let serve = async { http::serve(listener, site, Arc::new(guard()), limits, stop).await.unwrap() };
+            let serve = async {
+                let (site, guard) = make();
+                http::serve(listener, site, guard, limits, stop).await.unwrap()
+            };
             let drained = runtime.block_on(serve);
             runtime.shutdown_timeout(Duration::from_secs(1));
             drained
@@ -99,7 +110,7 @@ impl Server {
         let history = Arc::new(History::new(Duration::from_secs(120)));
         let recorder = Arc::clone(&history);
         publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
-        let app = App::new(policy, snapshots, history, Arc::clone(&telemetry));
+        let app = App::new("node-1", policy, snapshots, history, Arc::clone(&telemetry));
         let own = Arc::clone(&telemetry);
         let listening = Listening::start(app, limits, move || guard(own));
         Server { address: listening.address, publisher, telemetry, listening }
@@ -142,7 +153,7 @@ impl Server {
 }
 
 /// Waits for what is noticed sooner or later.
-pub(crate) fn eventually(what: &str, test: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, mut test: impl FnMut() -> bool) {
     let began = Instant::now();
     while !test() {
         assert!(began.elapsed() < Duration::from_secs(30), "not within {:?}: {what}", began.elapsed());

@@ -557,6 +557,7 @@ fn a_full_host_fills_the_table() {
                     EntityKind::System => on.system,
                     EntityKind::Pod => on.pod,
                     EntityKind::Container => on.container,
+                    EntityKind::Namespace | EntityKind::Cluster => false,
                 };
                 assert!(may, "{} on {:?}", point.metric.name, entity.kind());
                 assert_eq!(point.label.is_some(), point.metric.label.is_some(), "{}", point.metric.name);

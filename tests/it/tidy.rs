@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &[]),
     ("kernel", &["kernel", "snapshot"]),
-    ("aggregate", &["aggregate", "push", "rate", "identity", "telemetry"]),
-    ("api", &["api", "aggregate", "push", "expose"]),
+    ("aggregate", &["aggregate", "kubernetes", "push", "rate", "identity", "telemetry"]),
+    ("api", &["api", "aggregate", "auth", "push", "expose"]),
     ("publish", &["snapshot"]),
     ("history", &["snapshot"]),
     ("collect", &["collect", "kernel", "rate", "snapshot"]),

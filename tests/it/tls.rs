@@ -21,7 +21,7 @@ use crate::standin::apiserver::ApiServer;
 /// An authority that signs what it is asked to.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 /// A certificate and its key, PEM.
@@ -95,6 +95,23 @@ fn serve(tls: Tls, limits: Limits) -> Server {
 
 /// The status of one request over TLS, with a client's certificate or without.
 fn get(address: SocketAddr, trust: &Authority, client: Option<&Pair>, path: &str) -> Result<u16, String> {
+    let mut stream = connect(address, trust, client);
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
+    let mut answer = Vec::new();
+    let result = stream.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer);
+    match text.split(' ').nth(1) {
+        Some(status) => Ok(status.parse().unwrap()),
+        None => Err(result.expect_err("an answer or an error").to_string()),
+    }
+}
+
+/// A client's end of a connection.
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection over TLS, with a client's certificate or without.
+pub(crate) fn connect(address: SocketAddr, trust: &Authority, client: Option<&Pair>) -> Stream {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(trust.pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -114,16 +131,7 @@ fn get(address: SocketAddr, trust: &Authority, client: Option<&Pair>, path: &str
     let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut stream = StreamOwned::new(session, socket);
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
-    let mut answer = Vec::new();
-    let result = stream.read_to_end(&mut answer);
-    let text = String::from_utf8_lossy(&answer);
-    match text.split(' ').nth(1) {
-        Some(status) => Ok(status.parse().unwrap()),
-        None => Err(result.expect_err("an answer or an error").to_string()),
-    }
+    StreamOwned::new(session, socket)
 }
 
 fn failures(server: &Server, reason: &str) -> f64 {

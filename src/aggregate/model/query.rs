@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Member, Model, Subject, lock, millis, read};
-use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Usage, Used};
+use super::{Member, Model, Subject, Sums, lock, millis, read};
+use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Row, Usage, Used, Version};
 use crate::push::batch::Metric;
 
 /// A machine whose newest push is older than this many of its steps is not
@@ -104,6 +104,44 @@ impl Model {
         if let Some(member) = member {
             lock(&member).node.figures_at(slot, wanted, each);
         }
+    }
+
+    /// What the closed slots of every machine were made from.
+    pub fn versions(&self) -> BTreeMap<u64, BTreeMap<Arc<str>, Version>> {
+        let Some(closed) = self.closed_ms() else { return BTreeMap::new() };
+        let oldest = closed.saturating_sub(self.kept_ms());
+        let mut found: BTreeMap<u64, BTreeMap<Arc<str>, Version>> = BTreeMap::new();
+        for (name, member) in self.members() {
+            for (slot, version) in lock(&member).node.versions() {
+                if slot > oldest && slot <= closed {
+                    found.entry(slot).or_default().insert(Arc::clone(&name), version);
+                }
+            }
+        }
+        found
+    }
+
+    /// Hands every entity that a machine has in a slot to `each`, and what it was
+    /// made from.
+    pub fn rows_at(&self, node: &str, slot: u64, each: impl FnMut(&Row<'_>)) -> Option<Version> {
+        let member = read(&self.nodes).get(node).cloned()?;
+        let member = lock(&member);
+        member.node.rows_at(slot, each);
+        member.node.versions().find(|(at, _)| *at == slot).map(|(_, version)| version)
+    }
+
+    /// The sums of a closed slot: of each namespace by name, in the order of
+    /// [`SUMMED`](super::SUMMED).
+    pub fn sums_at(&self, slot: u64) -> Option<BTreeMap<Arc<str>, Sums>> {
+        let sums = read(&self.sums);
+        Some(sums.get(&slot)?.iter().map(|(name, sums)| (Arc::clone(name), *sums)).collect())
+    }
+
+    /// How many times something came into a closed slot; `None` while the sums of
+    /// such a slot have still to be worked out again.
+    pub fn late(&self) -> Option<u64> {
+        let waiting = lock(&self.late);
+        waiting.is_empty().then(|| self.lates.load(std::sync::atomic::Ordering::Acquire))
     }
 
     /// What machines use, by name; asked at `now_ms`.

@@ -58,6 +58,30 @@ impl Labelled {
         Some(number)
     }
 
+    /// All there are, with their numbers.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
+        self.numbers.iter().map(|(text, number)| (*number, text))
+    }
+
+    /// These with these numbers; `None` if they cannot be.
+    pub(super) fn restore(all: impl Iterator<Item = (u32, Arc<str>)>) -> Option<Labelled> {
+        let mut labels = Labelled::default();
+        for (number, text) in all {
+            let at = usize::try_from(number).ok().filter(|at| (1..MAX_LABELS).contains(at))?;
+            if labels.texts.len() <= at {
+                labels.texts.resize(at + 1, None);
+            }
+            if labels.texts.get_mut(at)?.replace(Arc::clone(&text)).is_some() {
+                return None;
+            }
+            labels.numbers.insert(text, number);
+        }
+        let free = (0..).zip(&labels.texts).filter(|(_, text)| text.is_none()).map(|(number, _)| number);
+        labels.free = free.collect();
+        labels.sweep_at = (labels.live() * 2).max(USUAL_LABELS);
+        Some(labels)
+    }
+
     /// The label of a row, by its key.
     pub(super) fn text(&self, key: u64) -> Option<&Arc<str>> {
         let number = key & u64::from(u32::MAX);

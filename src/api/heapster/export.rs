@@ -5,14 +5,16 @@
 //! it is sent, and no node is locked while the client reads. A machine that is
 //! not in that slot is not in the answer.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::exported::EXPORTED;
 use super::time::Stamp;
-use crate::aggregate::model::Model;
+use crate::aggregate::custom::{self, Labels};
+use crate::aggregate::model::{Model, Subject};
 use crate::aggregate::node::{Entity, Figure, Kind as Of};
+use crate::aggregate::objects::Node;
 use crate::api::answer::Answer;
 use crate::api::request::Asked;
 use crate::push::batch::{Kind, MetricId, Value};
@@ -23,6 +25,7 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
         return Answer::no_page();
     }
     match model.closed_ms() {
+        _ if model.shown().no_export => Answer::compact(&[(); 0]),
         Some(slot) => {
             let model = Arc::clone(model);
             Answer::written(move |out| write(&model, slot, out))
@@ -33,28 +36,35 @@ pub fn answer(model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
 
 fn write(model: &Model, slot: u64, out: &mut dyn Write) -> io::Result<()> {
     let wanted: HashSet<MetricId> = EXPORTED.iter().map(|exported| exported.id).collect();
-    let mut page = Page { text: vec![b'['], node: Arc::from(""), end: Stamp(slot).to_string(), first: true };
+    let end = Stamp(slot).to_string();
+    let mut page = Page { model, text: vec![b'['], node: Arc::from(""), facts: None, end, first: true };
     for node in model.node_names() {
+        page.facts = model.facts().nodes.get(&node);
         page.node = node;
         let node = Arc::clone(&page.node);
         model.figures_at(&node, slot, |m| wanted.contains(&m.id), |e, figures| page.put(e, figures));
         out.write_all(&page.text)?;
         page.text.clear();
     }
+    model.customs().at(slot, |subject, figures| page.put_custom(subject, figures));
+    out.write_all(&page.text)?;
     out.write_all(b"]\n")
 }
 
 /// The series of one node as JSON.
 #[derive(Debug)]
-struct Page {
+struct Page<'m> {
+    model: &'m Model,
     text: Vec<u8>,
     node: Arc<str>,
+    /// What the API server tells of it.
+    facts: Option<Arc<Node>>,
     /// The time of all points.
     end: String,
     first: bool,
 }
 
-impl Page {
+impl Page<'_> {
     fn put(&mut self, entity: &Entity, figures: &[Figure<'_>]) {
         if !std::mem::take(&mut self.first) {
             self.text.push(b',');
@@ -78,6 +88,38 @@ impl Page {
         self.raw(if last.is_some() { "]},\"labels\":{" } else { "},\"labels\":{" });
         self.labels(entity);
         self.raw("}}");
+    }
+
+    /// What programs pushed of themselves, of what the export is about: neither namespaces nor the cluster.
+    fn put_custom(&mut self, subject: &Subject, figures: &[(&str, custom::Kind, &Labels, f64)]) {
+        let labels: &[(&str, &str)] = match subject {
+            Subject::Cluster | Subject::Namespace(_) => return,
+            Subject::Node(node) => &[("nodename", node), ("hostname", node), ("container_name", "machine")],
+            Subject::System(node, container) => {
+                &[("nodename", node), ("hostname", node), ("container_name", container)]
+            }
+            Subject::Pod(namespace, pod) => {
+                &[("namespace_name", namespace), ("pod_name", pod), ("container_name", "/pod")]
+            }
+            Subject::Container(namespace, pod, container) => {
+                &[("namespace_name", namespace), ("pod_name", pod), ("container_name", container)]
+            }
+        };
+        if !std::mem::take(&mut self.first) {
+            self.text.push(b',');
+        }
+        let mut metrics: BTreeMap<&str, Vec<serde_json::Value>> = BTreeMap::new();
+        for (name, _, labels, value) in figures {
+            let point = if labels.is_empty() {
+                serde_json::json!({"start": self.end, "end": self.end, "value": value})
+            } else {
+                let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| (key, value)).collect();
+                serde_json::json!({"start": self.end, "end": self.end, "labels": labels, "value": value})
+            };
+            metrics.entry(name).or_default().push(point);
+        }
+        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+        self.json(&serde_json::json!({"metrics": metrics, "labels": labels}));
     }
 
     fn point(&mut self, figure: &Figure<'_>, start: &str) {
@@ -112,10 +154,12 @@ impl Page {
             Of::Pod => "/pod",
             Of::System | Of::Container => &*key.container,
         };
-        let node = Arc::clone(&self.node);
-        for (at, (name, value)) in [("nodename", &*node), ("hostname", &*node), ("container_name", container)]
-            .into_iter()
-            .enumerate()
+        let (node, facts) = (Arc::clone(&self.node), self.facts.clone());
+        let hostname = facts.as_ref().and_then(|f| f.hostname.as_deref()).unwrap_or(&node);
+        for (at, (name, value)) in
+            [("nodename", &*node), ("hostname", hostname), ("container_name", container)]
+                .into_iter()
+                .enumerate()
         {
             if at > 0 {
                 self.text.push(b',');
@@ -124,12 +168,14 @@ impl Page {
         }
         let image = entity.image.as_deref().filter(|_| key.kind == Of::Container);
         let pod = Some(&*key.pod).filter(|pod| !pod.is_empty());
-        let joined: Vec<String> = entity.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect();
-        let joined = (!joined.is_empty()).then(|| joined.join(","));
+        let joined = self.model.shown().labels.joined(entity.labels.iter().map(|(k, v)| (&**k, &**v)));
+        let namespace = pod.and_then(|_| self.model.facts().namespaces.get(&key.namespace));
         for (name, value) in [
+            ("host_id", facts.as_ref().and_then(|f| f.host_id.as_deref())),
             ("container_base_image", image),
             ("pod_name", pod),
             ("pod_id", entity.pod_uid.as_deref()),
+            ("namespace_id", namespace.as_ref().map(|n| &*n.uid)),
             ("labels", joined.as_deref()),
         ] {
             if let Some(value) = value {

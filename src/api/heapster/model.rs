@@ -6,7 +6,7 @@
 //! | `nodes`, `namespaces` | names |
 //! | `nodes/N/freecontainers`, `namespaces/NS/pods`, `namespaces/NS/pods/P/containers` | names |
 //! | any of these and `/NAME/metrics` | names of its metrics |
-//! | any `…/metrics` and `/METRIC` | series; `start`, `end`, `labels` |
+//! | any `…/metrics` and `/METRIC` | series; `start`, `end`, `labels`; METRIC may be `custom/PRODUCER/FAMILY` |
 //! | `namespaces/NS/pod-list/P,P/metrics/METRIC` | series of each, in this order |
 //! | `debug/allkeys` | every key |
 //!
@@ -103,11 +103,13 @@ fn path_of(first: &str, rest: &[&str]) -> String {
 /// The series named by what stands behind `metrics`, or the names there are.
 fn metrics(model: &Model, subject: &Subject, path: &[&str], asked: &Asked) -> Answer {
     let [first, rest @ ..] = path else {
-        let names: Vec<_> = model.metrics(subject).iter().map(|metric| metric.name).collect();
+        let mut names: Vec<Arc<str>> = model.metrics(subject).iter().map(|m| Arc::from(m.name)).collect();
+        names.extend(model.customs().names(subject, model.closed_ms().unwrap_or(0)));
+        names.sort();
         return Answer::pretty(&names);
     };
     match Range::of(asked) {
-        Ok(range) => Answer::pretty(&range.series(model, subject, named(&path_of(first, rest)))),
+        Ok(range) => Answer::pretty(&range.series(model, subject, &path_of(first, rest))),
         Err(refusal) => refusal,
     }
 }
@@ -117,7 +119,7 @@ fn pod_list(model: &Model, namespace: &str, pods: &str, metric: &str, asked: &As
         Ok(range) => range,
         Err(refusal) => return refusal,
     };
-    let (namespace, metric): (Arc<str>, _) = (Arc::from(namespace), named(metric));
+    let namespace: Arc<str> = Arc::from(namespace);
     let series = |pod| range.series(model, &Subject::Pod(Arc::clone(&namespace), Arc::from(pod)), metric);
     Answer::compact(&SeriesList { items: pods.split(',').map(series).collect() })
 }
@@ -151,13 +153,27 @@ impl<'a> Range<'a> {
         Ok(Range { start_ms: time("start", 0)?, end_ms: time("end", u64::MAX)?, labels: labels.transpose()? })
     }
 
-    fn series(&self, model: &Model, subject: &Subject, metric: Option<&Metric>) -> Series {
-        let found = metric.and_then(|metric| Some((metric, self.label(metric)?)));
-        let values = found.map(|(metric, label)| model.series(subject, metric, label)).unwrap_or_default();
+    fn series(&self, model: &Model, subject: &Subject, metric: &str) -> Series {
+        let values = if metric.starts_with("custom/") {
+            self.custom(model, subject, metric)
+        } else {
+            let found = named(metric).and_then(|metric| Some((metric, self.label(metric)?)));
+            found.map(|(metric, label)| model.series(subject, metric, label)).unwrap_or_default()
+        };
         let within = values.into_iter().filter(|(time, _)| (self.start_ms..=self.end_ms).contains(time));
         let metrics: Vec<Point> = within.map(|(time, value)| point(time, value)).collect();
         let latest_timestamp = metrics.iter().map(|point| point.timestamp).max().unwrap_or_default();
         Series { metrics, latest_timestamp }
+    }
+
+    /// Values of what a program pushed of itself, with just the labels asked for.
+    fn custom(&self, model: &Model, subject: &Subject, metric: &str) -> Vec<(u64, Value)> {
+        let labels =
+            self.labels.iter().flatten().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let mut labels: Vec<_> = labels.collect();
+        labels.sort();
+        let points = model.customs().points(subject, metric, &labels, model.closed_ms().unwrap_or(0));
+        points.into_iter().map(|(time, value)| (time, Value::Double(value))).collect()
     }
 
     /// The label under which the model has the values asked for, if it has them.

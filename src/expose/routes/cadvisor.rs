@@ -16,9 +16,9 @@ use axum::routing::{any, get};
 use tokio::sync::Semaphore;
 
 use super::{App, line, not_found};
+use crate::auth::path;
 use crate::expose::cadvisor::events::Filter;
 use crate::expose::cadvisor::{Answer, Refused, World};
-use crate::expose::query::{decode, pairs};
 use crate::expose::scrape::{Feed, Streamed};
 use crate::expose::{cadvisor_v1, cadvisor_v2};
 use crate::snapshot::Kinds;
@@ -64,7 +64,7 @@ async fn read(request: Request) -> Result<Asked, Box<Response>> {
     if !matches!(*request.method(), Method::GET | Method::POST | Method::HEAD) {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "accepted here: GET, POST, HEAD");
     }
-    let Some(query) = pairs(request.uri().query().unwrap_or_default()) else {
+    let Some(query) = path::query(request.uri().query().unwrap_or_default()) else {
         return refuse(StatusCode::BAD_REQUEST, "the query is not UTF-8");
     };
     let body = tokio::time::timeout(BODY_PATIENCE, to_bytes(request.into_body(), MAX_BODY)).await;
@@ -84,7 +84,7 @@ async fn api(State(app): State<Arc<App>>, uri: Uri, request: Request) -> Respons
         Err(refused) => return *refused,
     };
     let rest = uri.path().strip_prefix("/api/").unwrap_or_default();
-    let Some(rest) = decode(rest, false) else {
+    let Some(rest) = path::decode(rest, false) else {
         return line(StatusCode::BAD_REQUEST, "the path is not UTF-8");
     };
     let (version, rest) = rest.split_once('/').unwrap_or((&rest, ""));

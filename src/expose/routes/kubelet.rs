@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::{App, joined, line};
-use crate::expose::query::pairs;
+use crate::auth::path;
 use crate::expose::scrape::{Feed, Streamed};
 use crate::expose::summary::{self, Extent};
 use crate::expose::{negotiate, resource};
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 async fn stats_summary(State(app): State<Arc<App>>, method: Method, uri: Uri) -> Response {
-    let Some(query) = pairs(uri.query().unwrap_or_default()) else {
+    let Some(query) = path::query(uri.query().unwrap_or_default()) else {
         return line(StatusCode::BAD_REQUEST, "the query is not UTF-8");
     };
     // As the kubelet has it: anything but one value that is `true` asks for all.

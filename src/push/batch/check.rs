@@ -116,8 +116,8 @@ fn entity_rules(
     entity: &proto::Entity,
     known: &impl Fn(u32) -> bool,
 ) -> Result<(), Malformed> {
-    let proto::Entity { namespace, pod, container, name, image, container_id_text, .. } = entity;
-    if ![namespace, pod, container, name, image, container_id_text].into_iter().all(|s| known(*s))
+    let proto::Entity { namespace, pod, container, name, image, container_id_text, node, .. } = entity;
+    if ![namespace, pod, container, name, image, container_id_text, node].into_iter().all(|s| known(*s))
         || !entity.labels.iter().all(|l| known(*l))
     {
         return Err(Malformed::String);

@@ -16,6 +16,10 @@ pub enum EntityKind {
     Pod,
     /// A container, in a pod or not.
     Container,
+    /// All pods of a namespace.
+    Namespace,
+    /// All pods of the cluster.
+    Cluster,
 }
 
 /// One value of one metric.
@@ -114,6 +118,8 @@ impl<'a> Entity<'a> {
             proto::EntityKind::System => EntityKind::System,
             proto::EntityKind::Pod => EntityKind::Pod,
             proto::EntityKind::Container => EntityKind::Container,
+            proto::EntityKind::Namespace => EntityKind::Namespace,
+            proto::EntityKind::Cluster => EntityKind::Cluster,
         };
         let (start, end) = (index.starts.get(at)?, index.starts.get(at + 1)?);
         let window = message.window.checked_sub(1).and_then(|at| usize::try_from(at).ok());
@@ -129,6 +135,14 @@ impl<'a> Entity<'a> {
     /// The pod's namespace.
     pub fn namespace(&self) -> Option<&'a str> {
         self.string(self.message.namespace)
+    }
+
+    /// The machine it was measured on; namespaces and the cluster have none.
+    pub fn node(&self) -> Option<&'a str> {
+        match self.kind {
+            EntityKind::Namespace | EntityKind::Cluster => None,
+            _ => self.string(self.message.node).or(Some(&*self.batch.node).filter(|node| !node.is_empty())),
+        }
     }
 
     /// The pod's name.
@@ -210,6 +224,12 @@ impl<'a> Entity<'a> {
     /// Whether it is gone, and these are its last totals.
     pub fn is_departed(&self) -> bool {
         self.message.departed
+    }
+
+    /// Whether it was in the step before and is not in this one: its values are of
+    /// that step.
+    pub fn has_ended(&self) -> bool {
+        self.message.ended
     }
 
     /// Its values, in the order of the batch's columns.

@@ -125,12 +125,57 @@ impl Metric {
         matches!(self.kind, Kind::Rate(_))
     }
 
+    /// Whether Heapster had it.
+    pub fn is_heapsters(&self) -> bool {
+        !OURS.contains(&self.id)
+    }
+
     /// The type of what the batch carries: a rate travels as the increase of its
     /// counter, which is whole.
     pub(super) fn sent_as(&self) -> ValueType {
         if self.is_rate() { ValueType::Integer } else { self.value_type }
     }
 }
+
+/// Metrics that Heapster did not have.
+const OURS: [MetricId; 36] = [
+    MetricId::CpuUser,
+    MetricId::CpuSystem,
+    MetricId::CpuPeriods,
+    MetricId::CpuThrottledPeriods,
+    MetricId::CpuThrottledPeriodsRate,
+    MetricId::CpuThrottled,
+    MetricId::CpuThrottledRate,
+    MetricId::CpuPressureSome,
+    MetricId::CpuPressureSomeRate,
+    MetricId::CpuPressureFull,
+    MetricId::CpuPressureFullRate,
+    MetricId::MemorySwap,
+    MetricId::MemoryPeak,
+    MetricId::MemoryMappedFile,
+    MetricId::MemoryKernel,
+    MetricId::MemoryFailcnt,
+    MetricId::MemoryOomEvents,
+    MetricId::MemoryOomKills,
+    MetricId::MemoryPressureSome,
+    MetricId::MemoryPressureSomeRate,
+    MetricId::MemoryPressureFull,
+    MetricId::MemoryPressureFullRate,
+    MetricId::NetworkRxPackets,
+    MetricId::NetworkRxDropped,
+    MetricId::NetworkTxPackets,
+    MetricId::NetworkTxDropped,
+    MetricId::DiskIoReads,
+    MetricId::DiskIoReadsRate,
+    MetricId::DiskIoWrites,
+    MetricId::DiskIoWritesRate,
+    MetricId::DiskPressureSome,
+    MetricId::DiskPressureSomeRate,
+    MetricId::DiskPressureFull,
+    MetricId::DiskPressureFullRate,
+    MetricId::ProcessCount,
+    MetricId::ProcessThreads,
+];
 
 /// Numbers of metrics are below this.
 const NUMBERS: usize = 256;
@@ -465,6 +510,24 @@ mod tests {
             let expected = metric.value_type == ValueType::Double && !metric.is_rate();
             assert_eq!(double, expected, "{line}");
         }
+    }
+
+    /// The table of Heapster's own schema, by name.
+    #[test]
+    fn heapsters_metrics() {
+        let had = "uptime restart_count cpu/load cpu/usage cpu/usage_rate cpu/request cpu/limit cpu/node_capacity \
+            cpu/node_allocatable cpu/node_utilization cpu/node_reservation memory/usage memory/working_set memory/rss \
+            memory/cache memory/page_faults memory/page_faults_rate memory/major_page_faults \
+            memory/major_page_faults_rate memory/request memory/limit memory/node_capacity memory/node_allocatable \
+            memory/node_utilization memory/node_reservation ephemeral_storage/usage ephemeral_storage/request \
+            ephemeral_storage/limit ephemeral_storage/node_capacity ephemeral_storage/node_allocatable \
+            ephemeral_storage/node_utilization ephemeral_storage/node_reservation network/rx network/rx_rate \
+            network/rx_errors network/rx_errors_rate network/tx network/tx_rate network/tx_errors \
+            network/tx_errors_rate filesystem/usage filesystem/limit filesystem/available filesystem/inodes \
+            filesystem/inodes_free disk/io_read_bytes disk/io_read_bytes_rate disk/io_write_bytes \
+            disk/io_write_bytes_rate";
+        let ours: Vec<_> = METRICS.iter().filter(|m| m.is_heapsters()).map(|m| m.name).collect();
+        assert_eq!(ours, had.split_whitespace().collect::<Vec<_>>());
     }
 
     #[test]

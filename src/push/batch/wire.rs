@@ -112,6 +112,8 @@ fn write_entity(out: &mut Vec<u8>, numbers: &mut Vec<u8>, entity: &proto::Entity
         window,
         host_network,
         departed,
+        node,
+        ended,
     } = entity;
     number(out, 1, enumeration(*kind));
     for (field, string) in [(2, namespace), (3, pod), (4, container), (5, name), (6, image)] {
@@ -127,6 +129,8 @@ fn write_entity(out: &mut Vec<u8>, numbers: &mut Vec<u8>, entity: &proto::Entity
     number(out, 14, u64::from(*window));
     number(out, 15, u64::from(*host_network));
     number(out, 16, u64::from(*departed));
+    number(out, 17, u64::from(*node));
+    number(out, 18, u64::from(*ended));
 }
 
 /// Protobuf writes a negative enumerator like a negative 64-bit number.
@@ -260,6 +264,7 @@ mod tests {
                 kind, namespace: 1, pod: 200, container: 3, name: 4, image: 70_000, pod_uid: vec![1; 16],
                 static_pod: flag, container_id: vec![2; 32], container_id_text: 9, start_ms: 1 << 40, qos: 2,
                 labels: small.clone(), window: 1, host_network: !flag, departed: flag,
+                node: 300, ended: !flag,
             };
             let batch = proto::Batch {
                 node: text.clone(), boot_id: vec![3; 16], sequence: 1, time_ms: 2, resolution_ms: 3,

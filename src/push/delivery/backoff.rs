@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Doubles with every failure up to a cap; each wait is drawn from the upper
 /// half, so that the nodes of a cluster do not come back at the same moment.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
@@ -14,21 +14,21 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Backoff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Backoff {
         // Keys of the standard library's hasher come from the kernel.
         let random = RandomState::new().build_hasher().finish() | 1;
         Backoff { min, max, next: min, random }
     }
 
     /// The next wait.
-    pub(super) fn wait(&mut self) -> Duration {
+    pub(crate) fn wait(&mut self) -> Duration {
         let wait = self.jittered(self.next);
         self.next = (self.next * 2).min(self.max);
         wait
     }
 
     /// Between half of `time` and all of it.
-    pub(super) fn jittered(&mut self, time: Duration) -> Duration {
+    pub(crate) fn jittered(&mut self, time: Duration) -> Duration {
         // xorshift64: spreading needs no better numbers.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -38,7 +38,7 @@ impl Backoff {
     }
 
     /// An attempt succeeded.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.min;
     }
 }

@@ -26,10 +26,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of a step of which nothing was sent; takes over the buffer of another.
-    pub(super) fn new(sequence: u64, mut body: Vec<u8>) -> Progress {
-        body.clear();
-        Progress { sequence, next: Some(0), body, pieces: VecDeque::new(), requests: 0 }
+    /// Of a step of which nothing was sent.
+    pub(super) fn new(sequence: u64) -> Progress {
+        Progress { sequence, next: Some(0), body: Vec::new(), pieces: VecDeque::new(), requests: 0 }
     }
 
     /// The body was encoded: it is to be sent in pieces of at most `limit` bytes.
@@ -129,7 +128,7 @@ mod tests {
     }
 
     fn progress(text: &str, limit: usize) -> Progress {
-        let mut progress = Progress::new(1, Vec::new());
+        let mut progress = Progress::new(1);
         progress.body.extend_from_slice(text.as_bytes());
         progress.fill(&sink(), limit);
         progress

@@ -9,15 +9,21 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::client::{Http, SendError};
 use super::dead_letters::DeadLetters;
+use super::gate::Gate;
 use super::pieces::{self, Progress};
 use super::verdict::{Fault, Verdict};
-use super::{First, MAX_BODY, Sink, Step, Timing, Unprepared};
+use super::{Decoded, First, MAX_BODY, Sink, Step, Timing, Unprepared};
 use crate::push::log::{Log, Order, SinkName};
 use crate::push::target::Target;
 use crate::telemetry::push::{Queued, Rejected, Resent, SinkMetrics, Trouble};
 
 /// Between two messages about the same trouble.
 const TELL: Duration = Duration::from_secs(60);
+
+/// What an entity that passes a body's limit may take, bytes; larger ones make the body grow.
+const LAST_ENTITY: usize = 64 << 10;
+/// Between two looks at what waits while nothing may be sent.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -28,7 +34,8 @@ pub struct Parts<'a> {
     pub log: Arc<Log>,
     /// Where refused items go; the log of messages without one.
     pub directory: Option<&'a Path>,
-    /// The node's name, which spreads the nodes of a cluster over a step.
+    /// The node's name, which spreads the nodes of a cluster over a step; empty for
+    /// whoever sends for all.
     pub node: &'a str,
     /// What it counts.
     pub metrics: Arc<SinkMetrics>,
@@ -53,7 +60,9 @@ pub struct Worker {
     /// Largest body that is begun.
     limit: usize,
     progress: Progress,
+    decoded: Option<Arc<Decoded>>,
     trouble: Option<Told>,
+    gate: Gate,
 }
 
 impl std::fmt::Debug for Worker {
@@ -93,9 +102,24 @@ impl Worker {
             timing,
             prepared: false,
             limit: MAX_BODY,
-            progress: Progress::new(0, Vec::new()),
+            progress: Progress::new(0),
+            decoded: None,
             trouble: None,
+            gate: Gate::default(),
         }
+    }
+
+    /// The same, decoding together with the other workers of the same queue.
+    #[must_use]
+    pub fn sharing(mut self, decoded: &Arc<Decoded>) -> Worker {
+        self.decoded = Some(Arc::clone(decoded));
+        self
+    }
+
+    /// The same, but nothing is sent while the gate is closed.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Worker {
+        Worker { gate, ..self }
     }
 
     /// Sends until `stop` turns true; then what is queued, until it is sent or
@@ -106,11 +130,32 @@ impl Worker {
         loop {
             let stopping = *stop.borrow();
             more.mark_unchanged();
-            let wait = match self.next().await {
-                Ok(Some(step)) => match self.handle(&step, &mut stop).await {
-                    Ok(()) => continue,
-                    Err(failed) => self.note(failed),
-                },
+            let next = self.next().await;
+            if !self.gate.is_open() {
+                if stopping {
+                    return;
+                }
+                // Meanwhile others may have it sent.
+                self.progress.sequence = 0;
+                tokio::select! {
+                    () = self.gate.opened() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = stopped(&mut stop) => {}
+                }
+                continue;
+            }
+            let wait = match next {
+                Ok(Some(step)) => {
+                    let gate = self.gate.clone();
+                    let handled = tokio::select! {
+                        handled = self.handle(&step, &mut stop) => handled,
+                        () = gate.closed() => continue,
+                    };
+                    match handled {
+                        Ok(()) => continue,
+                        Err(failed) => self.note(failed),
+                    }
+                }
                 Ok(None) if stopping => return,
                 Ok(None) => {
                     tokio::select! {
@@ -170,13 +215,18 @@ impl Worker {
     /// Sends what is left of a step.
     async fn send(&mut self, step: &Step) -> Result<(), Failed> {
         if self.progress.sequence != step.sequence {
-            let body = std::mem::take(&mut self.progress.body);
-            self.progress = Progress::new(step.sequence, body);
+            self.progress = Progress::new(step.sequence);
         }
         loop {
             if self.progress.pieces.is_empty() {
-                let Some(from) = self.progress.next else { return Ok(()) };
+                let Some(from) = self.progress.next else {
+                    // Between steps there is no use for its memory.
+                    self.progress.body = Vec::new();
+                    return Ok(());
+                };
                 self.progress.body.clear();
+                // Growing by doubling would make room for twice as much; what is not used takes no memory.
+                self.progress.body.reserve_exact(self.limit + LAST_ENTITY);
                 match self.sink.encode(step, from, self.limit, &mut self.progress.body) {
                     Ok(next) => self.progress.next = next,
                     Err(error) => {
@@ -346,6 +396,10 @@ impl Worker {
             Ok(records.into_iter().next().map(|r| Step::new(r.sequence, r.time_ms, r.payload)))
         })
         .await
+        .map(|step| match &self.decoded {
+            Some(decoded) => step.map(|step| step.shared(Arc::clone(decoded))),
+            None => step,
+        })
     }
 
     async fn acknowledge(&mut self, sequence: u64) -> Result<(), Failed> {
@@ -390,11 +444,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// different places, at most a quarter of the step and 10 s.
 fn offset(node: &str, resolution: Duration) -> Duration {
     let most = (resolution / 4).min(Duration::from_secs(10));
-    // FNV-1a: a hash that is the same in every build and run.
-    let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let thousandths = u32::try_from(hash % 1000).unwrap_or(0);
+    if node.is_empty() {
+        return Duration::ZERO;
+    }
+    let thousandths = u32::try_from(super::hash(node.bytes()) % 1000).unwrap_or(0);
     most / 1000 * thousandths
 }
 

@@ -52,7 +52,7 @@ impl Lines {
 
     /// Appends the lines of an entity to `out`.
     pub(super) fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
-        self.tags(batch, entity);
+        self.tags(entity);
         self.whole.clear();
         for part in [&self.head, &self.tail, b" value=".as_slice()] {
             self.whole.extend_from_slice(part);
@@ -67,6 +67,9 @@ impl Lines {
     }
 
     fn point(&mut self, point: &Point<'_>, out: &mut Vec<u8>) {
+        if !self.schema.metrics.takes(point.metric) {
+            return;
+        }
         match point.value {
             Value::Integer(value) if i64::try_from(value).is_err() => return,
             Value::Double(value) if !value.is_finite() => return,
@@ -108,20 +111,16 @@ impl Lines {
     }
 
     /// The tags of an entity, but for that of a metric's own label.
-    fn tags(&mut self, batch: &Batch, entity: &Entity<'_>) {
-        let mut labels = String::new();
-        for (key, value) in entity.labels() {
-            if !labels.is_empty() {
-                labels.push(',');
-            }
-            labels.extend([key, ":", value]);
-        }
+    fn tags(&mut self, entity: &Entity<'_>) {
+        let labels = self.schema.labels.joined(entity.labels());
         let kind = match (entity.kind(), entity.pod()) {
             (EntityKind::Node, _) => "node",
             (EntityKind::Pod, _) => "pod",
             (EntityKind::Container, Some(_)) => "pod_container",
             // Whatever is in no pod is a system container to Heapster.
             (EntityKind::Container, None) | (EntityKind::System, _) => "sys_container",
+            (EntityKind::Namespace, _) => "ns",
+            (EntityKind::Cluster, _) => "cluster",
         };
         let id = entity.container_id();
         let container = match entity.kind() {
@@ -132,15 +131,19 @@ impl Lines {
             ("cluster_name", Some(self.schema.cluster.as_str())),
             ("container_base_image", entity.image()),
             ("container_name", container),
-            ("labels", Some(labels.as_str())),
+            ("labels", labels.as_deref()),
             ("namespace_name", entity.namespace()),
-            ("nodename", Some(batch.node())),
+            ("nodename", entity.node()),
             ("pod_name", entity.pod()),
             ("type", Some(kind)),
         ];
         self.head.clear();
         self.tail.clear();
-        let mut extra = self.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).peekable();
+        // A label that is stored under the name of a given tag takes its place.
+        let of_entity: Vec<_> = entity.labels().collect();
+        let mut extra: BTreeMap<_, _> = self.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        extra.extend(self.schema.labels.stored(of_entity.iter().copied()));
+        let mut extra = extra.into_iter().peekable();
         let (head, tail) = (&mut self.head, &mut self.tail);
         let mut put = |key: &str, value: &str| tag(key, value, if key < LABEL { head } else { tail });
         for (key, value) in ours {
@@ -182,6 +185,7 @@ fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::push::batch::{Assembler, METRICS, MetricId, proto};
+    use crate::push::labels::LabelRules;
 
     fn written(build: impl FnOnce(&mut Assembler), schema: Schema, extra: &[(&str, &str)]) -> String {
         let head = proto::Batch {
@@ -204,7 +208,7 @@ mod tests {
     }
 
     fn schema(with_fields: bool) -> Schema {
-        Schema { with_fields, cluster: "default".to_owned() }
+        Schema { with_fields, ..Schema::default() }
     }
 
     fn container(a: &mut Assembler) {
@@ -242,6 +246,16 @@ mod tests {
             "cpu,{tags} usage_rate=20i {time}memory,{tags} usage=4096i {time}memory,{tags} page_faults_rate=2.5 {time}"
         );
         assert_eq!(written(container, schema(true), &[]), expected);
+    }
+
+    #[test]
+    fn labels_as_the_rules_say() {
+        let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let labels = LabelRules::new(Some(";"), &own(&["team=tier", "app", "none"]), &own(&["app"])).unwrap();
+        let text = written(container, Schema { labels, ..schema(false) }, &[("app", "given"), ("rack", "r")]);
+        let tags = "app=web,cluster_name=default,container_base_image=r/app:0,container_name=c0,labels=tier:x,\
+                    namespace_name=default,nodename=n1,pod_name=web-0,rack=r,team=x,type=pod_container";
+        assert!(text.starts_with(&format!("cpu/usage_rate,{tags} value=20i ")), "{text}");
     }
 
     #[test]

@@ -285,6 +285,23 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn owed(&self, sink: &str) -> Result<BTreeSet<u64>, LogError> {
+        let cursor = self.cursor(sink)?;
+        let owed = self.steps.iter().filter(|(sequence, _)| cursor.is_owed(**sequence));
+        Ok(owed.map(|(_, step)| step.time_ms).collect())
+    }
+
+    pub(super) fn trim(&mut self, sink: &str, done: impl Fn(u64) -> bool) -> Result<u64, LogError> {
+        let cursor = self.cursor(sink)?;
+        let owed = self.steps.iter().filter(|(sequence, _)| cursor.is_owed(**sequence));
+        let sequences: Vec<u64> =
+            owed.filter(|(_, step)| done(step.time_ms)).map(|(sequence, _)| *sequence).collect();
+        if !sequences.is_empty() {
+            self.acknowledge(sink, &sequences)?;
+        }
+        Ok(u64::try_from(sequences.len()).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn refill(&mut self, sink: &str) -> Result<u64, LogError> {
         let since = (self.clock)().saturating_sub(millis(self.options.keep_acknowledged));
         let State { steps, cursors, .. } = self;

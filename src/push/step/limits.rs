@@ -44,7 +44,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The longest beginning of a text that is allowed.
-    pub(super) fn cut<'t>(&self, text: &'t str, drops: &mut Drops) -> &'t str {
+    pub(crate) fn cut<'t>(&self, text: &'t str, drops: &mut Drops) -> &'t str {
         if text.len() <= self.label_value {
             return text;
         }
@@ -54,7 +54,7 @@ impl Limits {
     }
 
     /// Labels as an entity of the batch has them.
-    pub(super) fn labels(
+    pub(crate) fn labels(
         &self,
         labels: Option<&Labels>,
         batch: &mut Assembler,
@@ -78,18 +78,18 @@ impl Limits {
 
 /// What the limits kept out of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Drops {
-    pub(super) entities: u64,
-    pub(super) series: u64,
-    pub(super) labels: u64,
-    pub(super) label_keys: u64,
-    pub(super) label_values: u64,
-    pub(super) devices: u64,
+pub(crate) struct Drops {
+    pub(crate) entities: u64,
+    pub(crate) series: u64,
+    pub(crate) labels: u64,
+    pub(crate) label_keys: u64,
+    pub(crate) label_values: u64,
+    pub(crate) devices: u64,
 }
 
 impl Drops {
     /// Writes them into the batch.
-    pub(super) fn tell(&self, batch: &mut Assembler) {
+    pub(crate) fn tell(&self, batch: &mut Assembler) {
         batch.dropped(DropReason::Entities, self.entities);
         batch.dropped(DropReason::Series, self.series);
         batch.dropped(DropReason::Labels, self.labels);

@@ -95,6 +95,11 @@ impl Options {
         }
     }
 
+    /// What is left, by name: for whoever does not mind.
+    pub(super) fn rest(self) -> Vec<String> {
+        self.0.into_keys().map(|name| name.escape_debug().to_string()).collect()
+    }
+
     /// Makes sure that nothing is left.
     pub(super) fn finish(self, kind: &str, accepted: &[&str]) -> Result<()> {
         match self.0.into_keys().next() {

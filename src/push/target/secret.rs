@@ -1,4 +1,4 @@
-//! Where a password or token is, never what it is.
+//! Where a password or token is, and what it is only where it was given on the spot.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,25 @@ pub enum Secret {
     File(PathBuf),
     /// The environment variable of this name.
     Environment(String),
+    /// Given in the URI itself, as Heapster's have it.
+    Given(Given),
+}
+
+/// A secret that was given on the spot, which nobody is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Given(String);
+
+impl Given {
+    /// Hides a secret.
+    pub fn new(secret: String) -> Given {
+        Given(secret)
+    }
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Given")
+    }
 }
 
 /// Why a secret cannot be had.
@@ -49,6 +68,8 @@ impl Secret {
                 let text = std::env::var(name).map_err(|_| SecretError::Environment(name.clone()))?;
                 (format!("${name}"), text)
             }
+            // Taken as it is: blanks may be meant.
+            Secret::Given(Given(secret)) => return Ok(secret.clone()),
         };
         let text = text.trim();
         if text.is_empty() || text.len() > MAX_SECRET || text.chars().any(char::is_control) {

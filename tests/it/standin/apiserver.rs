@@ -1,4 +1,5 @@
 //! An API server that answers reviews: who holds a token, and what they may do.
+//! And it keeps Leases, each under its path.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -34,6 +35,10 @@ struct Inner {
     /// User or group, and what: `nodes/metrics` or a path.
     allowed: HashSet<(String, String)>,
     asked: Vec<Value>,
+    leases: HashMap<String, Value>,
+    version: u64,
+    /// What `extension-apiserver-authentication` says, where it is there.
+    trusted: Option<Value>,
 }
 
 #[derive(Debug)]
@@ -57,6 +62,9 @@ impl ApiServer {
             bound: HashMap::new(),
             allowed: HashSet::new(),
             asked: Vec::new(),
+            leases: HashMap::new(),
+            version: 0,
+            trusted: None,
         }));
         let app = Router::new().fallback(answer).with_state(Arc::clone(&state));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -97,13 +105,29 @@ impl ApiServer {
         self.state.lock().unwrap().bound.insert(token.to_owned(), bound);
     }
 
-    /// Allows a user or a group `nodes/metrics` and the like, or a path.
+    /// Allows a user or a group `nodes/metrics` and the like, or a path, or a verb on a resource of
+    /// `metrics.k8s.io`: `list pods shop/`, `get nodes /n1`.
     pub(crate) fn allows(&self, whom: &str, what: &str) {
         self.state.lock().unwrap().allowed.insert((whom.to_owned(), what.to_owned()));
     }
 
+    /// Says whom aggregated API servers are to believe.
+    pub(crate) fn trusts(&self, data: Value) {
+        self.state.lock().unwrap().trusted = Some(data);
+    }
+
     pub(crate) fn mood(&self, mood: Mood) {
         self.state.lock().unwrap().mood = mood;
+    }
+
+    /// Writes every Lease once more as it is.
+    pub(crate) fn touch_leases(&self) {
+        let mut inner = self.state.lock().unwrap();
+        let Inner { leases, version, .. } = &mut *inner;
+        for lease in leases.values_mut() {
+            *version += 1;
+            lease["metadata"]["resourceVersion"] = json!(version.to_string());
+        }
     }
 
     /// The reviews asked for since the last call.
@@ -114,7 +138,14 @@ impl ApiServer {
 
 async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
+    if path == "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication" {
+        return config_map(state.lock().unwrap().trusted.as_ref());
+    }
+    let method = request.method().clone();
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    if path.contains("/leases") {
+        return lease(&mut state.lock().unwrap(), &method, path, &body);
+    }
     let mut review: Value = serde_json::from_slice(&body).unwrap();
     let mood = {
         let mut inner = state.lock().unwrap();
@@ -141,6 +172,16 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
             }
             "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
                 let what = match spec.get("resourceAttributes") {
+                    Some(wanted) if wanted["group"] == "metrics.k8s.io" => {
+                        let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_owned();
+                        format!(
+                            "{} {} {}/{}",
+                            text("verb"),
+                            text("resource"),
+                            text("namespace"),
+                            text("name")
+                        )
+                    }
                     Some(wanted) => {
                         assert_eq!((&wanted["verb"], &wanted["name"]), (&json!("get"), &json!("node-1")));
                         format!(
@@ -168,6 +209,62 @@ async fn answer(State(state): State<Arc<Mutex<Inner>>>, request: Request) -> Res
         Mood::Huge => panic!("not of an API server"),
     };
     *response.status_mut() = StatusCode::CREATED;
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+}
+
+/// Reads, makes and replaces; a replacement of another version than there is is refused.
+fn lease(inner: &mut Inner, method: &Method, mut path: String, body: &[u8]) -> Response {
+    let status = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+            "message": reason, "code": code});
+        (StatusCode::from_u16(code).unwrap(), status)
+    };
+    let (code, answer) = if method == Method::GET {
+        inner
+            .leases
+            .get(&path)
+            .map_or_else(|| status(404, "NotFound"), |lease| (StatusCode::OK, lease.clone()))
+    } else {
+        let mut new: Value = serde_json::from_slice(body).unwrap();
+        if method == Method::POST {
+            path = format!("{path}/{}", new["metadata"]["name"].as_str().unwrap());
+        }
+        let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
+        match inner.leases.get(&path) {
+            Some(_) if method == Method::POST => status(409, "AlreadyExists"),
+            Some(there) if version(there) != version(&new) => status(409, "Conflict"),
+            _ => {
+                inner.version += 1;
+                new["metadata"]["resourceVersion"] = json!(inner.version.to_string());
+                inner.leases.insert(path, new.clone());
+                (StatusCode::OK, new)
+            }
+        }
+    };
+    let mut response = Response::new(Body::from(answer.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+}
+
+fn config_map(trusted: Option<&Value>) -> Response {
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    let (status, body) = match trusted {
+        Some(data) => (
+            StatusCode::OK,
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata, "data": data}),
+        ),
+        None => (
+            StatusCode::NOT_FOUND,
+            json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "not found", "reason": "NotFound", "code": 404,
+            }),
+        ),
+    };
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
     response
 }

@@ -69,15 +69,27 @@ struct Inner {
     /// The token that is let in; any, and none, if absent.
     token: Option<String>,
     asked: Vec<Option<String>>,
+    summary: Value,
 }
 
 impl Kubelet {
     pub(crate) fn new(pods: Vec<Value>) -> Kubelet {
-        Kubelet(Arc::new(Mutex::new(Inner { pods, mood: Mood::Well, token: None, asked: Vec::new() })))
+        Kubelet(Arc::new(Mutex::new(Inner {
+            pods,
+            mood: Mood::Well,
+            token: None,
+            asked: Vec::new(),
+            summary: Value::Null,
+        })))
     }
 
     pub(crate) fn mood(&self, mood: Mood) {
         self.0.lock().unwrap().mood = mood;
+    }
+
+    /// What `/stats/summary` is.
+    pub(crate) fn set_summary(&self, summary: Value) {
+        self.0.lock().unwrap().summary = summary;
     }
 
     pub(crate) fn set_pods(&self, pods: Vec<Value>) {
@@ -138,7 +150,8 @@ impl Kubelet {
 }
 
 async fn answer(State(kubelet): State<Kubelet>, request: Request) -> Response {
-    assert_eq!(request.uri().path(), "/pods");
+    let summary = request.uri().path() == "/stats/summary";
+    assert!(summary || request.uri().path() == "/pods", "asked for {}", request.uri());
     let token = request.headers().get("authorization").map(|v| v.to_str().unwrap().to_owned());
     let (mood, body) = {
         let mut inner = kubelet.0.lock().unwrap();
@@ -148,10 +161,8 @@ async fn answer(State(kubelet): State<Kubelet>, request: Request) -> Response {
             *refused.status_mut() = StatusCode::UNAUTHORIZED;
             return refused;
         }
-        (
-            inner.mood,
-            json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": inner.pods}).to_string(),
-        )
+        let list = || json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": inner.pods});
+        (inner.mood, if summary { inner.summary.to_string() } else { list().to_string() })
     };
     match mood {
         Mood::Well => Response::new(Body::from(body)),

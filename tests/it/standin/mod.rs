@@ -2,6 +2,7 @@
 //! them to, and misbehave on request.
 
 pub(crate) mod apiserver;
+pub(crate) mod cluster;
 pub(crate) mod connections;
 pub(crate) mod cri;
 pub(crate) mod disk;

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Both pages in a headless Chromium: 500 containers on a made node, two agents that
+# push to one aggregator. Needs no root. E2E_PAGES_UPDATES=60 is the full run;
+# E2E_PAGES_SHOTS names a directory for pictures.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+here=$root/tests/e2e
+trap cleanup EXIT
+
+need chromium chromium
+need curl curl
+need python3 python3
+nodegauge=$(binary)
+cd "$work"
+python3 "$here/pages.py" tree "$root/fixtures/v2-cgroupfs-6.1/tree.ttar" "$work/tree"
+background move.log python3 "$here/pages.py" move "$work/tree"
+free_port central
+background aggregator.log "$nodegauge" aggregator --listen "127.0.0.1:$central" --metric-resolution 1s
+for number in 1 2; do
+  free_port port
+  [ "$number" = 1 ] && agent=$port
+  background "agent-$number.log" "$nodegauge" agent --host-root "$work/tree" --listen "127.0.0.1:$port" --interval 1s \
+    --runtime none --kubelet none --node-name "node-$number" --push "aggregator:http://127.0.0.1:$central?resolution=1s"
+done
+has_pods() { curl -fs "127.0.0.1:$central/api/page/cluster" | grep -q '"pods":[1-9]'; }
+wait_for 60 curl -fs "127.0.0.1:$agent/readyz" || fail "the agent does not start: $(tail -3 agent-1.log)"
+wait_for 60 has_pods || fail "the aggregator has no pods: $(tail -3 aggregator.log)"
+result=0
+python3 "$here/pages.py" look "http://127.0.0.1:$agent" "http://127.0.0.1:$central" "${E2E_PAGES_UPDATES:-6}" ${E2E_PAGES_SHOTS:+"$E2E_PAGES_SHOTS"} || result=$?
+check "the pages do what they should" [ "$result" = 0 ]
+finish
