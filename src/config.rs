@@ -11,6 +11,7 @@ mod apiserver;
 mod go;
 mod heapster;
 mod names;
+mod paths;
 mod push;
 mod sinks;
 mod standalone;
@@ -35,13 +36,13 @@ use crate::snapshot::{Kind, Kinds};
 use access::Role;
 use values::{
     absolute, bytes, count, duration, history, host_name, log_format, log_level, node_name, on_off, share,
-    url_path,
 };
 
 pub use aggregator::AggregatorConfig;
 pub use apiserver::ApiServerConfig;
 pub use go::{go_bool, go_duration};
 pub use names::{KubeletChoice, KubeletSettings};
+pub use paths::Paths;
 pub use sinks::{Ha, Sending};
 pub use standalone::StandaloneConfig;
 
@@ -117,15 +118,6 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How messages are written.
     pub log_format: LogFormat,
-}
-
-/// How paths are written by those who ask.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Paths {
-    /// What they begin with; empty for nothing, and never with a slash at its end.
-    pub prefix: String,
-    /// What else `/metrics` is called.
-    pub metrics: Option<String>,
 }
 
 /// How messages are written.
@@ -206,12 +198,7 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from("/")),
             listen,
             access,
-            paths: Paths {
-                prefix: layers
-                    .parse("url-base-prefix", |s| &s.url_base_prefix, url_path)?
-                    .unwrap_or_default(),
-                metrics: layers.parse("prometheus-endpoint", |s| &s.prometheus_endpoint, url_path)?,
-            },
+            paths: layers.paths()?,
             interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),

@@ -532,9 +532,9 @@ pub struct Pressure {
     /// `full total`: all non-idle tasks stalled. Absent for CPU before 5.13.
     pub full_usec: Reading,
     /// The kernel's averages of `some`.
-    pub some_average: Averages,
+    pub some_average: Option<Averages>,
     /// The kernel's averages of `full`.
-    pub full_average: Averages,
+    pub full_average: Option<Averages>,
 }
 
 /// Share of time stalled, hundredths of a percent.

@@ -73,17 +73,6 @@ pub(super) fn absolute(text: &str) -> Result<PathBuf> {
     if path.is_absolute() { Ok(path) } else { bail!("not accepted; accepted: an absolute path on the host") }
 }
 
-/// A path of an URL, without a slash at its end.
-pub(super) fn url_path(text: &str) -> Result<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
-    let path = format!("/{}", text.trim_matches('/'));
-    if path.len() > 256 || !path.chars().all(plain) || path.split('/').any(|part| part == "." || part == "..")
-    {
-        bail!("not accepted; accepted: a path of letters, digits, - . _ ~ and slashes");
-    }
-    Ok(if path == "/" { String::new() } else { path })
-}
-
 pub(super) fn node_name(text: &str) -> Result<String> {
     if text.len() > 253 || text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.is_empty() {
         bail!("not a node name; accepted: 1 to 253 characters without blanks");

@@ -110,8 +110,8 @@ pub struct Site {
     pub router: Router,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Paths that take a body by POST, with all below where they end with a slash; their routes bound its
-    /// size and its time.
+    /// Paths that take a body by POST or GET, with all below where they end with a slash; their routes bound
+    /// its size and its time.
     pub bodies: &'static [&'static str],
     /// How paths are written by those who ask.
     pub paths: Paths,
@@ -401,7 +401,8 @@ impl Server {
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         let taken = |taking: &&str| path == *taking || (taking.ends_with('/') && path.starts_with(*taking));
-        let takes_body = request.method == Method::POST && self.bodies.iter().any(taken);
+        let takes_body =
+            matches!(request.method, Method::POST | Method::GET) && self.bodies.iter().any(taken);
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
             return refuse(Refused::Body, say(StatusCode::PAYLOAD_TOO_LARGE, text), true);

@@ -560,7 +560,9 @@ fn of_node(all: &[Interface]) -> Option<&Interface> {
 }
 
 fn psi(pressure: &Pressure) -> Option<Psi> {
-    let data = |usec: Reading, averages: Averages| {
+    // All eight numbers are always there: the format knows none that is absent.
+    let data = |usec: Reading, averages: Option<Averages>| {
+        let averages = averages.unwrap_or_default();
         let percent = |hundredths: u16| f64::from(hundredths) / 100.0;
         PsiData {
             total: usec.map_or(0, |usec| usec.get().saturating_mul(1_000)),

@@ -162,8 +162,8 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         let mut pressure = || Pressure {
             some_usec: n.figure(),
             full_usec: n.figure(),
-            some_average: averages,
-            full_average: Averages { avg10: 5, ..averages },
+            some_average: Some(averages),
+            full_average: Some(Averages { avg10: 5, ..averages }),
         };
         sample.pressure = PressureStats { cpu: pressure(), memory: pressure(), io: pressure() };
     }

@@ -113,7 +113,7 @@ fn values_of_the_summary_are_those_of_the_rows() {
     app.memory.swap = reading(10);
     app.spec.memory_swap_limit = Some(Limit::Max);
     app.pressure.cpu.full_usec = reading(7);
-    app.pressure.cpu.full_average = Averages { avg10: 1234, avg60: 5, avg300: 10_000 };
+    app.pressure.cpu.full_average = Some(Averages { avg10: 1234, avg60: 5, avg300: 10_000 });
     let (usage, nanocores) = (app.cpu.usage_ns.unwrap().get(), app.cpu.nanocores.unwrap().get());
     let all = summary(&snapshot, Extent::Full);
     assert_eq!(all["node"]["nodeName"], "n1");

@@ -87,7 +87,10 @@ fn psi(sample: &Sample, figures: [Figure; 2], now: Option<&Pressure>) -> Option<
             avg300: percent(|a| a.avg300),
         }
     };
-    Some(Psi { full: data(full, now.map(|p| p.full_average)), some: data(some, now.map(|p| p.some_average)) })
+    Some(Psi {
+        full: data(full, now.and_then(|p| p.full_average)),
+        some: data(some, now.and_then(|p| p.some_average)),
+    })
 }
 
 /// Memory, bytes but for counts.
