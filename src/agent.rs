@@ -20,8 +20,10 @@ use tokio::sync::oneshot;
 
 use crate::auth::{Guard, rules};
 use crate::collect::Report;
+use crate::collect::ps::OnDemand;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
+use crate::expose::cadvisor::Host;
 use crate::expose::cadvisor::events::Events;
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Around, Policy};
@@ -32,7 +34,7 @@ use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
 use crate::publish::{self, Looker, Publisher, Request, Snapshots};
 use crate::signals::StopSignals;
-use crate::snapshot::{Kinds, Origin, Snapshot};
+use crate::snapshot::{Kinds, Origin, Process, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
 
@@ -130,7 +132,8 @@ impl Agent {
         let hierarchy = sampler.layout().hierarchy;
 
         telemetry.names_come_from(&identities);
-        let around = around(config, Arc::clone(&identities));
+        let mut around = around(config, Arc::clone(&identities));
+        around.host = Some(Arc::new(Asked(OnDemand::new(Roots::new(&config.host_root), sampler.layout()))));
         let (mut publisher, snapshots) = publish::channel();
         let pushing =
             push::start(config, local, identities, Arc::clone(telemetry.push()))?.map(|(pushing, tap)| {
@@ -216,6 +219,20 @@ impl Agent {
             return Err(anyhow!("the reader thread panicked"));
         }
         served
+    }
+}
+
+/// The host, asked by those who answer.
+#[derive(Debug)]
+struct Asked(OnDemand);
+
+impl Host for Asked {
+    fn cpus(&self, cgroup: &str) -> Option<String> {
+        self.0.cpus(cgroup)
+    }
+
+    fn processes(&self, cgroup: &str) -> Vec<Process> {
+        self.0.processes(cgroup)
     }
 }
 

@@ -71,6 +71,8 @@ pub enum Command {
 pub enum OnceFormat {
     /// The text of `/metrics`
     Prometheus,
+    /// What `/stats/summary` answers
+    Summary,
     /// The whole snapshot
     Json,
 }

@@ -7,12 +7,18 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+mod hardware;
+mod process;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nonmax::NonMaxU64;
 use serde::Serialize;
+
+pub use hardware::{Cache, Core, Disk, Hardware, HugePages, NetworkCard, NumaNode};
+pub use process::Process;
 
 /// One kernel figure, or `None` where the kernel does not tell it.
 ///
@@ -715,6 +721,9 @@ pub struct Machine {
     pub swap_bytes: Reading,
     /// Memory modules by type, from EDAC.
     pub dimms: Vec<Dimm>,
+    /// What it is made of.
+    #[serde(skip)]
+    pub hardware: Hardware,
 }
 
 /// Memory modules of one type.

@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::{OTHER_KINDS, go_bool};
+use crate::config::{OTHER_KINDS, go_bool, go_duration};
 
 /// What becomes of a flag.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ enum Become {
     Flag(&'static str),
     /// The same, a switch.
     Switch(&'static str),
+    /// The same, a duration, within what ours takes, milliseconds.
+    Time(&'static str, u128, u128),
     /// A part of the address to listen on.
     Port,
     Ip,
@@ -33,7 +35,7 @@ enum Become {
     NothingSwitch(&'static str),
 }
 
-use Become::{Flag, Ip, Kinds, Nothing, NothingSwitch, Port, Switch, Verbosity, Version};
+use Become::{Flag, Ip, Kinds, Nothing, NothingSwitch, Port, Switch, Time, Verbosity, Version};
 
 const PACE: &str = "every cgroup is read once an interval, and again when a scrape finds it old";
 const SOCKET: &str = "runtimes are found at their usual sockets";
@@ -81,7 +83,7 @@ const FLAGS: &[(&str, Become)] = &[
     ("event_storage_age_limit", Nothing(EVENTS)),
     ("event_storage_event_limit", Nothing(EVENTS)),
     ("global_housekeeping_interval", Nothing("new cgroups are noticed as they come")),
-    ("housekeeping_interval", Flag("interval")),
+    ("housekeeping_interval", Time("interval", 100, HOUR_MS)),
     ("http_auth_file", Nothing(AUTH)),
     ("http_auth_realm", Nothing(AUTH)),
     ("http_digest_file", Nothing(AUTH)),
@@ -129,7 +131,7 @@ const FLAGS: &[(&str, Become)] = &[
     ("storage_driver_secure", NothingSwitch(DRIVER)),
     ("storage_driver_table", Nothing(DRIVER)),
     ("storage_driver_user", Nothing(DRIVER)),
-    ("storage_duration", Flag("history")),
+    ("storage_duration", Time("history", 0, HOUR_MS)),
     ("store_container_labels", Switch("store-container-labels")),
     ("update_machine_info_interval", Nothing("the machine is looked at every five minutes")),
     ("url_base_prefix", Flag("url-base-prefix")),
@@ -138,6 +140,8 @@ const FLAGS: &[(&str, Become)] = &[
     ("vmodule", Nothing(LOGGING)),
     ("whitelisted_container_labels", Flag("whitelisted-container-labels")),
 ];
+
+const HOUR_MS: u128 = 3_600_000;
 
 /// Where cAdvisor listened.
 const DEFAULT_PORT: &str = "8080";
@@ -241,6 +245,22 @@ pub fn translate(
             Flag("disable-metrics") => disabled = Some(text),
             Flag(_) if text.is_empty() => {}
             Flag(ours) => out.words.push(format!("--{ours}={text}").into()),
+            Time(_, _, _) if text.is_empty() => {}
+            Time(ours, least, most) => {
+                let asked = go_duration(&text)
+                    .ok_or_else(|| {
+                        format!("-{name} {text:?}: not a duration; accepted: such as 500ms or 1m30s")
+                    })?
+                    .as_millis();
+                let taken = asked.clamp(least, most);
+                if taken != asked {
+                    out.notices.push((
+                        format!("-{name}={text}"),
+                        "taken as the nearest that is accepted, 1h at most",
+                    ));
+                }
+                out.words.push(format!("--{ours}={taken}ms").into());
+            }
             Switch(ours) => {
                 out.words.push(format!("--{ours}={}", if switched()? { "on" } else { "off" }).into())
             }
@@ -327,7 +347,7 @@ mod tests {
             Some("x agent --listen=[::1]:1 --auth=none --label-style=cadvisor"),
             &[],
         );
-        let docker_only = format!("x agent --docker-only=on --interval=5s {OPEN}");
+        let docker_only = format!("x agent --docker-only=on --interval=5000ms {OPEN}");
         check("x --docker_only --housekeeping-interval=5s", Some(&docker_only), &[]);
         check("/usr/bin/cadvisor", Some(&format!("/usr/bin/cadvisor agent {OPEN}")), &[]);
         check("x -disable_metrics=tcp,udp", Some(&format!("x agent --disable-metrics=tcp,udp {OPEN}")), &[]);
@@ -338,9 +358,15 @@ mod tests {
         );
         check(
             "x -storage_duration=1m -v=4",
-            Some(&format!("x agent --history=1m --log-level=debug {OPEN}")),
+            Some(&format!("x agent --history=60000ms --log-level=debug {OPEN}")),
             &[],
         );
+        check(
+            "x -storage_duration=1.5h -housekeeping_interval=0.5s",
+            Some(&format!("x agent --history=3600000ms --interval=500ms {OPEN}")),
+            &["-storage_duration=1.5h"],
+        );
+        check("x -storage_duration=0", Some(&format!("x agent --history=0ms {OPEN}")), &[]);
         check("x -logtostderr -logtostderr=true", Some(&format!("x agent {OPEN}")), &["-logtostderr"]);
     }
 
@@ -371,6 +397,10 @@ mod tests {
             "-docker_only \"maybe\": not accepted; accepted: true, false"
         );
         assert_eq!(bad("x -port"), "-port: needs a value");
+        assert_eq!(
+            bad("x -storage_duration=long"),
+            "-storage_duration \"long\": not a duration; accepted: such as 500ms or 1m30s"
+        );
     }
 
     #[test]

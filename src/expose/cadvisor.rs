@@ -3,8 +3,8 @@
 //!
 //! [`v1`](super::cadvisor_v1) and [`v2`](super::cadvisor_v2) are the answers, made
 //! of what is here: [`stats`] is one sample, [`spec`] what a cgroup is and is
-//! allowed, [`machine`] the machine and its filesystems, [`events`] what came and
-//! went. Keys, their odd spellings and units are cAdvisor's. What is
+//! allowed, [`machine`] the machine and its filesystems, [`ps`] processes, [`events`]
+//! what came and went. Keys, their odd spellings and units are cAdvisor's. What is
 //! different, because no client can depend on it:
 //!
 //! - figures that the kernel does not tell are left out, which Go's decoder reads
@@ -18,6 +18,7 @@
 pub mod disks;
 pub mod events;
 pub mod machine;
+pub mod ps;
 pub mod spec;
 pub mod stats;
 
@@ -30,8 +31,16 @@ use axum::http::StatusCode;
 use serde::{Serialize, Serializer};
 
 use crate::history::{History, Sample};
-use crate::snapshot::{CgroupSample, Snapshot};
+use crate::snapshot::{CgroupSample, Process, Snapshot};
 use events::Events;
+
+/// What is asked of the host only when somebody wants it. Both block.
+pub trait Host: fmt::Debug + Send + Sync {
+    /// The processors that a cgroup was given; empty for none in particular.
+    fn cpus(&self, cgroup: &str) -> Option<String>;
+    /// The processes of a cgroup itself; of the root all there are.
+    fn processes(&self, cgroup: &str) -> Vec<Process>;
+}
 
 /// What is answered from.
 #[derive(Debug, Clone)]
@@ -42,6 +51,8 @@ pub struct World {
     pub history: Arc<History>,
     /// What came and went.
     pub events: Arc<Events>,
+    /// The host, where it can be asked.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 /// Writes a body while it is sent.

@@ -134,7 +134,7 @@ fn info<'a>(world: &'a World, row: &'a CgroupSample, span: &Span) -> ContainerIn
     ContainerInfo {
         reference: Reference::to(row),
         subcontainers: children,
-        spec: Spec::v1(row),
+        spec: Spec::v1(world, row),
         stats: samples.iter().map(|sample| stats(world, row, sample)).collect(),
     }
 }

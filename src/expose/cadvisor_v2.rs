@@ -1,13 +1,15 @@
 //! Version 2 of cAdvisor's REST API, 2.0 and 2.1: what a container is and how it
-//! does, apart; and the machine. Of processes, `ps`, nothing is told.
+//! does, apart; and the machine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde::Serialize;
 
-use super::cadvisor::disks::{DiskIo, FsStats};
+use super::cadvisor::disks::{DiskIo, FsStats, InlineIo};
 use super::cadvisor::machine::{Attributes, MachineInfo, storage};
+use super::cadvisor::ps::ProcessInfo;
 use super::cadvisor::spec::Spec;
 use super::cadvisor::stats::{Cpu, CpuUsage, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between};
 use super::cadvisor::{Answer, GoTime, Mapped, Refused, Span, World, bad, unknown};
@@ -176,6 +178,9 @@ struct MachineFs {
     usage: u64,
     available: u64,
     inodes_free: u64,
+    /// The key is cAdvisor's.
+    #[serde(rename = "inline", skip_serializing_if = "Option::is_none")]
+    io: Option<InlineIo>,
 }
 
 fn stats(world: &World, row: &CgroupSample, before: Option<&Sample>, sample: &Sample) -> Stats {
@@ -252,6 +257,7 @@ fn machine_stats(world: &World, count: i64) -> Vec<MachineStats> {
             usage: fs.usage,
             available: fs.available,
             inodes_free: fs.inodes_free,
+            io: fs.io.as_ref().map(InlineIo::from),
         };
         MachineStats {
             timestamp: stats.timestamp,
@@ -294,6 +300,8 @@ struct Usage {
 struct Percentiles {
     present: bool,
     mean: u64,
+    /// Standard deviation.
+    std: u64,
     max: u64,
     fifty: u64,
     ninety: u64,
@@ -313,8 +321,11 @@ impl Percentiles {
             values.get(rank).copied().unwrap_or(max)
         };
         let mean = u64::try_from(sum / u128::from(count)).unwrap_or(u64::MAX);
+        let apart: u128 =
+            values.iter().map(|v| u128::from(v.abs_diff(mean)).pow(2)).fold(0, u128::saturating_add);
+        let std = u64::try_from((apart / u128::from(count)).isqrt()).unwrap_or(u64::MAX);
         let (fifty, ninety, ninetyfive) = (at(50), at(90), at(95));
-        Percentiles { present: true, mean, max, fifty, ninety, ninetyfive, count }
+        Percentiles { present: true, mean, std, max, fifty, ninety, ninetyfive, count }
     }
 }
 
@@ -395,19 +406,20 @@ pub fn answer(
             serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, flat(world, row, count)))))
         }),
         ("stats", _) => of_each(|world, out, paths, count| {
-            let info = |row| Info { spec: Spec::v2(row), stats: samples(world, row, count) };
+            let info = |row| Info { spec: Spec::v2(world, row), stats: samples(world, row, count) };
             // The root has machinestats.
             let rows = paths.iter().filter(|path| *path != "/").filter_map(|path| world.row(path));
             serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, info(row)))))
         }),
         ("spec", _) => of_each(|world, out, paths, _| {
             let rows = paths.iter().filter_map(|path| world.row(path));
-            serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, Spec::v2(row)))))
+            serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, Spec::v2(world, row)))))
         }),
         ("summary", _) => of_each(|world, out, paths, _| {
             let rows = paths.iter().filter_map(|path| world.row(path));
             serde_json::to_writer(out, &Mapped(rows.map(|row| (&row.cgroup.path, summary(world, row)))))
         }),
+        ("ps", _) => processes(world, &options, name),
         ("storage", _) => storage_of(world, query),
         ("events", _) => events(world, name, query),
         ("appmetrics", _) => of_each(|_, out, paths, _| {
@@ -417,6 +429,20 @@ pub fn answer(
         }),
         _ => return None,
     })
+}
+
+fn processes(world: &World, options: &Options, name: &str) -> Result<Answer, Refused> {
+    let paths = Options { recursive: false, ..options.clone() }.paths(world, name)?;
+    if world.host.is_none() {
+        return Err((StatusCode::NOT_FOUND, "processes cannot be listed here".to_owned()));
+    }
+    Ok(Answer::json(world, move |world, out| {
+        let found = paths.iter().zip(&world.host).flat_map(|(path, host)| {
+            let shown = |process| ProcessInfo::of(process, &world.snapshot, path == "/");
+            host.processes(path).into_iter().map(shown).collect::<Vec<_>>()
+        });
+        serde_json::to_writer(out, &found.collect::<Vec<_>>())
+    }))
 }
 
 type Each = fn(&World, &mut dyn std::io::Write, &[String], i64) -> serde_json::Result<()>;
@@ -440,11 +466,12 @@ fn storage_of(world: &World, query: &[(String, String)]) -> Result<Answer, Refus
 
 /// The kinds of requests that version `minor` has, sorted.
 pub fn kinds(minor: u8) -> &'static [&'static str] {
-    const ALL: [&str; 10] = [
+    const ALL: [&str; 11] = [
         "appmetrics",
         "attributes",
         "events",
         "machine",
+        "ps",
         "spec",
         "stats",
         "storage",
@@ -452,7 +479,7 @@ pub fn kinds(minor: u8) -> &'static [&'static str] {
         "version",
         "machinestats",
     ];
-    if minor == 0 { ALL.split_at(9).0 } else { &ALL }
+    if minor == 0 { ALL.split_at(10).0 } else { &ALL }
 }
 
 #[cfg(test)]
@@ -463,7 +490,7 @@ mod tests {
     fn percentiles_are_of_the_nearest_rank() {
         assert_eq!(Percentiles::of(Vec::new()), Percentiles::default());
         let found = Percentiles::of((1..=20).rev().collect());
-        assert_eq!((found.mean, found.max, found.count), (10, 20, 20));
+        assert_eq!((found.mean, found.std, found.max, found.count), (10, 5, 20, 20));
         assert_eq!((found.fifty, found.ninety, found.ninetyfive), (10, 18, 19));
         assert_eq!(Percentiles::of(vec![7]).fifty, 7);
     }

@@ -22,6 +22,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Redirect};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -356,6 +357,7 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
+        let alone = !self.paths.prefix.is_empty() && parts.uri.path() == self.paths.prefix;
         // Before anything is decided, so that what is decided about is what is routed.
         let target = routed(parts.uri.path(), &self.paths, self.loose_slashes);
         if let Some(target) = target.map(Cow::into_owned) {
@@ -367,6 +369,8 @@ impl Server {
         let close = admitted.as_ref().is_err_and(|refused| refused.close);
         let mut response = match admitted {
             Err(refused) => refused.response,
+            // A page's links are relative to where it is.
+            Ok(_) if alone => Redirect::permanent(&format!("{}/", self.paths.prefix)).into_response(),
             Ok(admitted) => {
                 let mut request = Request::from_parts(parts, body);
                 request.extensions_mut().insert(admitted);

@@ -28,6 +28,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
+use super::cadvisor::Host;
 use super::cadvisor::events::Events;
 use super::http::Site;
 use super::page::cgroup::Detail;
@@ -79,12 +80,14 @@ pub struct Around {
     tell: Box<dyn Fn() -> Surroundings + Send + Sync>,
     /// How paths are written by those who ask.
     pub paths: Paths,
+    /// Who is asked for what is not in the snapshot.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 impl Around {
     /// What `tell` tells.
     pub fn new(tell: impl Fn() -> Surroundings + Send + Sync + 'static) -> Around {
-        Around { tell: Box::new(tell), paths: Paths::default() }
+        Around { tell: Box::new(tell), paths: Paths::default(), host: None }
     }
 
     /// What it tells now.

@@ -15,7 +15,7 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus hostile identity-docker identity-containerd churn push crash aggregator pages; do
+for script in docker rest prometheus hostile identity-docker identity-containerd churn push crash aggregator pages; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done

@@ -5,15 +5,45 @@ use std::time::Duration;
 
 use nodegauge::auth::path;
 use nodegauge::expose::cadvisor::events::Events;
-use nodegauge::expose::cadvisor::{Answer, Refused, World};
+use nodegauge::expose::cadvisor::{Answer, Host, Refused, World};
 use nodegauge::expose::{cadvisor_v1, cadvisor_v2};
 use nodegauge::history::History;
-use nodegauge::snapshot::{Hierarchy, Origin, Snapshot, reading};
+use nodegauge::snapshot::{Hierarchy, Origin, Process, Snapshot, reading};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::golden::is_golden;
 use crate::kubelet_api::node;
 use crate::served::{POLICY, Server, limits};
+
+/// A host on which two processes run, wherever one looks.
+#[derive(Debug)]
+struct Asked;
+
+impl Host for Asked {
+    fn cpus(&self, cgroup: &str) -> Option<String> {
+        (cgroup != "/kubepods").then(|| if cgroup == "/" { "" } else { "0-3,8" }.to_owned())
+    }
+
+    fn processes(&self, cgroup: &str) -> Vec<Process> {
+        let one = |pid| Process {
+            user: "app".into(),
+            pid,
+            parent_pid: 1,
+            started: Some(1_700_000_000),
+            age_seconds: 1_000,
+            cpu_hundredths: 2_500,
+            rss_bytes: 4096,
+            virtual_bytes: 8192,
+            status: "Ssl".into(),
+            cgroup: cgroup.into(),
+            command: "odd \"name\"\u{1}".into(),
+            descriptors: (pid == 7).then_some(12),
+            processor: Some(3),
+        };
+        vec![one(7), one(9)]
+    }
+}
 
 /// So many ticks of a node, a second apart, in each of which every cgroup used
 /// half a second of CPU.
@@ -38,7 +68,7 @@ fn world(hierarchy: Hierarchy, ticks: u64) -> World {
         events.record(&snapshot);
         last = Some(snapshot);
     }
-    World { snapshot: last.unwrap(), history, events }
+    World { snapshot: last.unwrap(), history, events, host: Some(Arc::new(Asked)) }
 }
 
 fn taken(answer: Option<Result<Answer, Refused>>) -> Value {
@@ -198,8 +228,94 @@ fn version_two() {
     assert_eq!((&flat["/"][0]["has_cpu"], &flat["/"][0]["has_load"]), (&json!(true), &json!(false)));
     assert_eq!(flat["/"][0]["filesystem"].as_array().unwrap().len(), 3);
     let machine = v1(&world, "machine", "", "");
-    assert!(machine["num_cores"].is_u64() && machine["topology"].is_null());
+    assert!(machine["num_cores"].is_u64() && machine["topology"][0]["cores"][0]["thread_ids"][1] == 1);
+    assert_eq!(machine["disk_map"]["254:0"]["name"], "vda");
     assert_eq!(machine["nvm"]["app direct_mode_capacity"], 0);
+}
+
+#[test]
+fn processes_are_those_of_one_cgroup() {
+    let mut world = world(Hierarchy::V2, 1);
+    let all = v2(&world, "ps", "", "");
+    assert_eq!(
+        (&all[0]["pid"], &all[0]["cgroup_path"], &all[0]["cmd"]),
+        (&json!(7), &json!("/"), &json!("odd \"name\"\u{1}"))
+    );
+    assert_eq!((&all[0]["percent_cpu"], &all[0]["running_time"]), (&json!(2.5), &json!("00:00:25")));
+    let one = v2(&world, "ps", "k8s_app", "type=docker&recursive=true");
+    assert_eq!((one.as_array().unwrap().len(), &one[1]["cgroup_path"]), (2, &json!("")));
+    assert_eq!((&one[0]["fd_count"], one[1].get("fd_count")), (&json!(12), None));
+    let refused = |world: &World, name: &str| match cadvisor_v2::answer(world, 1, "ps", name, &[]) {
+        Some(Err((status, _))) => status.as_u16(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&world, "no/such"), 404);
+    world.host = None;
+    assert_eq!(refused(&world, ""), 404);
+}
+
+#[test]
+fn processors_that_were_given() {
+    let world = world(Hierarchy::V2, 1);
+    let mask = |path: &str| v1(&world, "containers", path, "")["spec"]["cpu"].get("mask").cloned();
+    let cores = world.snapshot.machine.cores.unwrap().get();
+    assert_eq!(mask(""), Some(json!(format!("0-{}", cores - 1))));
+    assert_eq!(mask(POD), Some(json!("0-3,8")));
+    assert_eq!(mask("kubepods"), None);
+}
+
+/// Whatever a name or a label holds, it is JSON and comes back as it was.
+#[test]
+fn names_and_labels_hold_any_character() {
+    let mut world = world(Hierarchy::V2, 1);
+    let odd: String =
+        (0..=0x100).chain([0x2028, 0x2029, 0xfffd, 0x1f600]).filter_map(char::from_u32).collect();
+    let mut snapshot = (*world.snapshot).clone();
+    let row = snapshot.cgroups.iter_mut().find(|row| row.cgroup.path.ends_with("b-app")).unwrap();
+    let mut cgroup = (*row.cgroup).clone();
+    cgroup.part.labels = vec![(odd.as_str().into(), odd.as_str().into())];
+    cgroup.identity.name = Some(odd.clone());
+    cgroup.identity.image = Some(odd.clone());
+    row.cgroup = Arc::new(cgroup);
+    world.snapshot = Arc::new(snapshot);
+    let path = format!("/{POD}/b-app");
+    let app = v1(&world, "containers", &path, "");
+    assert_eq!(app["spec"]["labels"][&odd], json!(odd));
+    assert_eq!((&app["aliases"][0], &app["spec"]["image"]), (&json!(odd), &json!(odd)));
+    assert_eq!(v2(&world, "spec", &path, "")[&path]["labels"][&odd], json!(odd));
+    let found = taken(cadvisor_v1::answer(&world, 2, "docker", "", &[], b""));
+    assert_eq!(found[&path]["spec"]["labels"][&odd], json!(odd));
+}
+
+/// Whole answers, reviewed as they are: `UPDATE_GOLDEN=1` writes them anew.
+#[test]
+fn answers_are_what_they_were() {
+    let world = world(Hierarchy::V2, 3);
+    let app = format!("{POD}/b-app");
+    let golden = |file: &str, answer: Value| {
+        let text = serde_json::to_string_pretty(&answer).unwrap() + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rest");
+        is_golden(&std::path::Path::new(path).join(file), &text);
+    };
+    golden("machine.json", v1(&world, "machine", "", ""));
+    golden("containers.json", v1(&world, "containers", &app, "{\"num_stats\": 2}"));
+    golden("root.json", v1(&world, "containers", "", "{\"num_stats\": 1}"));
+    golden("stats.json", v2(&world, "stats", &app, "count=2"));
+    golden("machinestats.json", v2(&world, "machinestats", "", "count=1"));
+    golden("storage.json", v2(&world, "storage", "", ""));
+    golden("summary.json", v2(&world, "summary", &app, ""));
+    golden(
+        "events.json",
+        taken(cadvisor_v1::answer(
+            &world,
+            3,
+            "events",
+            "",
+            &path::query("creation_events=1&subcontainers=1").unwrap(),
+            b"",
+        )),
+    );
+    golden("ps.json", v2(&world, "ps", &app, ""));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::data::exposition;
 use crate::data::{self, Numbers, row};
+use crate::golden::is_golden;
 use crate::served::{POLICY, Server, limits};
 
 const UID: &str = "0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
@@ -102,6 +103,26 @@ fn every_field_of_the_summary_is_there_where_all_is_known() {
         let expected: Vec<&str> = expected.into_iter().filter(of_rest).collect();
         assert_eq!(found, expected, "{hierarchy:?}");
     }
+}
+
+/// Whole answers, reviewed as they are: `UPDATE_GOLDEN=1` writes them anew.
+#[test]
+fn answers_are_what_they_were() {
+    let snapshot = node(Hierarchy::V2);
+    let golden = |file: &str, text: &str| {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/kubelet");
+        is_golden(&std::path::Path::new(path).join(file), text);
+    };
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap() + "\n";
+    golden("summary.json", &pretty(&summary(&snapshot, Extent::Full)));
+    golden("reduced.json", &pretty(&summary(&snapshot, Extent::CpuAndMemory)));
+    let mut text = Vec::new();
+    let taken = resource::write(Some(&snapshot), Format::Prometheus, |chunk| {
+        text.extend_from_slice(chunk);
+        Ok::<_, ()>(())
+    });
+    assert!(taken.is_ok());
+    golden("resource.txt", &String::from_utf8(text).unwrap());
 }
 
 #[test]

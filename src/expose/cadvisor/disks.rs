@@ -149,6 +149,41 @@ impl FsIo {
     }
 }
 
+/// The same in samples of the machine, version 2; times in nanoseconds.
+#[derive(Debug, Serialize)]
+pub struct InlineIo {
+    reads_completed: u64,
+    reads_merged: u64,
+    sectors_read: u64,
+    read_duration: u64,
+    writes_completed: u64,
+    writes_merged: u64,
+    sectors_written: u64,
+    write_duration: u64,
+    io_in_progress: u64,
+    io_duration: u64,
+    weighted_io_duration: u64,
+}
+
+impl From<&FsIo> for InlineIo {
+    fn from(io: &FsIo) -> InlineIo {
+        let ns = |ms: u64| ms.saturating_mul(1_000_000);
+        InlineIo {
+            reads_completed: io.reads_completed,
+            reads_merged: io.reads_merged,
+            sectors_read: io.sectors_read,
+            read_duration: ns(io.read_time),
+            writes_completed: io.writes_completed,
+            writes_merged: io.writes_merged,
+            sectors_written: io.sectors_written,
+            write_duration: ns(io.write_time),
+            io_in_progress: io.io_in_progress,
+            io_duration: ns(io.io_time),
+            weighted_io_duration: ns(io.weighted_io_time),
+        }
+    }
+}
+
 /// A whole filesystem, where its space is known.
 pub(super) fn whole(fs: &Filesystem, disk: Option<&DiskStats>) -> Option<FsStats> {
     let space = fs.space?;

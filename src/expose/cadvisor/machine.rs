@@ -1,14 +1,14 @@
 //! The machine and its filesystems, in cAdvisor's JSON.
 //!
-//! What needs reading that nothing else of ours needs (caches, NUMA nodes, models of
-//! disks) is left as cAdvisor writes what it could not find out: null or 0.
+//! What the host does not show is as cAdvisor writes what it could not find out: null
+//! or 0.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::GoTime;
-use crate::snapshot::{Filesystem, Machine, Reading, Snapshot};
+use crate::snapshot::{Cache, Core, Disk, Filesystem, HugePages, Machine, NumaNode, Reading, Snapshot};
 
 /// What cAdvisor says of clouds since version 0.60.
 const CLOUD: &str = "Unknown";
@@ -32,14 +32,14 @@ pub struct MachineInfo<'a> {
     swap_capacity: Reading,
     memory_by_type: BTreeMap<&'a str, MemoryInfo>,
     nvm: Nvm,
-    hugepages: Option<Vec<()>>,
+    hugepages: Option<Vec<HugePagesInfo>>,
     machine_id: &'a str,
     system_uuid: &'a str,
     boot_id: &'a str,
     filesystems: Vec<FsInfo<'a>>,
-    disk_map: BTreeMap<String, DiskInfo>,
-    network_devices: Option<Vec<()>>,
-    topology: Option<Vec<()>>,
+    disk_map: BTreeMap<String, DiskInfo<'a>>,
+    network_devices: Option<Vec<NetInfo<'a>>>,
+    topology: Option<Vec<NodeInfo<'a>>>,
     cloud_provider: &'static str,
     instance_type: &'static str,
     instance_id: &'static str,
@@ -70,10 +70,96 @@ struct FsInfo<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct DiskInfo {
-    name: String,
+struct DiskInfo<'a> {
+    name: &'a str,
     major: u32,
     minor: u32,
+    size: u64,
+    scheduler: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct HugePagesInfo {
+    page_size: u64,
+    num_pages: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NetInfo<'a> {
+    name: &'a str,
+    mac_address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speed: Option<u64>,
+    mtu: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeInfo<'a> {
+    node_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
+    hugepages: Option<Vec<HugePagesInfo>>,
+    cores: Option<Vec<CoreInfo<'a>>>,
+    caches: Option<Vec<CacheInfo<'a>>>,
+    distances: Option<&'a [u64]>,
+}
+
+#[derive(Debug, Serialize)]
+struct CoreInfo<'a> {
+    core_id: u32,
+    thread_ids: &'a [u32],
+    caches: Option<Vec<CacheInfo<'a>>>,
+    uncore_caches: Option<Vec<CacheInfo<'a>>>,
+    socket_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    book_id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drawer_id: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct CacheInfo<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u32>,
+    size: u64,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    level: u32,
+}
+
+/// A list as Go writes it: null for one that nothing was put into.
+fn listed<'a, T, U>(items: &'a [T], info: impl FnMut(&'a T) -> U) -> Option<Vec<U>> {
+    (!items.is_empty()).then(|| items.iter().map(info).collect())
+}
+
+fn hugepages(all: &[HugePages]) -> Option<Vec<HugePagesInfo>> {
+    listed(all, |pages| HugePagesInfo { page_size: pages.page_kib, num_pages: pages.count })
+}
+
+fn caches(all: &[Cache]) -> Option<Vec<CacheInfo<'_>>> {
+    listed(all, |c| CacheInfo { id: c.id, size: c.size_bytes, kind: &c.kind, level: c.level })
+}
+
+fn node(node: &NumaNode) -> NodeInfo<'_> {
+    NodeInfo {
+        node_id: node.id,
+        memory: node.memory_bytes,
+        hugepages: hugepages(&node.hugepages),
+        cores: listed(&node.cores, |one| {
+            let Core { id: core_id, socket: socket_id, book: book_id, drawer: drawer_id, .. } = *one;
+            CoreInfo {
+                core_id,
+                thread_ids: &one.threads,
+                caches: caches(&one.caches),
+                uncore_caches: caches(&one.shared_caches),
+                socket_id,
+                book_id,
+                drawer_id,
+            }
+        }),
+        caches: caches(&node.caches),
+        distances: (!node.distances.is_empty()).then_some(&node.distances),
+    }
 }
 
 impl<'a> MachineInfo<'a> {
@@ -81,30 +167,36 @@ impl<'a> MachineInfo<'a> {
     pub fn of(snapshot: &'a Snapshot) -> MachineInfo<'a> {
         let Machine { cores, physical_cores, sockets, books, drawers, .. } = *snapshot.machine;
         let machine = &snapshot.machine;
+        let hardware = &machine.hardware;
         let dimm = |d: &'a crate::snapshot::Dimm| {
             (d.kind.as_str(), MemoryInfo { capacity: d.capacity_bytes, dimm_count: d.count })
         };
         MachineInfo {
             timestamp: GoTime::of_ms(snapshot.wall_ms),
-            vendor_id: "",
+            vendor_id: &hardware.vendor_id,
             num_cores: cores,
             num_physical_cores: physical_cores,
             num_sockets: sockets,
             num_books: books,
             num_drawers: drawers,
-            cpu_frequency_khz: 0,
+            cpu_frequency_khz: hardware.frequency_khz.unwrap_or(0),
             memory_capacity: machine.memory_bytes,
             swap_capacity: machine.swap_bytes,
             memory_by_type: machine.dimms.iter().map(dimm).collect(),
             nvm: Nvm::default(),
-            hugepages: None,
+            hugepages: hugepages(&hardware.hugepages),
             machine_id: &machine.machine_id,
             system_uuid: &machine.system_uuid,
             boot_id: &machine.boot_id,
             filesystems: filesystems(snapshot),
-            disk_map: disks(snapshot),
-            network_devices: None,
-            topology: None,
+            disk_map: hardware.disks.iter().map(disk).collect(),
+            network_devices: listed(&hardware.cards, |card| NetInfo {
+                name: &card.name,
+                mac_address: &card.mac_address,
+                speed: card.speed_mbits,
+                mtu: card.mtu,
+            }),
+            topology: listed(&hardware.nodes, node),
             cloud_provider: CLOUD,
             instance_type: CLOUD,
             instance_id: "",
@@ -123,15 +215,10 @@ fn filesystems(snapshot: &Snapshot) -> Vec<FsInfo<'_>> {
     snapshot.filesystems.mounts.iter().filter_map(row).collect()
 }
 
-/// The disks that some cgroup has done I/O on.
-fn disks(snapshot: &Snapshot) -> BTreeMap<String, DiskInfo> {
-    let devices = snapshot.cgroups.first().map(|root| root.io.as_slice()).unwrap_or_default();
-    let disk = |d: &crate::snapshot::IoDevice| {
-        let name = d.name.strip_prefix("/dev/").filter(|name| !name.is_empty())?;
-        let (major, minor) = (d.major, d.minor);
-        Some((format!("{major}:{minor}"), DiskInfo { name: name.to_owned(), major, minor }))
-    };
-    devices.iter().filter_map(disk).collect()
+fn disk(disk: &Disk) -> (String, DiskInfo<'_>) {
+    let Disk { name, major, minor, size_bytes, scheduler } = disk;
+    let info = DiskInfo { name, major: *major, minor: *minor, size: *size_bytes, scheduler };
+    (format!("{major}:{minor}"), info)
 }
 
 /// Of version 2: the machine and what runs on it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::GoTime;
+use super::{GoTime, World};
 use crate::expose::families::shares_of_weight;
 use crate::snapshot::{CgroupSample, Limit, Reading};
 
@@ -80,6 +80,8 @@ struct CpuSpec {
     limit: Option<u64>,
     max_limit: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     period: Reading,
@@ -102,8 +104,8 @@ struct ProcessSpec {
 }
 
 impl<'a> Spec<'a> {
-    /// What version 1 tells of `row`.
-    pub fn v1(row: &'a CgroupSample) -> Spec<'a> {
+    /// What version 1 tells of `row`. Asks the host.
+    pub fn v1(world: &World, row: &'a CgroupSample) -> Spec<'a> {
         let spec = &row.spec;
         let on_v2 = spec.cpu_weight.is_some() || row.memory.events_max.is_some();
         let unlimited = if on_v2 { u64::MAX } else { UNLIMITED_V1 };
@@ -117,6 +119,7 @@ impl<'a> Spec<'a> {
             labels: part.labels.iter().map(|(key, value)| (&**key, &**value)).collect(),
             has_cpu: row.cpu.usage_ns.is_some(),
             cpu: CpuSpec {
+                mask: world.host.as_ref().and_then(|host| mask(host.cpus(&row.cgroup.path)?, world)),
                 limit: shares.or_else(|| spec.cpu_weight.map(|weight| shares_of_weight(weight.get()))),
                 max_limit: 0,
                 quota: spec.cpu_quota_usec.and_then(Limit::value),
@@ -142,8 +145,8 @@ impl<'a> Spec<'a> {
     }
 
     /// What version 2 tells: names, and neither quotas nor limits of processes.
-    pub fn v2(row: &'a CgroupSample) -> Spec<'a> {
-        let one = Spec::v1(row);
+    pub fn v2(world: &World, row: &'a CgroupSample) -> Spec<'a> {
+        let one = Spec::v1(world, row);
         Spec {
             cpu: CpuSpec { quota: None, period: None, ..one.cpu },
             processes: ProcessSpec::default(),
@@ -152,4 +155,13 @@ impl<'a> Spec<'a> {
             ..one
         }
     }
+}
+
+/// Processors as cAdvisor tells them: all where none in particular were given.
+fn mask(cpus: String, world: &World) -> Option<String> {
+    if !cpus.is_empty() {
+        return Some(cpus);
+    }
+    let last = world.snapshot.machine.cores?.get().checked_sub(1)?;
+    Some(if last == 0 { "0".to_owned() } else { format!("0-{last}") })
 }

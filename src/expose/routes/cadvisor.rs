@@ -21,7 +21,7 @@ use crate::expose::cadvisor::events::Filter;
 use crate::expose::cadvisor::{Answer, Refused, World};
 use crate::expose::scrape::{Feed, Streamed};
 use crate::expose::{cadvisor_v1, cadvisor_v2};
-use crate::snapshot::Kinds;
+use crate::snapshot::{Kinds, Snapshot};
 
 /// Paths that may have a body.
 pub(super) const BODIES: [&str; 2] = ["/api/", "/stats/container/"];
@@ -134,7 +134,17 @@ impl App {
     async fn world(&self, max_age: Option<Duration>) -> Option<World> {
         let max_age = max_age.map_or(self.policy.max_age, |asked| asked.min(self.policy.max_age));
         let snapshot = self.snapshots.fresh(max_age, self.policy.patience, Kinds::NONE).await?;
-        Some(World { snapshot, history: Arc::clone(&self.history), events: Arc::clone(&self.events) })
+        Some(self.world_of(snapshot))
+    }
+
+    /// A tick with what came before it.
+    pub(super) fn world_of(&self, snapshot: Arc<Snapshot>) -> World {
+        World {
+            snapshot,
+            history: Arc::clone(&self.history),
+            events: Arc::clone(&self.events),
+            host: self.around.host.clone(),
+        }
     }
 
     async fn respond(&self, world: &World, answer: Result<Answer, Refused>, head: bool) -> Response {

@@ -59,8 +59,7 @@ fn answer(app: &App, make: impl FnOnce(&World) -> Option<String>) -> Response {
     let Some(snapshot) = app.snapshots.latest() else {
         return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
     };
-    let world = World { snapshot, history: Arc::clone(&app.history), events: Arc::clone(&app.events) };
-    match make(&world) {
+    match make(&app.world_of(snapshot)) {
         Some(html) => ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
         None => line(StatusCode::NOT_FOUND, "there is no such container; /containers/ has all"),
     }
