@@ -688,7 +688,10 @@ mod tests {
         );
         bad(&["serve"], "\"serve\": unknown command; accepted: standalone, agent, aggregator, once, check");
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
-        bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
+        bad(
+            &["once", "--format", "xml"],
+            "--format \"xml\": not accepted; accepted: prometheus, summary, json",
+        );
         bad(&["--interval"], "--interval <DURATION>: needs a value");
         bad(&["--interval", "1s", "--interval", "2s"], "--interval: given more than once");
         bad(
