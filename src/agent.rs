@@ -20,17 +20,21 @@ use tokio::sync::oneshot;
 
 use crate::auth::{Guard, rules};
 use crate::collect::Report;
+use crate::collect::ps::OnDemand;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
+use crate::expose::cadvisor::Host;
+use crate::expose::cadvisor::events::Events;
 use crate::expose::http::{self, Limits};
-use crate::expose::routes::{App, Policy};
+use crate::expose::routes::{App, Around, Policy};
+use crate::expose::summary::{ImageStore, Surroundings};
 use crate::history::History;
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities};
 use crate::kernel::{Roots, handles};
 use crate::publish::{self, Looker, Publisher, Request, Snapshots};
 use crate::signals::StopSignals;
-use crate::snapshot::{Kinds, Origin, Snapshot};
+use crate::snapshot::{Kinds, Origin, Process, Snapshot};
 use crate::telemetry::Telemetry;
 use naming::Naming;
 
@@ -129,6 +133,8 @@ impl Agent {
         let hierarchy = sampler.layout().hierarchy;
 
         telemetry.names_come_from(&identities);
+        let mut around = around(config, Arc::clone(&identities));
+        around.host = Some(Arc::new(Asked(OnDemand::new(Roots::new(&config.host_root), sampler.layout()))));
         let (mut publisher, snapshots) = publish::channel();
         let pushing = push::start(config, local, identities, Arc::clone(telemetry.push()), runtime.handle())?
             .map(|(pushing, tap)| {
@@ -138,6 +144,9 @@ impl Agent {
         let history = Arc::new(History::new(config.history));
         let recorder = Arc::clone(&history);
         publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
+        let events = Arc::new(Events::default());
+        let recorder = Arc::clone(&events);
+        publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
         let policy = Policy {
             kinds: config.kinds,
             on_request: config.on_request,
@@ -146,7 +155,7 @@ impl Agent {
             interval: config.interval,
             patience: PATIENCE,
         };
-        let app = App::new(&config.node_name, policy, snapshots.clone(), history, Arc::clone(&telemetry));
+        let app = App::within(around, policy, snapshots.clone(), history, events, Arc::clone(&telemetry));
         // The observer goes with the reader thread, and this sender with it.
         let (alive, ended) = oneshot::channel::<()>();
         let observer: Observer = Box::new(move |tick| {
@@ -212,6 +221,42 @@ impl Agent {
         }
         served
     }
+}
+
+/// The host, asked by those who answer.
+#[derive(Debug)]
+struct Asked(OnDemand);
+
+impl Host for Asked {
+    fn cpus(&self, cgroup: &str) -> Option<String> {
+        self.0.cpus(cgroup)
+    }
+
+    fn processes(&self, cgroup: &str) -> Vec<Process> {
+        self.0.processes(cgroup)
+    }
+}
+
+/// What answers tell besides the snapshot.
+pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
+    let (node_name, kubelet_root) = (config.node_name.clone(), config.kubelet_root.clone());
+    let mut around = Around::new(move || {
+        let stores = identities.status().into_iter().flat_map(|source| source.images);
+        let images = stores.map(|store| ImageStore {
+            path: store.path,
+            layers: store.layers,
+            used_bytes: store.used_bytes,
+            inodes_used: store.inodes_used,
+            measured_ns: store.measured_ns,
+        });
+        Surroundings {
+            node_name: node_name.clone(),
+            kubelet_root: kubelet_root.clone(),
+            images: images.collect(),
+        }
+    });
+    around.paths = config.paths.clone();
+    around
 }
 
 /// The one loop that serves and asks for names.

@@ -5,6 +5,7 @@
 //! from the environment and from the file. It is long because it is one file on
 //! purpose: the one table of all settings.
 
+pub mod cadvisor;
 pub mod heapster;
 
 use std::ffi::OsString;
@@ -37,6 +38,9 @@ pub struct Cli {
     /// What to do; without one, standalone.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Flags of cAdvisor's that no longer matter, and why.
+    #[arg(skip)]
+    pub notices: Vec<(String, &'static str)>,
 }
 
 /// What to do.
@@ -101,6 +105,8 @@ pub enum View {
 pub enum OnceFormat {
     /// The text of `/metrics`
     Prometheus,
+    /// What `/stats/summary` answers
+    Summary,
     /// The whole snapshot
     Json,
 }
@@ -241,6 +247,47 @@ pub struct Settings {
     )]
     #[serde(deserialize_with = "list")]
     pub whitelisted_container_labels: Option<Vec<String>>,
+
+    /// Whether /metrics leaves out cgroups that no runtime knows, but the root: on or off [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub docker_only: Option<String>,
+
+    /// Of the cgroups that no runtime knows /metrics has the root and those whose paths begin so
+    /// [default: all, with --docker-only none]
+    #[arg(long, global = true, value_name = "PATH,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub raw_cgroup_prefix_whitelist: Option<Vec<String>>,
+
+    /// Whether /metrics leaves out the root cgroup: on or off [default: off]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub disable_root_cgroup_stats: Option<String>,
+
+    /// What all paths begin with, behind a proxy that does not take it off [default: nothing]
+    #[arg(long, global = true, value_name = "PATH")]
+    #[serde(deserialize_with = "text")]
+    pub url_base_prefix: Option<String>,
+
+    /// Another path at which /metrics is served too
+    #[arg(long, global = true, value_name = "PATH")]
+    #[serde(deserialize_with = "text")]
+    pub prometheus_endpoint: Option<String>,
+
+    /// Whether /metrics and what is below it need what --auth asks for: on or off [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_metrics: Option<String>,
+
+    /// Whether /stats, /api and /apis do: cAdvisor's, the kubelet's, Heapster's and Kubernetes' APIs [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_model: Option<String>,
+
+    /// Whether pages, what they ask for, and the Dashboard's API do [default: on]
+    #[arg(long, global = true, value_name = "ON|OFF")]
+    #[serde(deserialize_with = "text")]
+    pub auth_dashboard: Option<String>,
 
     /// Whether samples carry the time of their collection: on or off [default: off]
     #[arg(long, global = true, value_name = "ON|OFF")]
@@ -459,14 +506,26 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).map(dashed).collect();
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     if is_eventer(&arguments) {
         return Parsed::Bad(EVENTER.to_owned());
     }
+    let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let said = |setting: &str| {
+        let in_environment =
+            |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
+        in_environment(setting) || in_environment("config")
+    };
+    let (arguments, notices) = match cadvisor::translate(&arguments, &commands, said) {
+        Ok(Some(translated)) => (translated.words, translated.notices),
+        Ok(None) => (arguments, Vec::new()),
+        Err(line) => return Parsed::Bad(line),
+    };
+    let arguments: Vec<OsString> = arguments.into_iter().map(dashed).collect();
     // The image carries this program under Heapster's path too.
     let heapster = arguments.first().is_some_and(|name| std::path::Path::new(name).ends_with("heapster"));
     let result = heapster::add(command()).try_get_matches_from(arguments).and_then(|m| {
-        let mut cli = Cli::from_arg_matches(&m)?;
+        let mut cli = Cli { notices, ..Cli::from_arg_matches(&m)? };
         let given = cli.settings.given();
         let chosen = heapster || given.iter().any(|name| name == "source" || name == "sink");
         cli.settings.heapster = heapster::read(&m, cli.command.is_none() && chosen);
@@ -666,7 +725,10 @@ mod tests {
             "\"serve\": unknown command; accepted: standalone, agent, aggregator, top, once, check",
         );
         bad(&["agent", "serve"], "\"serve\": unexpected; see nodegauge --help");
-        bad(&["once", "--format", "xml"], "--format \"xml\": not accepted; accepted: prometheus, json");
+        bad(
+            &["once", "--format", "xml"],
+            "--format \"xml\": not accepted; accepted: prometheus, summary, json",
+        );
         bad(&["--interval"], "--interval <DURATION>: needs a value");
         bad(&["--interval", "1s", "--interval", "2s"], "--interval: given more than once");
         bad(

@@ -8,8 +8,10 @@
 mod access;
 mod aggregator;
 mod apiserver;
+mod go;
 mod heapster;
 mod names;
+mod paths;
 mod push;
 mod sinks;
 mod standalone;
@@ -38,13 +40,15 @@ use values::{
 
 pub use aggregator::AggregatorConfig;
 pub use apiserver::ApiServerConfig;
+pub use go::{go_bool, go_duration};
 pub use names::{KubeletChoice, KubeletSettings};
+pub use paths::Paths;
 pub use sinks::{Ha, Sending};
 pub use standalone::StandaloneConfig;
 
 /// Kinds that cAdvisor knows and this version does not collect. Old command
 /// lines still name `accelerator`, which cAdvisor itself has dropped.
-const OTHER_KINDS: [&str; 12] = [
+pub(crate) const OTHER_KINDS: [&str; 12] = [
     "accelerator",
     "advtcp",
     "app",
@@ -73,6 +77,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may read there, and by which certificates.
     pub access: Access,
+    /// What paths begin with, and another name of `/metrics`.
+    pub paths: Paths,
     /// Time between two ticks.
     pub interval: Duration,
     /// Age of the last snapshot beyond which a scrape asks for a fresh one.
@@ -200,6 +206,7 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from("/")),
             listen,
             access,
+            paths: layers.paths()?,
             interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
@@ -296,12 +303,18 @@ impl Layers {
 
     fn labels(&self) -> Result<LabelChoice> {
         let listed = self.0.iter().find_map(|(_, s)| s.whitelisted_container_labels.as_ref());
+        let prefixes = self.0.iter().find_map(|(_, s)| s.raw_cgroup_prefix_whitelist.as_ref());
         Ok(LabelChoice {
             style: self.parse("label-style", |s| &s.label_style, names::label_style)?.flatten(),
             store_container_labels: self
                 .parse("store-container-labels", |s| &s.store_container_labels, names::switch)?
                 .unwrap_or(true),
             whitelisted: listed.map(|list| words(list).map(str::to_owned).collect()).unwrap_or_default(),
+            runtimes_only: self.parse("docker-only", |s| &s.docker_only, names::switch)?.unwrap_or(false),
+            raw_prefixes: prefixes.map(|list| words(list).map(str::to_owned).collect()).unwrap_or_default(),
+            without_root: self
+                .parse("disable-root-cgroup-stats", |s| &s.disable_root_cgroup_stats, names::switch)?
+                .unwrap_or(false),
         })
     }
 

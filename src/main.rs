@@ -85,6 +85,9 @@ fn run() -> Result<ExitCode, Stop> {
     }
     let config = Config::load(cli.settings, &environment).map_err(usage)?;
     logging::init(config.log_level, config.log_format);
+    for (flag, why) in &cli.notices {
+        tracing::warn!(flag, why, "flag has no effect");
+    }
     match cli.command {
         // Aggregator, standalone and top have other settings.
         None | Some(Command::Standalone | Command::Agent | Command::Aggregator | Command::Top(_)) => {

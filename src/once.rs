@@ -1,6 +1,7 @@
 //! One collection to standard output: for scripts, tests and bug reports.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -9,6 +10,7 @@ use crate::agent;
 use crate::agent::naming::Naming;
 use crate::cli::OnceFormat;
 use crate::config::Config;
+use crate::expose::summary::{self, Extent};
 use crate::expose::{Format, Options, Renderer, View};
 use crate::kernel::handles;
 use crate::snapshot::Origin;
@@ -24,7 +26,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<()> {
     let event_loop = agent::event_loop()?;
     let identities = event_loop.block_on(agent::identities(config));
-    let namer = Box::new(Naming::new(identities, config.labels.clone(), &config.kubelet_root));
+    let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root));
     let mut sampler = agent::sampler(config, handles::raise_descriptor_limit(), namer)?;
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Fresh, &mut snapshot);
@@ -41,6 +43,12 @@ pub fn run(config: &Config, format: OnceFormat, out: &mut impl Write) -> Result<
                 timestamps: config.timestamps,
             };
             Renderer::new(options).render(&snapshot, |text| out.write_all(text))
+        }
+        OnceFormat::Summary => {
+            let surroundings = agent::around(config, identities).tell();
+            summary::write(&snapshot, &surroundings, Extent::Full, &mut *out)
+                .map_err(Into::into)
+                .and_then(|()| out.write_all(b"\n"))
         }
         OnceFormat::Json => serde_json::to_writer(&mut *out, &snapshot)
             .map_err(Into::into)

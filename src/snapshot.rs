@@ -7,12 +7,18 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+mod hardware;
+mod process;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nonmax::NonMaxU64;
 use serde::Serialize;
+
+pub use hardware::{Cache, Core, Disk, Hardware, HugePages, NetworkCard, NumaNode};
+pub use process::Process;
 
 /// One kernel figure, or `None` where the kernel does not tell it.
 ///
@@ -247,6 +253,9 @@ pub struct Cgroup {
     /// What it is a part of.
     #[serde(skip)]
     pub part: Part,
+    /// Whether `/metrics` leaves it out, because cAdvisor's flags say so.
+    #[serde(skip)]
+    pub hidden: bool,
 }
 
 /// What a cgroup is to who lists pods and containers instead of cgroups.
@@ -529,9 +538,9 @@ pub struct Pressure {
     /// `full total`: all non-idle tasks stalled. Absent for CPU before 5.13.
     pub full_usec: Reading,
     /// The kernel's averages of `some`.
-    pub some_average: Averages,
+    pub some_average: Option<Averages>,
     /// The kernel's averages of `full`.
-    pub full_average: Averages,
+    pub full_average: Option<Averages>,
 }
 
 /// Share of time stalled, hundredths of a percent.
@@ -712,6 +721,9 @@ pub struct Machine {
     pub swap_bytes: Reading,
     /// Memory modules by type, from EDAC.
     pub dimms: Vec<Dimm>,
+    /// What it is made of.
+    #[serde(skip)]
+    pub hardware: Hardware,
 }
 
 /// Memory modules of one type.

@@ -86,12 +86,14 @@ impl Namer for Naming {
             if !same || node.cgroup.labels.is_empty() {
                 let storage = storage(&parsed, &row, &self.pods);
                 let part = part(&parsed, &node.cgroup.path, &row);
-                let cgroup = Cgroup { storage, part, ..named(&node.cgroup, &row, rules) };
+                let hidden = self.choice.hides(&node.cgroup.path, part.runtime.is_some());
+                let cgroup = Cgroup { storage, part, hidden, ..named(&node.cgroup, &row, rules) };
                 let before = &node.cgroup;
                 if cgroup.labels != before.labels
                     || cgroup.identity != before.identity
                     || cgroup.storage != before.storage
                     || cgroup.part != before.part
+                    || cgroup.hidden != before.hidden
                 {
                     node.cgroup = Arc::new(cgroup);
                 }
@@ -187,7 +189,16 @@ fn named(cgroup: &Cgroup, row: &Row, rules: &LabelRules) -> Cgroup {
         LabelStyle::Cadvisor => KubeletLabels::Own(kubelet.into()),
     };
     let (storage, part) = (Storage::default(), Part::default());
-    Cgroup { path: cgroup.path.clone(), created: cgroup.created, identity, labels, kubelet, storage, part }
+    Cgroup {
+        path: cgroup.path.clone(),
+        created: cgroup.created,
+        identity,
+        labels,
+        kubelet,
+        storage,
+        part,
+        hidden: false,
+    }
 }
 
 /// What a cgroup is to this node's kubelet. Pods of a node that runs in a

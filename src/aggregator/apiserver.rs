@@ -95,6 +95,7 @@ pub fn site(model: &Arc<Model>, telemetry: Arc<Telemetry>, guard: Arc<Guard>) ->
         router,
         telemetry,
         bodies: &[],
+        paths: Default::default(),
         loose_slashes: true,
         handlers: &[("/apis", "apiserver")],
         refusal: api::resource::refusal,

@@ -2,11 +2,11 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/api/page/cluster` | the cluster, its nodes and namespaces, and the [`TOP`] pods by CPU and by memory |
-//! | `/api/page/pods?node=N`, `?namespace=NS` | at most [`PODS`] pods, those with most CPU first; `more` counts the others |
+//! | `/api/page/cluster` | the cluster, its nodes and namespaces, and the `TOP` pods by CPU and by memory |
+//! | `/api/page/pods?node=N`, `?namespace=NS` | at most `PODS` pods, those with most CPU first; `more` counts the others |
 //! | `/api/page/series?node=N`, `?namespace=NS[&pod=P[&container=C]]` | the lines of one of them |
 //!
-//! All is of the newest closed step. One pass over the nodes makes a [`Picture`] of a
+//! All is of the newest closed step. One pass over the nodes makes a `Picture` of a
 //! step, which serves until the next; it is let go of when nobody has asked for a
 //! while. CPU is in thousandths of a core, memory in bytes, `null` where nobody told.
 

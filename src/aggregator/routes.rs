@@ -94,6 +94,7 @@ pub fn site(ingest: Arc<Ingest>, telemetry: Arc<Telemetry>, limits: receive::Lim
         loose_slashes: true,
         handlers: &HANDLERS,
         refusal: line,
+        paths: Default::default(),
         tidy: Box::new(move || shown.tidy()),
     }
 }

@@ -35,7 +35,7 @@ use tokio_rustls::rustls;
 use self::delegated::{Caller, Chain};
 use self::request::Resource;
 use self::reviews::Unanswered;
-use self::rules::Need;
+use self::rules::{Need, Opened};
 use crate::telemetry::{Decision, Limiter, Means, Reload, Telemetry};
 
 /// What was said about who may read.
@@ -47,6 +47,8 @@ pub struct Access {
     pub tls: Option<TlsFiles>,
     /// Who may push, where that is not who may read.
     pub push: Option<Choice>,
+    /// What everybody may read, whoever may read the rest.
+    pub opened: Opened,
 }
 
 /// Who may read.
@@ -228,6 +230,7 @@ pub struct Guard {
     rules: Rules,
     how: How,
     push: Option<How>,
+    opened: Opened,
     tls: Option<Tls>,
     telemetry: Arc<Telemetry>,
 }
@@ -235,7 +238,7 @@ pub struct Guard {
 impl Guard {
     /// Guards paths as `rules` say.
     pub fn new(rules: Rules, how: How, tls: Option<Tls>, telemetry: Arc<Telemetry>) -> Guard {
-        let guard = Guard { rules, how, push: None, tls, telemetry };
+        let guard = Guard { rules, how, push: None, opened: Opened::default(), tls, telemetry };
         if let Some(Err(error)) = guard.how.delegated().map(|delegated| guard.believe(delegated)) {
             tracing::warn!(error, "no certificates of clients are taken");
         }
@@ -247,6 +250,12 @@ impl Guard {
     #[must_use]
     pub fn pushed_to_by(self, push: Option<How>) -> Guard {
         Guard { push, ..self }
+    }
+
+    /// Lets everybody read these areas.
+    #[must_use]
+    pub fn opening(self, opened: Opened) -> Guard {
+        Guard { opened, ..self }
     }
 
     /// Reads the files, finds the API server, and guards as `access` says.
@@ -271,7 +280,7 @@ impl Guard {
             Some(choice) => Some(How::open(choice, node_name).await?),
             None => None,
         };
-        Ok(Guard::new(rules, how, tls, telemetry).pushed_to_by(push))
+        Ok(Guard::new(rules, how, tls, telemetry).pushed_to_by(push).opening(access.opened))
     }
 
     /// What makes handshakes, if connections are to be encrypted.
@@ -332,7 +341,8 @@ impl Guard {
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admitted, Refusal> {
         let need = self.rules.need(asked.path);
         let how = self.push.as_ref().filter(|_| need == Need::Push).unwrap_or(&self.how);
-        if matches!(how, How::Open) || need == Need::Open {
+        let opened = self.rules.area(asked.path).is_some_and(|area| self.opened.has(area));
+        if matches!(how, How::Open) || need == Need::Open || opened {
             return Ok(Admitted { need, user: asked.certified.user.clone() });
         }
         let (means, outcome) = decide(how, asked, need).await;

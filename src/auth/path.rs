@@ -71,4 +71,13 @@ mod tests {
         check("/a/..//b", "/a/../b");
         check("/a%2F/", "/a%2F");
     }
+
+    #[test]
+    fn queries_are_read() {
+        let found = query("x=1&&y&name%5B%5D=a%3Ab+c%2bd&bad=%zz").unwrap();
+        let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(found, [("x", "1"), ("y", ""), ("name[]", "a:b c+d"), ("bad", "%zz")]);
+        assert_eq!(query("x=%ff"), None);
+        assert_eq!(decode("a+b", false).as_deref(), Some("a+b"));
+    }
 }

@@ -22,6 +22,54 @@ pub enum Need {
     Api,
 }
 
+/// Paths whose authentication can be switched off by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// `/metrics` and what is below it.
+    Metrics,
+    /// What is asked of containers, nodes and pods: cAdvisor's, the kubelet's,
+    /// Heapster's and Kubernetes' APIs.
+    Model,
+    /// Pages for people, what they ask for, and the Dashboard's scraper API.
+    Dashboard,
+}
+
+/// The areas that are open to everybody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// See [`Area::Metrics`].
+    pub metrics: bool,
+    /// See [`Area::Model`].
+    pub model: bool,
+    /// See [`Area::Dashboard`].
+    pub dashboard: bool,
+}
+
+impl Opened {
+    /// Whether an area is.
+    pub fn has(self, area: Area) -> bool {
+        match area {
+            Area::Metrics => self.metrics,
+            Area::Model => self.model,
+            Area::Dashboard => self.dashboard,
+        }
+    }
+}
+
+/// The areas' paths, each with what is below it; the first that fits.
+const AREAS: [(&str, Area); 10] = [
+    ("/metrics", Area::Metrics),
+    ("/api/v1/dashboard", Area::Dashboard),
+    ("/api/page", Area::Dashboard),
+    ("/page", Area::Dashboard),
+    ("/containers", Area::Dashboard),
+    ("/docker", Area::Dashboard),
+    ("/validate", Area::Dashboard),
+    ("/api", Area::Model),
+    ("/apis", Area::Model),
+    ("/stats", Area::Model),
+];
+
 /// Paths and what they need.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
@@ -79,15 +127,30 @@ impl Rules {
             Need::Open | Need::Push => {
                 path == rule.path || (rule.path.ends_with('/') && path.starts_with(rule.path))
             }
-            Need::Node(_) | Need::Path | Need::Api => {
-                path.strip_prefix(rule.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
+            Need::Node(_) | Need::Path | Need::Api => is_within(path, rule.path),
         });
-        let odd = path.contains("//")
-            || path.contains('%')
-            || path.split('/').any(|part| part == "." || part == "..");
-        found.filter(|_| !odd).map_or(self.others, |rule| rule.need)
+        found.filter(|_| !is_odd(path)).map_or(self.others, |rule| rule.need)
     }
+
+    /// The area that `path` is in; none takes pushes.
+    pub fn area(&self, path: &str) -> Option<Area> {
+        if is_odd(path) || self.need(path) == Need::Push {
+            return None;
+        }
+        if path == "/" {
+            return Some(Area::Dashboard);
+        }
+        AREAS.iter().find(|(root, _)| is_within(path, root)).map(|(_, area)| *area)
+    }
+}
+
+fn is_within(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Written in another way than it is routed.
+fn is_odd(path: &str) -> bool {
+    path.contains("//") || path.contains('%') || path.split('/').any(|part| part == "." || part == "..")
 }
 
 #[cfg(test)]
@@ -123,6 +186,21 @@ mod tests {
             "/api/v1.3/machine",
         ] {
             check(path, Need::Node("proxy"));
+        }
+    }
+
+    #[test]
+    fn areas() {
+        let check = |path: &str, expected| assert_eq!(AGGREGATOR.area(path), expected, "{path}");
+        check("/metrics", Some(Area::Metrics));
+        check("/metrics/resource", Some(Area::Metrics));
+        check("/api/v1/model/nodes", Some(Area::Model));
+        check("/apis/metrics.k8s.io/v1beta1/pods", Some(Area::Model));
+        check("/stats/summary", Some(Area::Model));
+        check("/api/v1/dashboard/nodes", Some(Area::Dashboard));
+        check("/", Some(Area::Dashboard));
+        for path in ["/api/v1/batches", "/apix", "/healthz", "/metrics/../x", "/api//x", "/%6detrics", ""] {
+            check(path, None);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use super::hardware;
 use crate::kernel::file::{Buffer, read_trimmed};
 use crate::kernel::{Roots, parse};
 use crate::snapshot::{Dimm, Machine, reading};
@@ -32,6 +33,7 @@ pub(super) fn read(roots: &Roots, buffer: &mut Buffer) -> Machine {
         memory_bytes: meminfo(buffer, "MemTotal"),
         swap_bytes: meminfo(buffer, "SwapTotal"),
         dimms: dimms(&roots.sys.join("devices/system/edac/mc")),
+        hardware: hardware::read(roots, buffer),
     }
 }
 

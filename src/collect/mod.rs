@@ -12,6 +12,7 @@
 mod cpu;
 mod departures;
 pub mod filesystem;
+mod hardware;
 mod hugetlb;
 mod io;
 mod load;
@@ -22,6 +23,7 @@ mod oom;
 mod pids;
 mod pressure;
 mod process;
+pub mod ps;
 pub mod sampler;
 mod spec;
 mod tasks;

@@ -37,8 +37,7 @@ fn totals(text: &[u8]) -> Result<Pressure, ReadError> {
     let (some, full) = parse::pressure(text)?;
     let total = |stall: Option<Stall>| stall.and_then(|s| reading(s.total));
     let averages = |stall: Option<Stall>| {
-        let [avg10, avg60, avg300] = stall.unwrap_or_default().averages;
-        Averages { avg10, avg60, avg300 }
+        stall.map(|Stall { averages: [avg10, avg60, avg300], .. }| Averages { avg10, avg60, avg300 })
     };
     Ok(Pressure {
         some_usec: total(some),

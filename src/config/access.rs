@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 
 use super::Layers;
+use super::values::on_off;
+use crate::auth::rules::Opened;
 use crate::auth::{Access, Choice, TlsFiles};
+use crate::cli::Settings;
 
 const ACCEPTED: &str = "accepted: none, token, kubernetes";
 
@@ -77,6 +80,7 @@ impl Layers {
             Role::Agent | Role::Aggregator => self.parse("listen", |s| &s.listen, address)?,
             Role::Beside => self.parse("aggregator-listen", |s| &s.aggregator_listen, address)?,
         };
+        let opened = self.opened()?;
         let listen = listen.unwrap_or_else(|| role.default_listen());
         // Beyond loopback it is always told apart who pushes, also where everybody may read.
         let push = (role != Role::Agent && auth == Some(Choice::None) && !is_loopback(listen))
@@ -85,7 +89,7 @@ impl Layers {
             bail!("--auth-token-file: {PLAIN}");
         }
         if push.is_some() {
-            return Ok((listen, Access { auth: Choice::None, tls, push }));
+            return Ok((listen, Access { auth: Choice::None, tls, push, opened }));
         }
         if token_file.is_some() && !matches!(auth, Some(Choice::Token(_))) {
             bail!("--auth-token-file: given without --auth token; accepted: both or none");
@@ -93,7 +97,21 @@ impl Layers {
         if client_ca.is_some() && matches!(auth, None | Some(Choice::None)) {
             bail!("--tls-client-ca: nobody would be asked; accepted: with --auth token or --auth kubernetes");
         }
-        Ok((listen, Access { auth: auth.unwrap_or(Choice::None), tls, push }))
+        Ok((listen, Access { auth: auth.unwrap_or(Choice::None), tls, push, opened }))
+    }
+}
+
+impl Layers {
+    /// The areas for which authentication is switched off.
+    fn opened(&self) -> Result<Opened> {
+        let off = |setting, get: fn(&Settings) -> &Option<String>| {
+            anyhow::Ok(self.parse(setting, get, on_off)?.is_some_and(|on| !on))
+        };
+        Ok(Opened {
+            metrics: off("auth-metrics", |s| &s.auth_metrics)?,
+            model: off("auth-model", |s| &s.auth_model)?,
+            dashboard: off("auth-dashboard", |s| &s.auth_dashboard)?,
+        })
     }
 }
 
@@ -133,22 +151,44 @@ mod tests {
     #[test]
     fn who_may_read_and_how() {
         let access = |words: &[&str]| load(words, &[]).unwrap().access;
-        assert_eq!(access(&[]), Access { auth: Choice::None, tls: None, push: None });
+        assert_eq!(
+            access(&[]),
+            Access { auth: Choice::None, tls: None, push: None, opened: Opened::default() }
+        );
         let files = |client_ca: Option<&str>| {
             let client_ca = client_ca.map(PathBuf::from);
             Some(TlsFiles { certificate: "c".into(), key: "k".into(), client_ca })
         };
-        assert_eq!(access(&TLS), Access { auth: Choice::None, tls: files(None), push: None });
+        assert_eq!(
+            access(&TLS),
+            Access { auth: Choice::None, tls: files(None), push: None, opened: Opened::default() }
+        );
         // On loopback a token may travel without TLS.
         let token = access(&["--auth", "token", "--auth-token-file", "t"]);
-        assert_eq!(token, Access { auth: Choice::Token(Some("t".into())), tls: None, push: None });
+        assert_eq!(
+            token,
+            Access {
+                auth: Choice::Token(Some("t".into())),
+                tls: None,
+                push: None,
+                opened: Opened::default()
+            }
+        );
         let certificates = with_tls(&["--auth", "token", "--tls-client-ca", "a", "--listen", "0.0.0.0:4194"]);
         assert_eq!(
             access(&certificates),
-            Access { auth: Choice::Token(None), tls: files(Some("a")), push: None }
+            Access {
+                auth: Choice::Token(None),
+                tls: files(Some("a")),
+                push: None,
+                opened: Opened::default()
+            }
         );
         let kubernetes = with_tls(&["--auth", "kubernetes", "--listen", "[::]:4194"]);
-        assert_eq!(access(&kubernetes), Access { auth: Choice::Kubernetes, tls: files(None), push: None });
+        assert_eq!(
+            access(&kubernetes),
+            Access { auth: Choice::Kubernetes, tls: files(None), push: None, opened: Opened::default() }
+        );
         let environment = [("NODEGAUGE_AUTH", "token"), ("NODEGAUGE_AUTH_TOKEN_FILE", "t")];
         assert_eq!(load(&[], &environment).unwrap().access, token);
     }

@@ -30,11 +30,14 @@ pub(super) const OWN: [&str; 9] = [
 ];
 
 /// Those it shares with the agent.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 15] = [
     "config",
     "listen",
     "auth",
     "auth-token-file",
+    "auth-metrics",
+    "auth-model",
+    "auth-dashboard",
     "tls-cert",
     "tls-key",
     "tls-client-ca",
@@ -198,7 +201,10 @@ pub(super) mod tests {
         let config = load(&[], &[("NODEGAUGE_PUSH", "influxdb:http://a")]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8082");
         assert_eq!((config.resolution, config.max_nodes), (Duration::from_secs(60), 10_000));
-        assert_eq!(config.access, Access { auth: Choice::None, tls: None, push: None });
+        assert_eq!(
+            config.access,
+            Access { auth: Choice::None, tls: None, push: None, opened: Default::default() }
+        );
         let finer = load(&["--metric_resolution=15s"], &[]).unwrap();
         assert_eq!(finer.resolution, Duration::from_secs(15));
     }

@@ -111,7 +111,7 @@ impl Said {
         }
         // Agents that push are told apart as they were.
         let push = access.push.or(Some(access.auth));
-        Ok(Access { auth: Choice::Users(std::mem::take(&mut self.users)), push, tls: access.tls })
+        Ok(Access { auth: Choice::Users(std::mem::take(&mut self.users)), push, ..access })
     }
 }
 
@@ -120,6 +120,7 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
+    use crate::auth::rules::Opened;
     use crate::cli::{Parsed, parse};
     use crate::config::AggregatorConfig;
     use crate::push::target::Protocol;
@@ -139,7 +140,8 @@ mod tests {
         let config = |words: &[&str]| load(words, &[]).unwrap();
         let plain = config(&["--source=kubernetes:https://kubernetes.default"]);
         assert_eq!(plain.listen.to_string(), "0.0.0.0:8082");
-        let everybody = Access { auth: Choice::None, tls: None, push: Some(Choice::Token(None)) };
+        let push = Some(Choice::Token(None));
+        let everybody = Access { auth: Choice::None, tls: None, push, opened: Opened::default() };
         assert_eq!((plain.access, plain.pull.is_some()), (everybody, true));
         let moved = config(&["--source=push", "--listen_ip=::1", "--heapster_port=80", "--v=4"]);
         assert_eq!(moved.listen.to_string(), "[::1]:80");

@@ -22,6 +22,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Redirect};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -38,6 +39,7 @@ use super::connection::{Activity, Deadlines, Timed};
 use super::peers::{Peer, Peers};
 use crate::auth::rules::Need;
 use crate::auth::{Admitted, Asked, Certified, Guard, Refusal, path};
+use crate::config::Paths;
 use crate::telemetry::{HandshakeFailure, Limiter, LostConnection, Refused, Telemetry};
 
 /// How long accepting rests when no descriptor is left.
@@ -109,9 +111,11 @@ pub struct Site {
     pub router: Router,
     /// Own metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Paths that take a body by POST, with all below where they end with a slash; their routes bound its
-    /// size and its time.
+    /// Paths that take a body by POST or GET, with all below where they end with a slash; their routes bound
+    /// its size and its time.
     pub bodies: &'static [&'static str],
+    /// How paths are written by those who ask.
+    pub paths: Paths,
     /// Whether slashes that are doubled or at the end of a path do not count.
     pub loose_slashes: bool,
     /// What paths that begin so are counted as, under Heapster's name for requests; none are where it is empty.
@@ -151,12 +155,14 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<bool> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Site { router, telemetry, bodies, loose_slashes, handlers, refusal, tidy: tidy_site } = site.into();
+    let Site { router, telemetry, bodies, paths, loose_slashes, handlers, refusal, tidy: tidy_site } =
+        site.into();
     let (stopping, watching) = watch::channel(());
     let server = Server {
         router,
         telemetry,
         bodies,
+        paths: Arc::new(paths),
         loose_slashes,
         handlers,
         refusal,
@@ -209,6 +215,7 @@ struct Server {
     router: Router,
     telemetry: Arc<Telemetry>,
     bodies: &'static [&'static str],
+    paths: Arc<Paths>,
     loose_slashes: bool,
     handlers: &'static [(&'static str, &'static str)],
     refusal: fn(StatusCode, &str) -> Response<Body>,
@@ -350,9 +357,11 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
+        let alone = !self.paths.prefix.is_empty() && parts.uri.path() == self.paths.prefix;
         // Before anything is decided, so that what is decided about is what is routed.
-        if self.loose_slashes {
-            tidy(&mut parts.uri);
+        let target = routed(parts.uri.path(), &self.paths, self.loose_slashes);
+        if let Some(target) = target.map(Cow::into_owned) {
+            set_path(&mut parts.uri, target);
         }
         let handler = self.handlers.iter().find(|(path, _)| parts.uri.path().starts_with(path));
         let (handler, method) = (handler.map_or("other", |(_, name)| *name), parts.method.clone());
@@ -360,6 +369,8 @@ impl Server {
         let close = admitted.as_ref().is_err_and(|refused| refused.close);
         let mut response = match admitted {
             Err(refused) => refused.response,
+            // A page's links are relative to where it is.
+            Ok(_) if alone => Redirect::permanent(&format!("{}/", self.paths.prefix)).into_response(),
             Ok(admitted) => {
                 let mut request = Request::from_parts(parts, body);
                 request.extensions_mut().insert(admitted);
@@ -394,7 +405,8 @@ impl Server {
         let has_body = headers.contains_key(TRANSFER_ENCODING)
             || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         let taken = |taking: &&str| path == *taking || (taking.ends_with('/') && path.starts_with(*taking));
-        let takes_body = request.method == Method::POST && self.bodies.iter().any(taken);
+        let takes_body =
+            matches!(request.method, Method::POST | Method::GET) && self.bodies.iter().any(taken);
         if has_body && !takes_body {
             let text = "request bodies are not accepted";
             return refuse(Refused::Body, say(StatusCode::PAYLOAD_TOO_LARGE, text), true);
@@ -442,9 +454,25 @@ impl Server {
     }
 }
 
-/// Takes slashes out of the path that say nothing.
-fn tidy(uri: &mut Uri) {
-    let Cow::Owned(path) = path::tidied(uri.path()) else { return };
+/// A path as it is routed, where that is not how it is written: without slashes that
+/// say nothing, and without the prefix. What lacks it is routed to nothing.
+fn routed<'a>(path: &'a str, paths: &Paths, loose_slashes: bool) -> Option<Cow<'a, str>> {
+    let tidy = if loose_slashes { path::tidied(path) } else { Cow::Borrowed(path) };
+    if *paths == Paths::default() {
+        return matches!(tidy, Cow::Owned(_)).then_some(tidy);
+    }
+    let below = tidy.strip_prefix(&paths.prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = match below {
+        None => "/lacks-the-prefix",
+        Some("") => "/",
+        Some(below) if paths.metrics.as_deref() == Some(below) => "/metrics",
+        Some(below) => below,
+    };
+    Some(Cow::Owned(below.to_owned()))
+}
+
+/// Puts a path in the place of that of `uri`.
+fn set_path(uri: &mut Uri, path: String) {
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
@@ -486,4 +514,29 @@ fn refuse(stream: TcpStream) {
         content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
     // The client may be gone or its window full; then it learns from the close.
     let _ = stream.try_write(ANSWER);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_routed_without_their_prefix() {
+        let paths = Paths { prefix: "/node/1".into(), metrics: Some("/prom".into()) };
+        let check = |written: &str, expected: &str| {
+            let mut uri: Uri = written.parse().unwrap();
+            let found = routed(uri.path(), &paths, false).unwrap().into_owned();
+            set_path(&mut uri, found);
+            assert_eq!(uri.to_string(), expected, "{written}");
+        };
+        check("/node/1/healthz", "/healthz");
+        check("/node/1", "/");
+        check("/node/1/?a=b", "/?a=b");
+        check("/node/1/prom?name[]=x", "/metrics?name[]=x");
+        check("/node/10/metrics", "/lacks-the-prefix");
+        check("/metrics", "/lacks-the-prefix");
+        assert_eq!(routed("/metrics", &Paths::default(), true), None);
+        assert_eq!(routed("//metrics/", &Paths::default(), false), None);
+        assert_eq!(routed("//metrics/", &Paths::default(), true).as_deref(), Some("/metrics"));
+    }
 }

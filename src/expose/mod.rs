@@ -12,6 +12,9 @@
 //!   that carry metrics, [`connection`] how long a client may take and [`peers`]
 //!   how much.
 
+pub mod cadvisor;
+pub mod cadvisor_v1;
+pub mod cadvisor_v2;
 pub mod connection;
 pub mod families;
 pub mod http;
@@ -20,9 +23,12 @@ pub mod lines;
 pub mod negotiate;
 pub mod page;
 pub mod peers;
+pub mod pods;
 pub mod prometheus;
+pub mod resource;
 pub mod routes;
 pub mod scrape;
+pub mod summary;
 
 pub use labels::base_labels;
 pub use negotiate::{Format, accepts_gzip, negotiate};

@@ -146,6 +146,7 @@ impl Renderer {
 /// The base labels of a cgroup's rows, where it has rows.
 fn base_labels(cgroup: &Cgroup, view: View) -> Option<&str> {
     match (view, &cgroup.kubelet) {
+        (View::All, _) if cgroup.hidden => None,
         (View::All, _) | (View::Kubelet, KubeletLabels::Base) => Some(&cgroup.labels),
         (View::Kubelet, KubeletLabels::Own(labels)) => Some(labels),
         (View::Kubelet, KubeletLabels::NotShown) => None,

@@ -1,13 +1,21 @@
-//! Which path answers what.
+//! Which path of the agent answers what.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | containers and machine, Prometheus text or OpenMetrics, gzip on request |
 //! | `/metrics/cadvisor` | the same as a kubelet shows it there |
+//! | `/metrics/resource` | CPU and memory of node, pods and containers, as a kubelet shows them there |
+//! | `/stats/summary` | the same and more, in a kubelet's JSON |
+//! | `/stats/container/`, `/api/v1.3/…`, `/api/v2.1/…` | cAdvisor's REST API |
+//! | `/containers/`, `/docker/`, `/validate/` | its pages, as plain as can be |
 //! | `/metrics/self` | the agent about itself |
 //! | `/healthz` | 200 while collection goes on, else 503 |
 //! | `/readyz` | 200 once there is something to serve |
 //! | `/`, `/page/*`, `/api/page/*` | the live page: see [`page`] |
+
+mod cadvisor;
+mod kubelet;
+mod pages;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,12 +28,17 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
+use super::cadvisor::Host;
+use super::cadvisor::events::Events;
 use super::http::Site;
 use super::page::cgroup::Detail;
 use super::page::node::{Overview, Wanted};
 use super::page::{self, Page};
 use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
+use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
+use crate::auth::path;
+use crate::config::Paths;
 use crate::history::History;
 use crate::publish::Snapshots;
 use crate::snapshot::{Kind, Kinds, Snapshot};
@@ -55,10 +68,44 @@ pub struct App {
     policy: Policy,
     snapshots: Snapshots,
     history: Arc<History>,
-    node_name: String,
     telemetry: Arc<Telemetry>,
     bodies: Arc<Bodies>,
     started: Instant,
+    around: Around,
+    events: Arc<Events>,
+}
+
+/// What answers tell besides the snapshot, asked anew for each.
+pub struct Around {
+    tell: Box<dyn Fn() -> Surroundings + Send + Sync>,
+    /// How paths are written by those who ask.
+    pub paths: Paths,
+    /// Who is asked for what is not in the snapshot.
+    pub host: Option<Arc<dyn Host>>,
+}
+
+impl Around {
+    /// What `tell` tells.
+    pub fn new(tell: impl Fn() -> Surroundings + Send + Sync + 'static) -> Around {
+        Around { tell: Box::new(tell), paths: Paths::default(), host: None }
+    }
+
+    /// What it tells now.
+    pub fn tell(&self) -> Surroundings {
+        (self.tell)()
+    }
+}
+
+impl Default for Around {
+    fn default() -> Around {
+        Around::new(Surroundings::default)
+    }
+}
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Around").field("paths", &self.paths).finish_non_exhaustive()
+    }
 }
 
 impl App {
@@ -70,15 +117,30 @@ impl App {
         history: Arc<History>,
         telemetry: Arc<Telemetry>,
     ) -> Arc<Self> {
+        let node_name = node_name.to_owned();
+        let surroundings = move || Surroundings { node_name: node_name.clone(), ..Surroundings::default() };
+        App::within(Around::new(surroundings), policy, snapshots, history, Arc::default(), telemetry)
+    }
+
+    /// The same, with what else is to be told.
+    pub fn within(
+        around: Around,
+        policy: Policy,
+        snapshots: Snapshots,
+        history: Arc<History>,
+        events: Arc<Events>,
+        telemetry: Arc<Telemetry>,
+    ) -> Arc<Self> {
         let bodies = Bodies::new(policy.timestamps, Arc::clone(&telemetry));
         Arc::new(App {
             policy,
             snapshots,
             history,
-            node_name: node_name.to_owned(),
             telemetry,
             bodies,
             started: Instant::now(),
+            around,
+            events,
         })
     }
 
@@ -102,15 +164,20 @@ impl App {
             .route("/api/page/cgroup", get(detail))
             .route(
                 "/metrics",
-                get(async |app, method, headers| metrics(app, method, headers, View::All).await),
+                get(async |app, method, uri, headers| metrics(app, method, uri, headers, View::All).await),
             )
             .route(
                 "/metrics/cadvisor",
-                get(async |app, method, headers| metrics(app, method, headers, View::Kubelet).await),
+                get(async |app, method, uri, headers| {
+                    metrics(app, method, uri, headers, View::Kubelet).await
+                }),
             )
             .route("/metrics/self", get(own_metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .merge(kubelet::routes())
+            .merge(cadvisor::routes())
+            .merge(pages::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(not_allowed)
             .with_state(Arc::clone(self))
@@ -137,7 +204,8 @@ impl From<Arc<App>> for Site {
         Site {
             router: app.router(),
             telemetry: Arc::clone(app.telemetry()),
-            bodies: &[],
+            bodies: &cadvisor::BODIES,
+            paths: app.around.paths.clone(),
             loose_slashes: false,
             handlers: &[],
             refusal: line,
@@ -151,7 +219,17 @@ pub fn line(status: StatusCode, text: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
 }
 
-async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap, view: View) -> Response {
+async fn metrics(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    view: View,
+) -> Response {
+    let names = match names(&uri) {
+        Ok(names) => names,
+        Err(text) => return line(StatusCode::BAD_REQUEST, text),
+    };
     let Policy { kinds, on_request, .. } = app.policy;
     let (path, kinds, requested) = match view {
         View::All => ("/metrics", kinds, Kinds::NONE),
@@ -160,7 +238,7 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         }
     };
     let format = negotiate(&joined(&headers, ACCEPT));
-    let gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
+    let mut gzip = accepts_gzip(&joined(&headers, ACCEPT_ENCODING));
     let body = if method == Method::HEAD {
         Ok(Body::new(Streamed::nothing()))
     } else {
@@ -169,7 +247,14 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         };
         let text = Text { openmetrics: format.is_openmetrics(), view, kinds };
         app.telemetry.scrape(path, text.format_label(), if gzip { "gzip" } else { "identity" });
-        app.body(snapshot, text, gzip).await
+        match names {
+            // Few ask so, each for other families: nothing is kept of it.
+            Some(names) => {
+                gzip = false;
+                app.bodies.of_families(snapshot, text, names, app.policy.patience).await.map(Body::new)
+            }
+            None => app.body(snapshot, text, gzip).await,
+        }
     };
     match body {
         Ok(body) => {
@@ -184,6 +269,13 @@ async fn metrics(State(app): State<Arc<App>>, method: Method, headers: HeaderMap
         Err(error @ NoBody::Busy) => line(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         Err(error @ NoBody::Failed) => line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// The families that `?name[]=` names; `None` for all.
+fn names(uri: &Uri) -> Result<Option<Vec<String>>, &'static str> {
+    let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
+    let names: Vec<String> = query.into_iter().filter(|(n, _)| n == "name[]").map(|(_, name)| name).collect();
+    Ok((!names.is_empty()).then_some(names))
 }
 
 impl App {
@@ -246,7 +338,7 @@ async fn overview(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> 
     let names = page::parameter(query, "names");
     let wanted = Wanted { names, past: page::parameter(query, "past").as_deref() == Some("1") };
     app.shown(Kinds::NONE, &headers, move |app, snapshot, gzip| {
-        page::json(&Overview::new(&app.node_name, snapshot, &app.history, &wanted), gzip)
+        page::json(&Overview::new(&app.around.tell().node_name, snapshot, &app.history, &wanted), gzip)
     })
     .await
 }

@@ -208,6 +208,54 @@ impl Bodies {
         Ok(Streamed { receiver, ended: false })
     }
 
+    /// Only the families of these names, written while they are sent.
+    ///
+    /// # Errors
+    /// [`NoBody::Busy`].
+    pub async fn of_families(
+        self: &Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        text: Text,
+        names: Vec<String>,
+        patience: Duration,
+    ) -> Result<Streamed, NoBody> {
+        let options = self.options(text);
+        let write = move |feed: &mut Feed| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Renderer::new(options).only(&names).render(&snapshot, |chunk| feed.write_all(chunk))
+        };
+        self.written(patience, write).await
+    }
+
+    fn options(&self, text: Text) -> Options {
+        let Text { openmetrics, view, kinds } = text;
+        let format = if openmetrics { Format::OpenMetrics } else { Format::Prometheus };
+        Options { format, view, kinds, timestamps: self.timestamps }
+    }
+
+    /// What `write` writes, written while it is sent; begun within `patience`.
+    ///
+    /// # Errors
+    /// [`NoBody::Busy`].
+    pub async fn written<E: std::fmt::Display>(
+        self: &Arc<Self>,
+        patience: Duration,
+        write: impl FnOnce(&mut Feed) -> Result<(), E> + Send + 'static,
+    ) -> Result<Streamed, NoBody> {
+        let permit = tokio::time::timeout(patience, self.streams.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(NoBody::Busy) };
+        let (mut feed, streamed) = Streamed::pipe();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            // A client that left takes no more; that is its right.
+            match write(&mut feed) {
+                Ok(()) => drop(feed.finish()),
+                Err(error) => tracing::debug!(%error, "answer broke off"),
+            }
+        });
+        Ok(streamed)
+    }
+
     /// Renders with one of the renderers kept, whose buffers are there already.
     fn render<E>(
         &self,
@@ -215,9 +263,7 @@ impl Bodies {
         text: Text,
         sink: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Text { openmetrics, view, kinds } = text;
-        let format = if openmetrics { Format::OpenMetrics } else { Format::Prometheus };
-        let options = Options { format, view, kinds, timestamps: self.timestamps };
+        let options = self.options(text);
         let kept = {
             let mut renderers = lock(&self.renderers);
             let fitting = renderers.iter().position(|r| r.options() == options);
@@ -326,10 +372,32 @@ impl Streamed {
         Streamed { receiver, ended: true }
     }
 
+    /// A body, and its other end for a task.
+    pub fn live() -> (Live, Streamed) {
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        (Live(sender), Streamed { receiver, ended: false })
+    }
+
     /// A body, and what is written into it on another thread.
     pub fn pipe() -> (Feed, Streamed) {
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         (Feed { sender, chunk: Vec::with_capacity(CHUNK) }, Streamed { receiver, ended: false })
+    }
+}
+
+/// The end of a body that comes piece by piece over a long time.
+#[derive(Debug)]
+pub struct Live(mpsc::Sender<Piece>);
+
+impl Live {
+    /// Sends a piece once there is room for it; false when the client has left.
+    pub async fn send(&self, text: Vec<u8>) -> bool {
+        self.0.send(Piece::Text(Bytes::from(text))).await.is_ok()
+    }
+
+    /// Waits until the client has left.
+    pub async fn left(&self) {
+        self.0.closed().await;
     }
 }
 

@@ -59,15 +59,39 @@ pub struct LabelChoice {
     pub store_container_labels: bool,
     /// See [`LabelRules::whitelisted`].
     pub whitelisted: Vec<String>,
+    /// cAdvisor's `--docker_only`: of what no runtime knows the root alone is shown.
+    pub runtimes_only: bool,
+    /// cAdvisor's `--raw_cgroup_prefix_whitelist`: what is shown of it besides; where
+    /// there are any, nothing else is.
+    pub raw_prefixes: Vec<String>,
+    /// cAdvisor's `--disable_root_cgroup_stats`.
+    pub without_root: bool,
 }
 
 impl Default for LabelChoice {
     fn default() -> Self {
-        LabelChoice { style: None, store_container_labels: true, whitelisted: Vec::new() }
+        LabelChoice {
+            style: None,
+            store_container_labels: true,
+            whitelisted: Vec::new(),
+            runtimes_only: false,
+            raw_prefixes: Vec::new(),
+            without_root: false,
+        }
     }
 }
 
 impl LabelChoice {
+    /// Whether the cgroup at `path` is left out of `/metrics`; `of_runtime` if a
+    /// runtime knows it.
+    pub fn hides(&self, path: &str, of_runtime: bool) -> bool {
+        if path == "/" {
+            return self.without_root;
+        }
+        let raw = self.runtimes_only || !self.raw_prefixes.is_empty();
+        raw && !of_runtime && !self.raw_prefixes.iter().any(|prefix| path.starts_with(prefix.as_str()))
+    }
+
     /// The rules for a host with these cgroups.
     pub fn for_host<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> LabelRules {
         LabelRules {
@@ -536,6 +560,20 @@ mod tests {
             "/lxc/a".into(),
         ];
         assert_eq!(roles(&paths, &known), [Nobody, Own, Nobody, Own]);
+    }
+
+    #[test]
+    fn what_cadvisors_flags_leave_out() {
+        let check = |runtimes_only, prefixes: &[&str], without_root, hidden: [bool; 3]| {
+            let raw_prefixes = prefixes.iter().map(|p| (*p).to_owned()).collect();
+            let choice = LabelChoice { runtimes_only, raw_prefixes, without_root, ..LabelChoice::default() };
+            let paths = [("/", false), ("/system.slice/a", false), ("/docker/b", true)];
+            assert_eq!(paths.map(|(path, known)| choice.hides(path, known)), hidden, "{choice:?}");
+        };
+        check(false, &[], false, [false; 3]);
+        check(true, &[], false, [false, true, false]);
+        check(true, &["/system"], false, [false; 3]);
+        check(false, &["/user"], true, [true, true, false]);
     }
 
     #[test]

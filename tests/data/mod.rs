@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Averages, Cgroup, CgroupSample, CpuStats, Dimm, DiskPart, DiskStats, DiskUsage, Filesystem,
-    FilesystemSpace, Filesystems, Hierarchy, HugetlbStats, Identity, Interface, InterfaceName, IoDevice,
-    IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats, Origin, Pressure, PressureStats,
-    ProcessStats, Reading, Snapshot, Spec, Tasks, Traffic, VolumeUsage, reading,
+    Averages, Cache, Cgroup, CgroupSample, Core, CpuStats, Dimm, Disk, DiskPart, DiskStats, DiskUsage,
+    Filesystem, FilesystemSpace, Filesystems, Hardware, Hierarchy, HugePages, HugetlbStats, Identity,
+    Interface, InterfaceName, IoDevice, IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats,
+    NetworkCard, NumaNode, Origin, Pressure, PressureStats, ProcessStats, Reading, Snapshot, Spec, Tasks,
+    Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -162,8 +163,8 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         let mut pressure = || Pressure {
             some_usec: n.figure(),
             full_usec: n.figure(),
-            some_average: averages,
-            full_average: Averages { avg10: 5, ..averages },
+            some_average: Some(averages),
+            full_average: Some(Averages { avg10: 5, ..averages }),
         };
         sample.pressure = PressureStats { cpu: pressure(), memory: pressure(), io: pressure() };
     }
@@ -289,6 +290,44 @@ fn filesystems(n: &mut Numbers) -> (Filesystems, Vec<Option<DiskStats>>) {
     (Filesystems { mounts }, vec![Some(disk()), Some(disk()), None])
 }
 
+fn hardware(n: &mut Numbers) -> Hardware {
+    let mut cache = |level| Cache { id: Some(level), size_bytes: n.number(), kind: "Unified".into(), level };
+    let core = Core {
+        threads: vec![0, 1],
+        caches: vec![cache(1)],
+        shared_caches: vec![cache(3)],
+        ..Core::default()
+    };
+    let caches = vec![cache(4)];
+    let hugepages = vec![HugePages { page_kib: 2048, count: n.number() }];
+    Hardware {
+        vendor_id: "GenuineIntel".into(),
+        frequency_khz: Some(n.number()),
+        hugepages: hugepages.clone(),
+        nodes: vec![NumaNode {
+            id: 0,
+            memory_bytes: Some(n.number()),
+            hugepages,
+            cores: vec![core],
+            caches,
+            distances: vec![10, 21],
+        }],
+        disks: vec![Disk {
+            name: "vda".into(),
+            major: 254,
+            minor: 0,
+            size_bytes: n.number(),
+            scheduler: "none".into(),
+        }],
+        cards: vec![NetworkCard {
+            name: "eth0".into(),
+            mac_address: "02:00:00:00:00:01".into(),
+            speed_mbits: Some(10_000),
+            mtu: 1500,
+        }],
+    }
+}
+
 fn machine(n: &mut Numbers) -> Machine {
     Machine {
         machine_id: "0123456789abcdef0123456789abcdef".into(),
@@ -305,5 +344,6 @@ fn machine(n: &mut Numbers) -> Machine {
         memory_bytes: n.figure(),
         swap_bytes: n.figure(),
         dimms: vec![Dimm { kind: "Registered-DDR4".into(), count: 8, capacity_bytes: n.number() }],
+        hardware: hardware(n),
     }
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A real kubelet beside the agent: standalone, with static pods, on a real
 # containerd. Each source of names alone and all together must give every row
-# its right names; /metrics/cadvisor must have the rows and figures of the
-# kubelet's own.
+# its right names; /metrics/cadvisor, /stats/summary and /metrics/resource must have
+# the rows, fields and figures of the kubelet's own.
 #
 # Needs root and a Go toolchain, with which it builds the kubelet once (four
 # minutes on two cores; kept in target/e2e). That is why `run.sh` runs it only
@@ -19,7 +19,7 @@ agent() {
   local log=$1
   shift
   free_port port
-  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --timestamps on "$@"
+  background "$work/$log" "$agent" agent --listen "127.0.0.1:$port" --interval 500ms --timestamps on --node-name node-e2e "$@"
   wait_for 20 curl -fs "http://127.0.0.1:$port/readyz"
 }
 # names: the (pod, container) pairs with CPU figures.
@@ -61,6 +61,16 @@ python3 "$here/kubelet/compare.py" "http://127.0.0.1:10255/metrics/cadvisor" "ht
   >"$work/compare" && ok=yes || ok=no
 cat "$work/compare"
 check "the kubelet's own /metrics/cadvisor has the same rows, and figures within tolerance" [ "$ok" = yes ]
+
+# The writable layers are measured in the background: until then they are missing.
+stored() {
+  curl -fs "http://127.0.0.1:$side_by_side/stats/summary" |
+    jq -e '[.pods[] | select(.podRef.name | startswith("plain")) | .["ephemeral-storage"], .volume[0], .containers[].rootfs] | all'
+}
+wait_for 120 stored || true
+python3 "$here/kubelet/summary.py" http://127.0.0.1:10255 "http://127.0.0.1:$side_by_side" >"$work/summary" && ok=yes || ok=no
+cat "$work/summary"
+check "the kubelet's own /stats/summary and /metrics/resource have no field that ours lack, and agree" [ "$ok" = yes ]
 
 # What a container wrote, and what its pod keeps: found by the walker in its time.
 disk_usage() {

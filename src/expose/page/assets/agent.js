@@ -18,7 +18,7 @@ let clock = Date.now();
 
 async function overview() {
   const first = names == null;
-  const answer = await ask(first ? "/api/page/node?past=1" : `/api/page/node?names=${names}`);
+  const answer = await ask(first ? "api/page/node?past=1" : `api/page/node?names=${names}`);
   if (answer.rows) rows = answer.rows;
   names = answer.names;
   now = answer.columns;
@@ -255,7 +255,7 @@ async function detail(path) {
   const since = here.at == null ? "" : `&since=${here.at}`;
   let answer;
   try {
-    answer = await ask(`/api/page/cgroup?path=${encodeURIComponent(path)}${since}`);
+    answer = await ask(`api/page/cgroup?path=${encodeURIComponent(path)}${since}`);
   } catch (error) {
     if (error instanceof Refused && error.status === 404) { here.note.hidden = false; say(here.note, `${path} is gone.`); return; }
     throw error;

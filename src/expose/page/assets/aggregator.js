@@ -51,7 +51,7 @@ const make = (host, columns, first, label) => new TreeTable(host, { columns, fir
 const shown = {};
 
 async function overview() {
-  cluster = await ask("/api/page/cluster");
+  cluster = await ask("api/page/cluster");
   say($("who"), "cluster");
   const { nodes, slot, resolution, time, version } = cluster;
   document.title = `cluster of ${nodes.length} – nodegauge`;
@@ -62,7 +62,7 @@ async function overview() {
   if ($("overview").hidden) return;
   cards();
   tops();
-  if (view === "pods" && cluster.slot !== allPods?.slot) allPods = { slot: cluster.slot, ...(await ask("/api/page/pods")) };
+  if (view === "pods" && cluster.slot !== allPods?.slot) allPods = { slot: cluster.slot, ...(await ask("api/page/pods")) };
   show();
 }
 
@@ -127,7 +127,7 @@ async function tops() {
 
 // What the aggregator's own metrics say of where it sends: nodegauge_push_*{sink="…"}.
 async function sinkStates() {
-  const answer = await fetch("/metrics", { signal: AbortSignal.timeout(10000) });
+  const answer = await fetch("metrics", { signal: AbortSignal.timeout(10000) });
   const found = new Map();
   for (const line of (await answer.text()).split("\n")) {
     const told = /^nodegauge_push_(\w+)\{(.*)\} ([0-9.e+-]+)$/.exec(line);
@@ -173,8 +173,8 @@ async function detail(path) {
   const here = open;
   let answer, pods;
   try {
-    answer = await ask(`/api/page/series?${question(path)}`);
-    if (path[0] === "node" || path[0] === "namespace") pods = await ask(`/api/page/pods?${question(path)}`);
+    answer = await ask(`api/page/series?${question(path)}`);
+    if (path[0] === "node" || path[0] === "namespace") pods = await ask(`api/page/pods?${question(path)}`);
   } catch (error) {
     if (error instanceof Refused && (error.status === 404 || error.status === 503)) { here.note.hidden = false; say(here.note, error.message); return; }
     throw error;
