@@ -303,7 +303,7 @@ fn a_step_that_a_sink_was_given_is_not_dropped_before_others() {
     };
     let directory = tempfile::tempdir().unwrap();
     for place in [None, Some(directory.path())] {
-        let (log, _) = Log::open(place, options.clone(), &[sink("db"), sink("ledger")]).unwrap();
+        let (log, _) = Log::open(place, options, &[sink("db"), sink("ledger")]).unwrap();
         fill(&log, 1..=3);
         let given = log.next(&sink("db"), Order::OldestFirst, 1).unwrap();
         assert_eq!(given[0].sequence, 1);
