@@ -35,9 +35,12 @@ done
 # The chart says the same as the manifests, as the API server understands both.
 # Without helm, and unless E2E_HELM asks for building it, that is left out.
 objects() {
-  known | as admin create --dry-run=server -f - -o json | jq -S '[.items[] | select(.kind != "Namespace")
+  operators="$operators|^kind: Namespace$" known | as admin create --dry-run=server -f - -o json | jq -sS '
+    [.[] | if .kind == "List" then .items[] else . end
     | del(.metadata.uid, .metadata.creationTimestamp, .metadata.generation, .metadata.managedFields, .spec.clusterIP, .spec.clusterIPs)]
-    | sort_by(.kind, .metadata.name)'
+    | sort_by(.kind, .metadata.name)
+    # The order of mounts and flags is nobody's business; the command comes first in both.
+    | walk(if type == "array" then sort_by(tojson) else . end)'
 }
 if helm=$("$here/kubectl/helm.sh"); then
   chart=$root/deploy/helm/nodegauge
