@@ -95,5 +95,10 @@ healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$name")" = health
 check "its health check passes" wait_for 60 healthy
 check "and it answers" curl -fs -o /dev/null "http://127.0.0.1:$port/metrics"
 docker rm -f "$name" >/dev/null
+compose=()
+if docker compose version >/dev/null 2>&1; then compose=(docker compose); elif command -v docker-compose >/dev/null; then compose=(docker-compose); fi
+if [ ${#compose[@]} -gt 0 ]; then
+  check "${compose[*]} takes the compose file" "${compose[@]}" -f "$root/deploy/compose/docker-compose.yaml" config -q
+fi
 docker rmi nodegauge-e2e:1 >/dev/null
 finish

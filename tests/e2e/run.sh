@@ -15,7 +15,7 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker rest prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
+for script in docker rest prometheus panels package hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
@@ -28,7 +28,9 @@ if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2
   done
 fi
 if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/kubectl" >/dev/null; then
-  printf '== kubectl\n'
-  ./kubectl.sh || result=1
+  for script in kubectl deploy; do
+    printf '== %s\n' "$script"
+    "./$script.sh" || result=1
+  done
 fi
 exit $result
