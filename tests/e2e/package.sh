@@ -95,6 +95,54 @@ healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$name")" = health
 check "its health check passes" wait_for 60 healthy
 check "and it answers" curl -fs -o /dev/null "http://127.0.0.1:$port/metrics"
 docker rm -f "$name" >/dev/null
+
+# Each mount and each capability of the profiles is needed, which is shown by what
+# goes without it: figures of a container whose user is not root.
+other=$(docker run -d --name "$name" --net=none --user 1000 nodegauge-e2e:1 agent --runtime none --kubelet none)
+inside() {
+  docker run --rm --net=none --read-only --cap-drop ALL -e NODEGAUGE_HOST_ROOT=/host \
+    -e NODEGAUGE_RUNTIME=none -e NODEGAUGE_KUBELET=none -e NODEGAUGE_METRICS=cpu,memory,process,network,oom_event "$@"
+}
+mounts=(-v /proc:/host/proc:ro -v /sys:/host/sys:ro)
+# has EXPECTED WORDS...: whether CPU, processes, descriptors and sockets of it are told.
+has() {
+  local expected=$1 found=''
+  shift
+  inside "${mounts[@]}" "$@" nodegauge-e2e:1 once >"$work/once"
+  for family in container_cpu_usage_seconds_total container_processes container_file_descriptors container_sockets; do
+    grep -q "^$family{.*$other.*} [0-9.]*[1-9]" "$work/once" && found+=" ${family#container_}" || true
+  done
+  [ "$found" = "$expected" ] && pass "with ${*:-nothing}:$found" || fail "with ${*:-nothing}:$found, expected$expected"
+}
+ptrace=(--cap-add SYS_PTRACE) dac=(--cap-add DAC_READ_SEARCH)
+all=" cpu_usage_seconds_total processes file_descriptors sockets"
+has " cpu_usage_seconds_total" --user 0 "${ptrace[@]}" "${dac[@]}"
+# Its processes are known by the host's ids only.
+host=(--pid host)
+has " cpu_usage_seconds_total processes" "${host[@]}"
+has " cpu_usage_seconds_total processes" "${host[@]}" "${ptrace[@]}" "${dac[@]}"
+has " cpu_usage_seconds_total processes" "${host[@]}" --user 0
+has " cpu_usage_seconds_total processes" "${host[@]}" --user 0 "${ptrace[@]}"
+has " cpu_usage_seconds_total processes file_descriptors" "${host[@]}" --user 0 "${dac[@]}"
+has "$all" "${host[@]}" --user 0 "${ptrace[@]}" "${dac[@]}"
+for mount in /proc /sys; do
+  ! inside -v "$mount:/host$mount:ro" nodegauge-e2e:1 check >"$work/check" 2>&1 && pass "with $mount alone: $(grep -m 1 '^fail' "$work/check" | cut -c 1-100)" ||
+    fail "with $mount alone it is content"
+done
+# log EXPECTED WORDS...: what `check` says of the kernel's log.
+log() {
+  local expected=$1
+  shift
+  inside "${mounts[@]}" "$@" nodegauge-e2e:1 check >"$work/check" || true
+  grep -q "kernel log: $expected" "$work/check" && pass "kernel log with $*: $expected" || fail "kernel log with $*: $(grep 'kernel log' "$work/check")"
+}
+log "/dev/kmsg: permission denied" --user 0 --cap-add SYSLOG -v /dev/kmsg:/dev/kmsg:ro
+log "read from now on" --user 0 --cap-add SYSLOG --device /dev/kmsg:/dev/kmsg:r
+if [ "$(cat /proc/sys/kernel/dmesg_restrict)" = 1 ]; then
+  log "/dev/kmsg: permission denied" --user 0 --device /dev/kmsg:/dev/kmsg:r
+fi
+docker rm -f "$name" >/dev/null
+
 compose=()
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); elif command -v docker-compose >/dev/null; then compose=(docker-compose); fi
 if [ ${#compose[@]} -gt 0 ]; then
