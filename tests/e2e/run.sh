@@ -22,7 +22,7 @@ done
 # Building parts of Kubernetes takes minutes, and these need Go and its modules: only where they were built, or are
 # asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
-  for script in kubelet pull cadvisor-client; do
+  for script in kubelet pod pull cadvisor-client; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done
