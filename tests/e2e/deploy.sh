@@ -127,7 +127,7 @@ words() {
   as admin get "$1" -n nodegauge -o json | jq -r '.spec.template.spec.containers[0].args[]'
 }
 # in_cluster COMMAND...: where the names of the aggregators are this machine's.
-in_cluster() { unshare -m bash -c 'mount --bind "$0" /etc/hosts && exec "$@"' "$work/hosts" "$@"; }
+in_cluster() { exec unshare -m bash -c 'mount --bind "$0" /etc/hosts && exec "$@"' "$work/hosts" "$@"; }
 free_port first
 free_port second
 free_port own
