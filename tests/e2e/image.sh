@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/bin" "$work/root/tmp" "$work/root/proc" "$work/root/sys" "$work/root/dev" "$work/root/etc"
 cp "$(command -v busybox)" "$work/root/bin/busybox"
-for applet in sh sleep cat dd true false wget httpd; do
+for applet in sh sleep cat dd true false wget httpd chown chmod; do
     ln -s busybox "$work/root/bin/$applet"
 done
 tar -C "$work/root" --sort=name --mtime=@0 --owner=0 --group=0 -cf "$work/layer.tar" .

@@ -15,20 +15,22 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker rest prometheus hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
+for script in docker rest prometheus panels package hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
 # Building parts of Kubernetes takes minutes, and these need Go and its modules: only where they were built, or are
 # asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then
-  for script in kubelet pull cadvisor-client; do
+  for script in kubelet pod pull cadvisor-client; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done
 fi
 if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/kubectl" >/dev/null; then
-  printf '== kubectl\n'
-  ./kubectl.sh || result=1
+  for script in kubectl deploy; do
+    printf '== %s\n' "$script"
+    "./$script.sh" || result=1
+  done
 fi
 exit $result

@@ -1,5 +1,5 @@
 """Lets time pass in an unpacked tree of cgroup v2: each cgroup that is named uses
-CPU at its rate, those above use what those below do, and the root more.
+CPU at its rate and is throttled, those above use what those below do, and the root more.
 
     grow.py TREE ROOT-MILLICORES NAME=MILLICORES...
 
@@ -32,6 +32,8 @@ def main():
         passed = time.monotonic() - start
         for file, lines, rate in files:
             grown = {"usage_usec": int(passed * rate * 1000), "user_usec": int(passed * rate * 1000)}
+            # Half of the periods of 100 ms are throttled, for the half of each.
+            grown |= {"nr_periods": int(passed * 10), "nr_throttled": int(passed * 5), "throttled_usec": int(passed * 250000)}
             # In place and never shorter: the agent holds the files open.
             with open(file, "r+") as out:
                 out.write("".join(f"{key} {int(value) + grown.get(key, 0)}\n" for key, value in lines))
