@@ -16,7 +16,7 @@ use crate::agent::naming::Naming;
 use crate::auth::{Choice, Guard, rules};
 use crate::collect::sampler::Sampler;
 use crate::collect::usage::{self, Probe};
-use crate::collect::{LogState, Report};
+use crate::collect::{LogState, Report, sees_all_processes};
 use crate::config::{self, Config};
 use crate::expose::{families, http};
 use crate::identity::{Identities, SourceState, path};
@@ -316,6 +316,15 @@ fn collection(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &S
             format_args!("files it could not use: {}", reasons.join(", ")),
             "their figures are missing",
             "--log-level debug names them",
+        );
+    }
+    let roots = Roots::new(&config.host_root);
+    if !sees_all_processes(&roots.proc) {
+        f.warn(
+            "processes",
+            "only those of one pid namespace are seen",
+            "network, processes, descriptors and sockets of all others are missing",
+            "share the host's: hostPID: true, docker run --pid host",
         );
     }
     descriptor_limits(f, config, report, descriptors);

@@ -10,6 +10,7 @@ mod aggregator;
 mod apiserver;
 mod go;
 mod heapster;
+mod kinds;
 mod names;
 mod paths;
 mod push;
@@ -26,12 +27,14 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
+pub(crate) use self::kinds::OTHER_KINDS;
+use self::kinds::{enabled, not_disabled, words};
 use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
 use crate::push::target::Target;
-use crate::snapshot::{Kind, Kinds};
+use crate::snapshot::Kinds;
 
 use access::Role;
 use values::{
@@ -45,23 +48,6 @@ pub use names::{KubeletChoice, KubeletSettings};
 pub use paths::Paths;
 pub use sinks::{Ha, Sending};
 pub use standalone::StandaloneConfig;
-
-/// Kinds that cAdvisor knows and this version does not collect. Old command
-/// lines still name `accelerator`, which cAdvisor itself has dropped.
-pub(crate) const OTHER_KINDS: [&str; 12] = [
-    "accelerator",
-    "advtcp",
-    "app",
-    "cpu_topology",
-    "cpuset",
-    "memory_numa",
-    "perf_event",
-    "referenced_memory",
-    "resctrl",
-    "sched",
-    "tcp",
-    "udp",
-];
 
 /// Shorter intervals cost more than they show: cgroup counters of CPU and
 /// memory are flushed lazily by the kernel.
@@ -351,52 +337,6 @@ fn read_file(path: &str) -> Result<Settings> {
     })
 }
 
-fn known(name: &str) -> Result<Option<Kind>> {
-    if let Some(kind) = Kind::ALL.into_iter().find(|k| k.name() == name) {
-        return Ok(Some(kind));
-    }
-    if OTHER_KINDS.contains(&name) {
-        return Ok(None);
-    }
-    bail!("{name:?}: unknown kind; accepted: {}", kind_names())
-}
-
-fn kind_names() -> String {
-    Kind::ALL.map(Kind::name).join(", ")
-}
-
-/// Words of a list; blanks and empty words do not count.
-fn words(list: &[String]) -> impl Iterator<Item = &str> {
-    list.iter().map(|w| w.trim()).filter(|w| !w.is_empty())
-}
-
-fn enabled(list: &[String]) -> Result<Kinds> {
-    let mut kinds = Kinds::NONE;
-    for name in words(list) {
-        match known(name)? {
-            Some(kind) => kinds = kinds.with(kind),
-            None => bail!(
-                "{name:?}: a kind of cAdvisor's that this version does not collect; accepted: {}",
-                kind_names()
-            ),
-        }
-    }
-    if kinds == Kinds::NONE {
-        bail!("no kind; accepted: {}", kind_names());
-    }
-    Ok(kinds)
-}
-
-fn not_disabled(list: &[String]) -> Result<Kinds> {
-    let mut kinds = Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with);
-    for name in words(list) {
-        if let Some(kind) = known(name)? {
-            kinds = kinds.without(kind);
-        }
-    }
-    Ok(kinds)
-}
-
 /// What to say when an address cannot be listened on, which `setting` named.
 pub fn not_bound(setting: &str, listen: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     anyhow!(
@@ -417,6 +357,7 @@ pub fn lower(error: &std::io::Error) -> String {
 mod tests {
     use super::*;
     use crate::cli::{Parsed, parse};
+    use crate::snapshot::Kind;
 
     pub(super) fn load(words: &[&str], environment: &[(&str, &str)]) -> Result<Config> {
         let Parsed::Run(cli) = parse(std::iter::once("nodegauge").chain(words.iter().copied())) else {

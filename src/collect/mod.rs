@@ -23,6 +23,7 @@ mod oom;
 mod pids;
 mod pressure;
 mod process;
+pub(crate) use process::sees_all_processes;
 pub mod ps;
 pub mod sampler;
 mod spec;

@@ -5,6 +5,9 @@
 //! bounded number of them; cgroups whose turn did not come keep their last
 //! counts. `/proc/<pid>/fd` needs the process's own uid, or CAP_SYS_PTRACE and
 //! CAP_DAC_READ_SEARCH.
+//!
+//! Processes of other pid namespaces are 0 in `cgroup.procs` on v2 and left out on v1:
+//! what they have open is not known then, nor on v1 how many they are.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,11 +24,16 @@ use crate::snapshot::{CgroupSample, Limit, ProcessStats, Snapshot, reading};
 /// Descriptors looked at in one tick: about 30 ms on a small machine.
 const DESCRIPTORS_PER_TICK: u64 = 20_000;
 
+/// What `/proc/self/ns/pid` is where every process is seen: `PROC_PID_INIT_INO` of the kernel.
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
 #[derive(Debug)]
 struct Process {
     /// In the first tree a cgroup exists in.
     procs: [Option<FileKey>; 2],
     proc: PathBuf,
+    /// Whether `cgroup.procs` of v1 has all processes there are.
+    all_seen: bool,
     last: HashMap<u64, ProcessStats>,
     /// Where the last tick's budget ran out.
     resume_at: u64,
@@ -40,12 +48,18 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     Some(Box::new(Process {
         procs: trees.map(|tree| setup.reader.register(tree?, "cgroup.procs", Pace::Tick)),
         proc: setup.roots.proc.clone(),
+        all_seen: setup.layout.is_v2() || sees_all_processes(&setup.roots.proc),
         last: HashMap::new(),
         resume_at: 0,
         left: 0,
         stopped_at: None,
         pids: Vec::new(),
     }))
+}
+
+/// Whether this process is in the pid namespace that has all of them; where nothing says so, it is.
+pub(crate) fn sees_all_processes(proc: &Path) -> bool {
+    std::fs::read_link(proc.join("self/ns/pid")).map_or(true, |to| to.as_os_str() == FIRST_NAMESPACE)
 }
 
 /// Descriptors of a process, and how many of them are sockets.
@@ -76,9 +90,9 @@ fn open_files(text: &[u8]) -> Result<Limit, ReadError> {
 }
 
 impl Process {
-    fn look(&mut self, cx: &mut Context<'_>, path: &str) -> ProcessStats {
+    fn look(&mut self, cx: &mut Context<'_>, path: &str, processes: u64) -> ProcessStats {
         let (mut all, mut sockets) = (0, 0);
-        let mut readable = true;
+        let mut readable = self.pids.len() as u64 == processes && (self.all_seen || processes > 0);
         let mut limit = None;
         for (index, pid) in self.pids.iter().enumerate() {
             let process = self.proc.join(pid.to_string());
@@ -152,12 +166,13 @@ impl Collector for Process {
             }
             // One that was never looked at is, whatever the budget says.
             _ => {
-                let stats = self.look(cx, &node.cgroup.path);
+                let stats = self.look(cx, &node.cgroup.path, processes);
                 self.last.insert(node.id, stats);
                 stats
             }
         };
-        row.process = ProcessStats { threads: row.process.threads, processes: reading(processes), ..stats };
+        let counted = if processes > 0 || self.all_seen { reading(processes) } else { None };
+        row.process = ProcessStats { threads: row.process.threads, processes: counted, ..stats };
         Ok(())
     }
 

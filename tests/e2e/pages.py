@@ -94,7 +94,10 @@ def agents_page(browser, check, address, updates, shots):
     browser.wait(f"{UPDATES} >= 2 && {ROWS} > 200")
     browser.run("document.querySelector('#pace').value = '1'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
     check("the agent's page lists the pods by namespace", browser.run("document.querySelectorAll('tbody tr.group').length") >= 20)
-    check("and draws their lines", browser.run("[...document.querySelectorAll('tbody .spark path.stroke')].filter(p => (p.getAttribute('d') || '').length > 40).length") >= 10)
+    lines = "[...document.querySelectorAll('tbody .spark path.stroke')].filter(p => (p.getAttribute('d') || '').length > 40).length"
+    # A line needs some ticks.
+    browser.wait(f"{lines} >= 10")
+    check("and draws their lines", browser.run(lines) >= 10)
 
     # Rows of the same pods stay the same elements: nothing is built again.
     browser.run("window.kept = [...document.querySelectorAll('tbody tr')]; window.made = 0; new MutationObserver(all => all.forEach(one => one.addedNodes.forEach(node => { if (node.nodeName === 'TR' && !window.kept.includes(node)) window.made++; }))).observe(document.querySelector('tbody'), {childList: true}); true")

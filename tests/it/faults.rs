@@ -282,3 +282,28 @@ fn directories_made_in_any_order_are_all_followed() {
         assert!(found.contains(&container), "made last in {}: {found:?}", late.display());
     }
 }
+
+/// What is not seen is absent: of processes in another pid namespace v2 says that they are there, v1 nothing.
+#[test]
+fn processes_of_other_pid_namespaces_are_not_nothing() {
+    for (capture, procs, processes) in [("v2-systemd-6.12", "0\n0\n", Some(2)), ("v1-6.1", "", None)] {
+        let tree = ttar::unpack(capture);
+        let whole = tick(&mut sampler(tree.path()));
+        let leaf = whole.cgroups.iter().find(|row| row.leaf && row.process.processes.is_some()).unwrap();
+        let relative = leaf.cgroup.path.trim_start_matches('/').to_owned();
+        let own = tree.path().join("proc/self/ns");
+        fs::create_dir_all(&own).unwrap();
+        let _ = fs::remove_file(own.join("pid"));
+        std::os::unix::fs::symlink("pid:[4026532299]", own.join("pid")).unwrap();
+        let hierarchies = tree.path().join("sys/fs/cgroup");
+        let below = fs::read_dir(&hierarchies).unwrap().map(|entry| entry.unwrap().path());
+        let directories = below.chain([hierarchies.clone()]).map(|top| top.join(&relative));
+        for file in directories.map(|directory| directory.join("cgroup.procs")).filter(|file| file.exists()) {
+            fs::write(file, procs).unwrap();
+        }
+        let now = tick(&mut sampler(tree.path()));
+        let row = now.cgroups.iter().find(|row| row.cgroup.path == leaf.cgroup.path).unwrap();
+        assert_eq!(row.process.processes.map(|n| n.get()), processes, "{capture}");
+        assert_eq!((row.process.file_descriptors, row.process.sockets), (None, None), "{capture}");
+    }
+}
