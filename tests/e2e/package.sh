@@ -18,7 +18,11 @@ check "the same binary gives the same image" cmp "$work/image.tar" "$work/again.
 tar -xf "$work/image.tar" -C "$work" manifest.json
 layer=$(sed -n 's/.*"Layers":\["\([^"]*\)"\].*/\1/p' "$work/manifest.json")
 unpacked=$(tar -xOf "$work/image.tar" "$layer" | gzip -dc | wc -c)
-check "$unpacked bytes unpacked are under 25 MiB" [ "$unpacked" -lt $((25 << 20)) ]
+# What is shipped is built for size (profile dist); these tests also run with what is not.
+case $agent in
+*/dist/*) check "$unpacked bytes unpacked are under 25 MiB" [ "$unpacked" -lt $((25 << 20)) ] ;;
+*) say "      $unpacked bytes unpacked, of a binary that is not the one shipped" ;;
+esac
 ! "$root/deploy/image.sh" "$(command -v bash)" "$work/none.tar" 2>/dev/null && pass "a binary that is not static is refused" ||
   fail "a binary that is not static was packed"
 
