@@ -15,7 +15,7 @@ pub use query::{NodeUse, PodUse};
 pub use saved::SavedMember;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -125,6 +125,8 @@ pub struct Model {
     late: Mutex<BTreeSet<u64>>,
     /// How many times something did.
     lates: AtomicU64,
+    /// Slots are being closed or summed again: rows may be ahead of their sums.
+    summing: AtomicBool,
     /// When those are next worked out again.
     late_due: AtomicU64,
     /// The newest closed slot; 0 before there is one.
@@ -166,6 +168,7 @@ impl Model {
             customs: Customs::default(),
             late: Mutex::default(),
             lates: AtomicU64::new(0),
+            summing: AtomicBool::new(false),
             late_due: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             began: AtomicU64::new(0),

@@ -112,7 +112,10 @@ impl Steps {
         let oldest = closed.saturating_sub(model.kept_ms());
         let mut count = 0;
         for (slot, nodes) in model.versions() {
-            count += self.slot(model, slot, &nodes, &mut write)?;
+            count += self.slot(model, slot, &nodes, late, &mut write)?;
+        }
+        if model.late() != Some(late) {
+            self.seen = None;
         }
         self.made.retain(|slot, _| *slot > oldest);
         Ok(count)
@@ -123,6 +126,7 @@ impl Steps {
         model: &Model,
         slot: u64,
         nodes: &BTreeMap<Arc<str>, Version>,
+        late: u64,
         write: &mut impl FnMut(u64, &[u8]),
     ) -> std::io::Result<usize> {
         let before = self.made.get(&slot);
@@ -154,8 +158,11 @@ impl Steps {
                 count += 1;
             }
         }
-        if is_whole {
-            parts.sums(&model.sums_at(slot).unwrap_or_default());
+        // Another thread closes slots and takes pushes: sums that may be of other rows
+        // than these, or are not there yet, wait for the next look.
+        let sums = model.sums_at(slot).filter(|_| is_whole && model.late() == Some(late));
+        if let Some(sums) = &sums {
+            parts.sums(sums);
         }
         for part in parts.finish() {
             write(slot, &self.encoder.encode(&part)?);
@@ -163,7 +170,7 @@ impl Steps {
         }
         let made = self.made.entry(slot).or_default();
         made.nodes.extend(versions);
-        made.sums_wait = !is_whole;
+        made.sums_wait = sums.is_none();
         if slot > self.last_ms {
             // What lies between was never told here.
             if self.last_ms == 0 || slot - self.last_ms > model.kept_ms() {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Member, Model, Subject, Sums, lock, millis, read};
 use crate::aggregate::node::{Entity, Figure, Key, Kind, Labels, Row, Usage, UsedPod, Version};
@@ -137,11 +138,12 @@ impl Model {
         Some(sums.get(&slot)?.iter().map(|(name, sums)| (Arc::clone(name), *sums)).collect())
     }
 
-    /// How many times something came into a closed slot; `None` while the sums of
-    /// such a slot have still to be worked out again.
+    /// How many times something came into a closed slot; `None` while sums have still
+    /// to be worked out. What is read between two calls that say the same fits together.
     pub fn late(&self) -> Option<u64> {
         let waiting = lock(&self.late);
-        waiting.is_empty().then(|| self.lates.load(std::sync::atomic::Ordering::Acquire))
+        let settled = waiting.is_empty() && !self.summing.load(Ordering::Acquire);
+        settled.then(|| self.lates.load(Ordering::Acquire))
     }
 
     /// What machines use, by name; asked at `now_ms`.

@@ -18,6 +18,8 @@ impl Model {
     /// that have been silent too long. To be called often: about every second.
     pub fn tick(&self, now_ms: u64) {
         self.forget_silent(now_ms);
+        // Before a slot is seen to be closed or no longer to be late.
+        self.summing.store(true, Ordering::Release);
         if let Some(slot) = self.closable(now_ms) {
             let oldest = slot.saturating_sub(millis(self.options.kept));
             // A slot that no tick closed by itself is closed with this one.
@@ -32,6 +34,7 @@ impl Model {
             self.customs.forget(oldest);
         }
         self.sum_late(now_ms);
+        self.summing.store(false, Ordering::Release);
     }
 
     /// Older slots have to be unpacked, of all machines: of many they wait a little
