@@ -260,8 +260,12 @@ def judge(influx, recorded, done, lost):
     for record in push.records([recorded]):
         if record["status"] == 204:
             body = push.decoded(record)
-            bodies.setdefault(body.split(b"\n", 1)[0].rsplit(b" ", 1)[1], []).append(body)
-    sizes = {time: len(push.line_points(body[0].decode())) for time, body in bodies.items()}
+            # A step is a body or several; each begins with another series.
+            first = body.split(b"\n", 1)[0].split(b" ")
+            bodies.setdefault((first[-1], first[0]), []).append(body)
+    sizes = {}
+    for (time, _), body in bodies.items():
+        sizes[time] = sizes.get(time, 0) + len(push.line_points(body[0].decode()))
     short = [time for time, size in sizes.items() if steps.get(int(time), 0) != size]
     again = sum(len(b) - 1 for b in bodies.values())
     changed = sum(len(set(b)) > 1 for b in bodies.values())
