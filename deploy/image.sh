@@ -44,10 +44,11 @@ archive() {
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 root=$work/root
-mkdir -p "$root/tmp" "$root/$own"
+mkdir -p "$root/tmp" "$root/usr/bin" "$root/$own"
 install -m 0755 "$binary" "$root/nodegauge"
 ln -s nodegauge "$root/heapster"
-chmod 0755 "$root/var" "$root/var/lib"
+ln -s /nodegauge "$root/usr/bin/cadvisor"
+chmod 0755 "$root/usr" "$root/usr/bin" "$root/var" "$root/var/lib"
 chmod 0750 "$root/$own"
 chmod 1777 "$root/tmp"
 archive "$root" "$work/layer.tar"

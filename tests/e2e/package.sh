@@ -90,6 +90,7 @@ check "Docker loads it" docker load -i "$work/image.tar"
 check "as non-root, with a health check" [ "$(docker inspect -f '{{.Config.User}} {{.Config.Healthcheck.Test}}' nodegauge-e2e:1)" = \
   "65534:65534 [CMD /nodegauge check]" ]
 check "Docker runs it" docker run --rm --net=none nodegauge-e2e:1 --version
+check "a manifest of cAdvisor's finds its command" docker run --rm --net=none --entrypoint /usr/bin/cadvisor nodegauge-e2e:1 --version
 check "a manifest of Heapster's finds its command" docker run --rm --net=none --entrypoint /heapster nodegauge-e2e:1 --version
 free_port port
 docker run -d --name "$name" --net=host --pid=host --cap-drop ALL --read-only -v /proc:/host/proc:ro -v /sys:/host/sys:ro \
