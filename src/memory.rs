@@ -9,6 +9,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 /// Where the C library looks.
@@ -31,6 +32,11 @@ pub fn few_heaps() -> io::Result<()> {
     }
     let mut words = env::args_os();
     let name = words.next().unwrap_or_else(|| OsString::from("nodegauge"));
-    // By this name also when the file was replaced or is out of sight.
-    Err(Command::new("/proc/self/exe").arg0(name).args(words).env(VARIABLE, SMALL).exec())
+    let words: Vec<OsString> = words.collect();
+    let restart = |path: &Path| Command::new(path).arg0(&name).args(&words).env(VARIABLE, SMALL).exec();
+    // The kernel calls a process by the file's name; the other also when that was replaced or is out of sight.
+    if let Ok(path) = env::current_exe() {
+        let _ = restart(&path);
+    }
+    Err(restart(Path::new("/proc/self/exe")))
 }

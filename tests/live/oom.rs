@@ -185,7 +185,8 @@ fn the_whole_machine_runs_short() {
     let before = agent.scrape().one(FAMILY, "/");
     let mut victim = Worker::start_outside(&format!("memory {bytes}"), &[]);
     pods.add(&container, victim.pid());
-    // Nobody else, whatever the kernel thinks of them.
+    // Nobody else, whatever the kernel thinks of them, also while the victim's memory is not free yet.
+    std::fs::write(format!("/proc/{}/oom_score_adj", agent.pid()), "-1000").unwrap();
     std::fs::write(format!("/proc/{}/oom_score_adj", victim.pid()), "1000").unwrap();
     victim.begin();
     victim.ended();
