@@ -34,7 +34,7 @@ const SINKS: [(&str, Order); 2] = [("database", Order::OldestFirst), ("aggregato
 ///
 /// A line on its input acknowledges what was sent last.
 #[test]
-#[ignore = "the helper of a test"]
+#[ignore = "the helper of a test of this file, which starts it in a process of its own"]
 fn helper() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let run: u64 = std::env::var(RUN).unwrap().parse().unwrap();

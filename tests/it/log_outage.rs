@@ -66,7 +66,7 @@ impl Node {
 
 /// Not a test: the process whose memory is looked at.
 #[test]
-#[ignore = "the helper of a test"]
+#[ignore = "the helper of a test of this file, which starts it in a process of its own"]
 fn helper() {
     let directory = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicU64::new(1_700_000_040_000));

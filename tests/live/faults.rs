@@ -1,5 +1,5 @@
 //! Things that go wrong on a live kernel: no crash, no wrong number, a counter,
-//! and a complete answer for everything else.
+//! and a complete answer for everything else. Run by `.ci/run` as root: see `main.rs`.
 
 use std::collections::HashSet;
 use std::os::unix::process::CommandExt;

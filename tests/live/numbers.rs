@@ -1,4 +1,4 @@
-//! Exported numbers beside the kernel's files, and deltas beside the work done.
+//! Exported numbers beside the kernel's files, and deltas beside the work done. Run by `.ci/run` as root: see `main.rs`.
 
 use std::process::Command;
 
