@@ -102,7 +102,8 @@ fn a_new_list_of_tokens_counts_without_a_restart() {
     };
     eventually("the new list", || reloads("taken") == Some(1.0));
     assert_eq!((status(&server, "/metrics", TOKEN), status(&server, "/metrics", new)), (401, 200));
-    std::fs::write(&file, "too short").unwrap();
+    std::fs::write(dir.path().join("next"), "too short").unwrap();
+    std::fs::rename(dir.path().join("next"), &file).unwrap();
     eventually("the bad list", || reloads("refused") == Some(1.0));
     assert_eq!(status(&server, "/metrics", new), 200, "the last one stays");
 }
