@@ -2,8 +2,8 @@
 //!
 //! For [`numbers of samples`](History::samples) that clients of cAdvisor's REST API
 //! ask for, and for the pages' lines. Held for each cgroup of the last snapshot:
-//! its newest sample as it is, and behind it a ring of differences, each from one
-//! sample to the next. A difference is a byte that says which groups of eight
+//! its newest sample, as differences from one where all is absent, and behind it a ring
+//! of differences, each from one sample to the next. A difference is a byte that says which groups of eight
 //! figures changed, a byte for each that says which of them, and the changes as
 //! zigzag varints: an idle cgroup takes eight bytes a sample, a busy one about 150.
 //! Samples are read from new to old, so that the oldest is forgotten by moving the
@@ -248,7 +248,7 @@ impl Sample {
 pub struct History {
     window: Duration,
     began: Instant,
-    /// What a ring may hold, bytes.
+    /// What a ring and the newest sample may take, bytes.
     ring: usize,
     held: Mutex<Held>,
 }
@@ -264,7 +264,7 @@ struct Held {
 #[derive(Debug, Clone)]
 struct Series {
     cgroup: Arc<Cgroup>,
-    newest: Sample,
+    newest: Packed,
     /// Records, the oldest first: length of the rest, two bytes; microseconds since
     /// the sample before; how much more the wall clock moved, milliseconds; figures.
     records: VecDeque<u8>,
@@ -273,6 +273,35 @@ struct Series {
     /// Bytes it may take for further records, and since when.
     credit: usize,
     earned_usec: u64,
+}
+
+/// A sample in half the memory. Its figures are as a record that leads from it to
+/// one where all is absent.
+#[derive(Debug, Clone, Default)]
+struct Packed {
+    wall_ms: u64,
+    taken_usec: u64,
+    figures: Vec<u8>,
+}
+
+impl Packed {
+    const NOTHING: Sample = Sample { wall_ms: 0, taken_usec: 0, figures: Figures([ABSENT; FIGURES]) };
+
+    fn set(&mut self, sample: &Sample, record: &mut Vec<u8>) {
+        (self.wall_ms, self.taken_usec) = (sample.wall_ms, sample.taken_usec);
+        encode(&Sample { wall_ms: 0, taken_usec: 0, ..*sample }, &Packed::NOTHING, 0, record);
+        self.figures.clear();
+        // Figures grow by a byte now and then.
+        self.figures.reserve_exact(if record.len() > self.figures.capacity() { record.len() + 8 } else { 0 });
+        self.figures.extend_from_slice(record);
+    }
+
+    fn get(&self) -> Sample {
+        let mut sample = Packed::NOTHING;
+        // Made by us, so that it is whole; where it is not, figures are absent.
+        let _ = undo(&mut sample, self.figures.get(2..).unwrap_or_default());
+        Sample { wall_ms: self.wall_ms, taken_usec: self.taken_usec, ..sample }
+    }
 }
 
 impl History {
@@ -314,7 +343,8 @@ impl History {
                 while known.next_if(|s| s.cgroup.path < row.cgroup.path).is_some() {}
                 let known = known.next_if(|s| s.is_of(&row.cgroup));
                 known.unwrap_or_else(|| {
-                    Series::new(Arc::clone(&row.cgroup), self.sample(snapshot, row), self.ring / 8)
+                    let first = self.sample(snapshot, row);
+                    Series::new(Arc::clone(&row.cgroup), &first, self.ring / 8, record)
                 })
             }));
         }
@@ -322,7 +352,8 @@ impl History {
             if !Arc::ptr_eq(&series.cgroup, &row.cgroup) {
                 series.cgroup = Arc::clone(&row.cgroup);
             }
-            series.take(self.sample(snapshot, row), record, self.ring, window);
+            let ring = self.ring.saturating_sub(series.newest.figures.capacity());
+            series.take(&self.sample(snapshot, row), record, ring, window);
         }
     }
 
@@ -351,7 +382,8 @@ impl History {
 
     /// Memory it takes, bytes.
     pub fn bytes(&self) -> usize {
-        self.lock().series.iter().map(|s| size_of::<Series>() + s.records.capacity()).sum()
+        let of = |s: &Series| size_of::<Series>() + s.newest.figures.capacity() + s.records.capacity();
+        self.lock().series.iter().map(of).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -361,8 +393,10 @@ impl History {
 }
 
 impl Series {
-    fn new(cgroup: Arc<Cgroup>, newest: Sample, credit: usize) -> Series {
-        let earned_usec = newest.taken_usec;
+    fn new(cgroup: Arc<Cgroup>, first: &Sample, credit: usize, record: &mut Vec<u8>) -> Series {
+        let earned_usec = first.taken_usec;
+        let mut newest = Packed::default();
+        newest.set(first, record);
         Series { cgroup, newest, records: VecDeque::new(), span_usec: 0, credit, earned_usec }
     }
 
@@ -373,16 +407,17 @@ impl Series {
     }
 
     /// Takes `sample` if there is credit for it.
-    fn take(&mut self, sample: Sample, record: &mut Vec<u8>, ring: usize, window_usec: u64) {
-        let Some(usec) = sample.usec_since(&self.newest) else { return };
+    fn take(&mut self, sample: &Sample, record: &mut Vec<u8>, ring: usize, window_usec: u64) {
+        let newest = self.newest.get();
+        let Some(usec) = sample.usec_since(&newest) else { return };
         // An eighth less than the ring has, so that the window ends before the ring does.
         let earned = u128::from(sample.taken_usec.saturating_sub(self.earned_usec))
             * (ring - ring / 8) as u128
             / u128::from(window_usec.max(1));
         let earned = usize::try_from(earned).unwrap_or(usize::MAX);
-        encode(&self.newest, &sample, usec, record);
+        encode(&newest, sample, usec, record);
         if record.len() > ring {
-            self.newest = sample;
+            self.newest.set(sample, record);
             self.records.clear();
             self.span_usec = 0;
             return;
@@ -392,7 +427,6 @@ impl Series {
         }
         self.credit = self.credit.saturating_add(earned).min(ring / 8 + record.len()) - record.len();
         self.earned_usec = sample.taken_usec;
-        self.newest = sample;
         self.span_usec = self.span_usec.saturating_add(usec);
         while self.records.len() + record.len() > ring || self.span_usec > window_usec {
             if !self.forget_oldest() {
@@ -403,6 +437,7 @@ impl Series {
             self.records.reserve_exact(record.len().max(GROWTH));
         }
         self.records.extend(record.iter());
+        self.newest.set(sample, record);
     }
 
     /// False where there is only the newest sample.
@@ -426,12 +461,13 @@ impl Series {
             records.push(record);
             rest = after;
         }
-        let mut sample = self.newest;
+        let newest = self.newest.get();
+        let mut sample = newest;
         let older = records.into_iter().rev().map_while(|record| {
             undo(&mut sample, record)?;
             Some(sample)
         });
-        std::iter::once(self.newest).chain(older).take(most.max(1)).collect()
+        std::iter::once(newest).chain(older).take(most.max(1)).collect()
     }
 }
 

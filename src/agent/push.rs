@@ -32,9 +32,10 @@ use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
 use crate::push::batch::{self, Encoder};
+use crate::push::delivery::Timing;
 use crate::push::delivery::crew::{self, Crew, Hand};
+use crate::push::delivery::desk::Desk;
 use crate::push::delivery::worker::{Parts, Worker};
-use crate::push::delivery::{Decoded, Timing};
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
 use crate::push::step::{self, Departed, NodeResources, StepBuilder};
@@ -86,7 +87,7 @@ pub fn start(
     let timing = Timing::default();
 
     let mut workers = Vec::new();
-    let decoded = Arc::new(Decoded::default());
+    let desk = Arc::new(Desk::default());
     for (target, log) in config.push.iter().zip(log.iter().cycle()) {
         let parts = Parts {
             target,
@@ -98,7 +99,7 @@ pub fn start(
         };
         let sink = sinks::sink(target, config.queue_dir.as_deref());
         let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
-        workers.push(Worker::new(sink, name(target), parts).sharing(&decoded));
+        workers.push(Worker::new(sink, name(target), parts).at(&desk));
         tracing::info!(sink = %target, resolution = ?target.resolution, "pushing");
     }
     let hands = |stop: &watch::Receiver<bool>| {

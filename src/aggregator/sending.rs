@@ -25,10 +25,11 @@ use super::lead::{self, Lead};
 use crate::aggregate::model::Model;
 use crate::aggregate::steps::{Coverage, Steps, Taken};
 use crate::config::Sending as Settings;
+use crate::push::delivery::Timing;
 use crate::push::delivery::crew::{self, Crew, Hand};
+use crate::push::delivery::desk::Desk;
 use crate::push::delivery::gate::{self, Gate};
 use crate::push::delivery::worker::{Parts, Worker};
-use crate::push::delivery::{Decoded, Timing};
 use crate::push::journal::Journal;
 use crate::push::log::{self, Log, SinkName};
 use crate::push::sinks;
@@ -126,7 +127,7 @@ fn hands(
     timing: &Timing,
 ) -> Result<Vec<Starter>> {
     let mut hands: Vec<Starter> = Vec::new();
-    let decoded = Arc::new(Decoded::default());
+    let desk = Arc::new(Desk::default());
     for target in &settings.targets {
         let metrics = metrics.sink(&target.name);
         metrics.exports_as(match target.protocol {
@@ -144,8 +145,7 @@ fn hands(
         };
         let sink = sinks::sink(target, settings.queue_dir.as_deref());
         let sink = sink.ok_or_else(|| anyhow!("BUG: nothing speaks the protocol of {target}"))?;
-        let worker =
-            Worker::new(sink, SinkName::new(&target.name), parts).behind(gate.clone()).sharing(&decoded);
+        let worker = Worker::new(sink, SinkName::new(&target.name), parts).behind(gate.clone()).at(&desk);
         hands.push(Box::new(move |stop| Box::pin(worker.run(stop))));
         tracing::info!(sink = %target, resolution = ?target.resolution, "sending");
     }

@@ -32,6 +32,8 @@ pub struct Aggregator {
     boot_id: Option<Vec<u8>>,
     /// Of the request in flight.
     sequence: u64,
+    /// In its batch.
+    values: u64,
     forgotten: bool,
 }
 
@@ -40,7 +42,7 @@ impl Aggregator {
     pub fn new(state: Option<PathBuf>) -> Aggregator {
         let boot_id = state.as_ref().and_then(|path| std::fs::read(path).ok());
         let boot_id = boot_id.filter(|id| id.len() == BOOT_ID);
-        Aggregator { state, boot_id, sequence: 0, forgotten: false }
+        Aggregator { state, boot_id, sequence: 0, values: 0, forgotten: false }
     }
 
     fn heard_from(&mut self, boot_id: Vec<u8>) {
@@ -73,6 +75,8 @@ impl Sink for Aggregator {
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
         self.sequence = step.sequence;
+        // Whether it can be read is the aggregator's to say.
+        self.values = step.batch().map_or(0, |batch| u64::try_from(batch.values()).unwrap_or(u64::MAX));
         body.extend_from_slice(&step.payload);
         Ok(None)
     }
@@ -82,9 +86,8 @@ impl Sink for Aggregator {
         body.len()
     }
 
-    fn values(&self, item: &[u8]) -> u64 {
-        let values = batch::decode(item, batch::MAX_DECOMPRESSED).map_or(0, |batch| batch.values());
-        u64::try_from(values).unwrap_or(u64::MAX)
+    fn values(&self, _item: &[u8]) -> u64 {
+        self.values
     }
 
     fn request(&mut self, http: &Http, items: &[u8]) -> Outgoing {

@@ -15,6 +15,7 @@ pub(crate) mod backoff;
 pub mod client;
 pub mod crew;
 mod dead_letters;
+pub mod desk;
 pub mod gate;
 mod pieces;
 mod retry_after;
@@ -23,7 +24,7 @@ pub mod worker;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,11 +32,11 @@ use bytes::Bytes;
 use crate::push::batch::{self, Batch, DecodeError};
 use crate::push::target::Target;
 use client::{Answer, Http, Outgoing, SendError, TokenScheme};
+use desk::Desk;
 use verdict::Verdict;
 
 /// Largest body before compression. Receivers and proxies commonly take 1 MiB
-/// to 25 MiB; each sink holds one in memory while it is sent, and what is gained by
-/// more than the 2,000 to 3,000 values of this is little: Prometheus sends 2,000.
+/// to 25 MiB; one is in memory while it is encoded, and what is gained by more than the 2,000 to 3,000 values of this is little: Prometheus sends 2,000.
 pub const MAX_BODY: usize = 256 << 10;
 
 /// Deadlines and waits.
@@ -90,39 +91,19 @@ pub struct Step {
     /// As the batch module encoded it.
     pub payload: Bytes,
     batch: OnceLock<Arc<Batch>>,
-    shared: Option<Arc<Decoded>>,
-}
-
-/// The step that was decoded last, for as long as anybody is at it. Most of the time
-/// all workers of a queue are at the same one, and a decoded step takes megabytes.
-#[derive(Debug, Default)]
-pub struct Decoded(Mutex<(u64, Weak<Batch>)>);
-
-impl Decoded {
-    fn get_or_decode(&self, step: &Step) -> Result<Arc<Batch>, DecodeError> {
-        // A number and a pointer are whole at any time.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0 == step.sequence
-            && let Some(batch) = last.1.upgrade()
-        {
-            return Ok(batch);
-        }
-        let batch = Arc::new(step.decode()?);
-        *last = (step.sequence, Arc::downgrade(&batch));
-        Ok(batch)
-    }
+    desk: Option<Arc<Desk>>,
 }
 
 impl Step {
     /// A step as it lies in the queue.
     pub fn new(sequence: u64, time_ms: u64, payload: Bytes) -> Step {
-        Step { sequence, time_ms, payload, batch: OnceLock::new(), shared: None }
+        Step { sequence, time_ms, payload, batch: OnceLock::new(), desk: None }
     }
 
     /// The same step, decoded together with others of its queue.
     #[must_use]
-    pub fn shared(mut self, decoded: Arc<Decoded>) -> Step {
-        self.shared = Some(decoded);
+    pub fn at(mut self, desk: Arc<Desk>) -> Step {
+        self.desk = Some(desk);
         self
     }
 
@@ -130,19 +111,19 @@ impl Step {
         batch::decode(&self.payload, batch::MAX_DECOMPRESSED)
     }
 
-    /// What is in it, decoded once.
+    /// What is in it. At a desk it is decoded anew after another step was, else once.
     ///
     /// # Errors
     /// It is damaged, or of a version that is not known here.
-    pub fn batch(&self) -> Result<&Batch, DecodeError> {
-        if let Some(batch) = self.batch.get() {
-            return Ok(batch);
+    pub fn batch(&self) -> Result<Arc<Batch>, DecodeError> {
+        if let Some(desk) = &self.desk {
+            return desk.get_or_decode(self);
         }
-        let batch = match &self.shared {
-            Some(shared) => shared.get_or_decode(self)?,
-            None => Arc::new(self.decode()?),
-        };
-        Ok(self.batch.get_or_init(|| batch))
+        if let Some(batch) = self.batch.get() {
+            return Ok(Arc::clone(batch));
+        }
+        let batch = Arc::new(self.decode()?);
+        Ok(Arc::clone(self.batch.get_or_init(|| batch)))
     }
 }
 

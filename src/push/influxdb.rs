@@ -72,7 +72,7 @@ impl Sink for Influxdb {
         limit: usize,
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
-        let batch = step.batch()?;
+        let batch = &*step.batch()?;
         let shadowed = match self.shadowed.take() {
             Some((sequence, shadowed)) if sequence == step.sequence && from > 0 => shadowed,
             _ => shadowed(batch),

@@ -96,7 +96,7 @@ fn one(log: &Log, name: &SinkName, metrics: &SinkMetrics, labels: &LabelRules) -
         Ok(batch) => {
             let mut values = 0;
             for entity in batch.entities().filter(|entity| !entity.has_ended()) {
-                let (text, count) = shown(batch, &entity, labels);
+                let (text, count) = shown(&batch, &entity, labels);
                 tracing::info!(target: "nodegauge::sink", "{text}");
                 values += count;
             }

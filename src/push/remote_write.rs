@@ -298,7 +298,7 @@ impl Sink for RemoteWrite {
         limit: usize,
         body: &mut Vec<u8>,
     ) -> Result<Option<usize>, DecodeError> {
-        let batch = step.batch()?;
+        let batch = &*step.batch()?;
         // Of a part of a step of many machines it is said who has ended.
         let is_whole = !batch.node().is_empty();
         if is_whole {
@@ -341,7 +341,9 @@ impl Sink for RemoteWrite {
             headers.push((HeaderName::from_static("x-scope-orgid"), tenant.clone()));
         }
         // Fails beyond 4 GiB only; bodies have at most a few MiB.
-        let body = self.compressed.compress_vec(items).unwrap_or_default();
+        let mut body = self.compressed.compress_vec(items).unwrap_or_default();
+        // It has room for what cannot be compressed.
+        body.shrink_to_fit();
         Outgoing { method: Method::POST, url: http.url.clone(), headers, body: Bytes::from(body) }
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nodegauge::push::batch::{self, Assembler, Batch, MetricId, Value, proto};
-use nodegauge::push::delivery::{Decoded, Sink, Step};
+use nodegauge::push::delivery::desk::Desk;
+use nodegauge::push::delivery::{Sink, Step};
 use nodegauge::push::influxdb::Influxdb;
 use nodegauge::push::remote_write::{RemoteWrite, STALE};
 use nodegauge::push::target::Target;
@@ -86,16 +87,22 @@ fn labels(series: &prometheus::TimeSeries) -> BTreeMap<&str, &str> {
 
 #[test]
 fn workers_at_the_same_step_decode_it_once() {
-    let batch = step(1, TIME_MS, 0..3);
-    let taken = |decoded: &Arc<Decoded>| record(&batch).shared(Arc::clone(decoded));
-    let decoded = Arc::new(Decoded::default());
-    let (one, two) = (taken(&decoded), taken(&decoded));
-    assert!(std::ptr::eq(one.batch().unwrap(), two.batch().unwrap()));
-    let apart = taken(&Arc::new(Decoded::default()));
-    assert!(!std::ptr::eq(one.batch().unwrap(), apart.batch().unwrap()));
-    assert_eq!(apart.batch().unwrap().time_ms(), one.batch().unwrap().time_ms());
-    drop((one, two));
-    assert!(taken(&decoded).batch().is_ok(), "nobody holds it any more");
+    let (first, second) = (step(1, TIME_MS, 0..3), step(2, TIME_MS + 60_000, 0..3));
+    let desk = Arc::new(Desk::default());
+    let taken = |batch: &Batch| record(batch).at(Arc::clone(&desk)).batch().unwrap();
+    assert!(!Arc::ptr_eq(&taken(&first), &taken(&first)), "nobody is at work");
+    let work = (desk.work(), desk.work());
+    let one = taken(&first);
+    assert!(Arc::ptr_eq(&one, &taken(&first)));
+    let other = Arc::downgrade(&taken(&second));
+    assert_eq!(other.upgrade().unwrap().time_ms(), TIME_MS + 60_000);
+    assert!(!Arc::ptr_eq(&one, &taken(&first)), "one is kept, not two");
+    assert!(other.upgrade().is_none());
+    let kept = Arc::downgrade(&taken(&first));
+    drop(work.0);
+    assert!(kept.upgrade().is_some());
+    drop(work.1);
+    assert!(kept.upgrade().is_none(), "nobody needs it any more");
 }
 
 #[test]

@@ -169,7 +169,7 @@ impl Entry {
 
 #[derive(Debug)]
 struct Gone {
-    entry: Entry,
+    entry: Box<Entry>,
     since: Instant,
     since_ms: u64,
     /// Found gone by the tick that runs.
@@ -189,7 +189,8 @@ struct Line {
 /// The counts.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    live: HashMap<u64, Entry>,
+    /// A table has room for up to twice as many: of pointers rather than of entries.
+    live: HashMap<u64, Box<Entry>>,
     gone: HashMap<String, Gone>,
     lines: Vec<Line>,
     /// Those among the gone that have kills; few.
@@ -233,7 +234,7 @@ impl Ledger {
                 entry
             }
             None => {
-                let mut entry = Entry::new(Arc::clone(cgroup));
+                let mut entry = Box::new(Entry::new(Arc::clone(cgroup)));
                 entry.count.estimated = !self.started;
                 entry
             }
@@ -275,7 +276,7 @@ impl Ledger {
             above = parent;
             if is_here(above) || self.gone.contains_key(above) {
                 let unnamed = Cgroup { path: path.to_owned(), ..Cgroup::default() };
-                let mut entry = Entry::new(Arc::new(unnamed));
+                let mut entry = Box::new(Entry::new(Arc::new(unnamed)));
                 entry.count.logged = 1;
                 let gone = Gone { entry, since: at.now, since_ms: at.wall_ms, fresh: true };
                 self.gone.insert(path.to_owned(), gone);

@@ -118,6 +118,8 @@ pub(super) struct Worker {
     events: Sender<Event>,
     table: Arc<ArcSwap<Table>>,
     entries: HashMap<u64, Entry>,
+    /// What most have: one for all of them.
+    nothing: Arc<DiskUsage>,
     due: BTreeSet<(Instant, u64)>,
     suspended: VecDeque<Box<Survey>>,
     /// Whether a suspended one was the last to have its turn.
@@ -138,6 +140,7 @@ impl Worker {
             events,
             table,
             entries: HashMap::new(),
+            nothing: Arc::default(),
             due: BTreeSet::new(),
             suspended: VecDeque::new(),
             resumed: false,
@@ -191,7 +194,7 @@ impl Worker {
                     let age = subject.cgroup.created.map(|c| SystemTime::UNIX_EPOCH + Duration::from_secs(c));
                     let young = age.and_then(|a| a.elapsed().ok()).is_some_and(|age| age < MAKING);
                     self.due.insert((if young { now + MAKING } else { now }, id));
-                    let usage = Arc::new(DiskUsage::default());
+                    let usage = Arc::clone(&self.nothing);
                     Entry { subject: Arc::new(subject), usage, layer: None, away: false }
                 }
             };

@@ -47,8 +47,10 @@ pub struct Point<'a> {
 pub(super) struct Index {
     /// For each entity where its places begin; one more for the end.
     starts: Vec<usize>,
-    /// Column and row of each value, in the order of columns for each entity.
-    places: Vec<(u32, u32)>,
+    /// Which value of all columns together each is, in the order of columns for each entity.
+    places: Vec<u32>,
+    /// Which value of all together is the first of each column; one more for the end.
+    columns: Vec<u32>,
 }
 
 impl Index {
@@ -66,30 +68,43 @@ impl Index {
             sum += *start;
             *start = sum;
         }
-        let mut places = vec![(0, 0); sum];
-        each_place(batch, |entity, place| {
+        let mut places = vec![0; sum];
+        let mut columns = vec![0; batch.columns.len() + 1];
+        let mut place = 0_u32;
+        each_place(batch, |entity, column| {
             if let Some(next) = starts.get_mut(entity + 1) {
                 if let Some(slot) = places.get_mut(*next) {
                     *slot = place;
                 }
                 *next += 1;
             }
+            // A batch has no room for so many.
+            place = place.saturating_add(1);
+            if let Some(end) = columns.get_mut(column + 1) {
+                *end = place;
+            }
         });
-        Index { starts, places }
+        // Those without values end where they begin.
+        let mut end = 0;
+        for column in &mut columns {
+            end = end.max(*column);
+            *column = end;
+        }
+        Index { starts, places, columns }
     }
 }
 
-/// Tells the entity, the column and the row of every value of a known metric.
-fn each_place(batch: &proto::Batch, mut each: impl FnMut(usize, (u32, u32))) {
-    for (column, at) in batch.columns.iter().zip(0_u32..) {
+/// Tells the entity and the column of every value of a known metric, row by row and column by column.
+fn each_place(batch: &proto::Batch, mut each: impl FnMut(usize, usize)) {
+    for (at, column) in batch.columns.iter().enumerate() {
         if metric(column.metric).is_none() {
             continue;
         }
         let rows = usize::try_from(column.rows).ok().and_then(|rows| batch.rows.get(rows));
         let mut entity = 0_usize;
-        for (distance, row) in rows.into_iter().flat_map(|r| &r.entities).zip(0_u32..) {
+        for distance in rows.into_iter().flat_map(|r| &r.entities) {
             entity += usize::try_from(*distance).unwrap_or(0);
-            each(entity, (at, row));
+            each(entity, at);
         }
     }
 }
@@ -99,7 +114,8 @@ fn each_place(batch: &proto::Batch, mut each: impl FnMut(usize, (u32, u32))) {
 pub struct Entity<'a> {
     batch: &'a proto::Batch,
     message: &'a proto::Entity,
-    places: &'a [(u32, u32)],
+    places: &'a [u32],
+    columns: &'a [u32],
     kind: EntityKind,
     window: Option<Window>,
 }
@@ -124,7 +140,8 @@ impl<'a> Entity<'a> {
         let (start, end) = (index.starts.get(at)?, index.starts.get(at + 1)?);
         let window = message.window.checked_sub(1).and_then(|at| usize::try_from(at).ok());
         let window = window.and_then(|at| batch.windows_ns.get(at)).and_then(|ns| Window::from_ns(*ns));
-        Some(Entity { batch, message, places: index.places.get(*start..*end)?, kind, window })
+        let places = index.places.get(*start..*end)?;
+        Some(Entity { batch, message, places, columns: &index.columns, kind, window })
     }
 
     /// What kind of thing it is.
@@ -235,7 +252,14 @@ impl<'a> Entity<'a> {
     /// Its values, in the order of the batch's columns.
     pub fn metrics(&self) -> impl Iterator<Item = Point<'a>> + use<'a> {
         let entity = *self;
-        self.places.iter().filter_map(move |place| entity.point(*place))
+        let mut column = 0;
+        self.places.iter().filter_map(move |place| {
+            while entity.columns.get(column + 1).is_some_and(|end| end <= place) {
+                column += 1;
+            }
+            let first = entity.columns.get(column)?;
+            entity.point(column, usize::try_from(place.checked_sub(*first)?).ok()?)
+        })
     }
 
     /// The value of the metric of that name, where it has one and no label.
@@ -243,9 +267,8 @@ impl<'a> Entity<'a> {
         self.metrics().find(|p| p.label.is_none() && p.metric.name == name).map(|p| p.value)
     }
 
-    fn point(&self, (column, row): (u32, u32)) -> Option<Point<'a>> {
-        let column = self.batch.columns.get(usize::try_from(column).ok()?)?;
-        let row = usize::try_from(row).ok()?;
+    fn point(&self, column: usize, row: usize) -> Option<Point<'a>> {
+        let column = self.batch.columns.get(column)?;
         let metric = metric(column.metric)?;
         let value = match metric.sent_as() {
             ValueType::Double => Value::Double(*column.doubles.get(row)?),

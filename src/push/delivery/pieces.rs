@@ -18,7 +18,10 @@ pub(super) struct Progress {
     pub(super) sequence: u64,
     /// The entity the next body begins with; `None` after the last.
     pub(super) next: Option<usize>,
-    pub(super) body: Vec<u8>,
+    /// The entity this body began with.
+    pub(super) from: usize,
+    /// Largest body, when this one was begun.
+    pub(super) limit: usize,
     /// What of the body is left. Those found first are tried first, so that one
     /// bad item is approached from the top and not each in turn from the left.
     pub(super) pieces: VecDeque<Range<usize>>,
@@ -28,20 +31,27 @@ pub(super) struct Progress {
 impl Progress {
     /// Of a step of which nothing was sent.
     pub(super) fn new(sequence: u64) -> Progress {
-        Progress { sequence, next: Some(0), body: Vec::new(), pieces: VecDeque::new(), requests: 0 }
+        let pieces = VecDeque::new();
+        Progress { sequence, next: Some(0), from: 0, limit: 0, pieces, requests: 0 }
     }
 
-    /// The body was encoded: it is to be sent in pieces of at most `limit` bytes.
-    pub(super) fn fill(&mut self, sink: &dyn Sink, limit: usize) {
+    /// Nothing is left of the step.
+    pub(super) fn end(&mut self) {
+        self.next = None;
+        self.pieces.clear();
+    }
+
+    /// The body was encoded: it is to be sent in pieces of at most the limit's bytes.
+    pub(super) fn fill(&mut self, sink: &dyn Sink, body: &[u8]) {
         self.requests = 0;
         self.pieces.clear();
         let mut large = Vec::new();
-        if !self.body.is_empty() {
-            large.push(0..self.body.len());
+        if !body.is_empty() {
+            large.push(0..body.len());
         }
         while let Some(piece) = large.pop() {
             // One item may be larger; what becomes of it the receiver says.
-            match (piece.len() > limit).then(|| halve(sink, &self.body, &piece)).flatten() {
+            match (piece.len() > self.limit).then(|| halve(sink, body, &piece)).flatten() {
                 Some((left, right)) => large.extend([right, left]),
                 None => self.pieces.push_back(piece),
             }
@@ -49,8 +59,8 @@ impl Progress {
     }
 
     /// The piece to send next.
-    pub(super) fn piece(&self) -> Option<&[u8]> {
-        self.body.get(self.pieces.front()?.clone())
+    pub(super) fn piece<'b>(&self, body: &'b [u8]) -> Option<&'b [u8]> {
+        body.get(self.pieces.front()?.clone())
     }
 
     /// The first piece is done with.
@@ -60,12 +70,12 @@ impl Progress {
 
     /// Puts halves in the place of the first piece; false when it is one item,
     /// or has taken too many requests already.
-    pub(super) fn split(&mut self, sink: &dyn Sink) -> bool {
+    pub(super) fn split(&mut self, sink: &dyn Sink, body: &[u8]) -> bool {
         self.requests += 2;
         if self.requests > MAX_REQUESTS {
             return false;
         }
-        let Some(halves) = self.pieces.front().and_then(|piece| halve(sink, &self.body, piece)) else {
+        let Some(halves) = self.pieces.front().and_then(|piece| halve(sink, body, piece)) else {
             return false;
         };
         self.pieces.pop_front();
@@ -128,9 +138,8 @@ mod tests {
     }
 
     fn progress(text: &str, limit: usize) -> Progress {
-        let mut progress = Progress::new(1);
-        progress.body.extend_from_slice(text.as_bytes());
-        progress.fill(&sink(), limit);
+        let mut progress = Progress { limit, ..Progress::new(1) };
+        progress.fill(&sink(), text.as_bytes());
         progress
     }
 
@@ -154,7 +163,7 @@ mod tests {
         for limit in [1, 10, 30, 1000] {
             let mut progress = progress(&text, limit);
             let mut sent = Vec::new();
-            while let Some(piece) = progress.piece() {
+            while let Some(piece) = progress.piece(text.as_bytes()) {
                 assert!(piece.len() <= limit.max(7), "{limit}");
                 sent.push(progress.pieces.front().unwrap().clone());
                 progress.pop();
@@ -170,12 +179,12 @@ mod tests {
         let text: String = (0..10_000).map(|n| format!("item {n}\n")).collect();
         let mut progress = progress(&text, usize::MAX);
         let (mut good, mut bad) = (0, Vec::new());
-        while let Some(piece) = progress.piece() {
+        while let Some(piece) = progress.piece(text.as_bytes()) {
             let piece = String::from_utf8(piece.to_vec()).unwrap();
             if !piece.contains("item 6543\n") {
                 good += piece.lines().count();
                 progress.pop();
-            } else if !progress.split(&sink()) {
+            } else if !progress.split(&sink(), text.as_bytes()) {
                 bad.push(piece);
                 progress.pop();
             }
@@ -188,10 +197,10 @@ mod tests {
         let text: String = (0..10_000).map(|n| format!("item {n}\n")).collect();
         let mut progress = progress(&text, usize::MAX);
         let (mut requests, mut given_up) = (0, 0);
-        while let Some(piece) = progress.piece() {
+        while let Some(piece) = progress.piece(text.as_bytes()) {
             requests += 1;
             let items = values(&sink(), piece);
-            if !progress.split(&sink()) {
+            if !progress.split(&sink(), text.as_bytes()) {
                 given_up += items;
                 progress.pop();
             }

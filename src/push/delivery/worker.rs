@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::client::{Http, SendError};
 use super::dead_letters::DeadLetters;
+use super::desk::{Desk, Which};
 use super::gate::Gate;
 use super::pieces::{self, Progress};
 use super::verdict::{Fault, Verdict};
-use super::{Decoded, First, MAX_BODY, Sink, Step, Timing, Unprepared};
+use super::{First, MAX_BODY, Sink, Step, Timing, Unprepared};
+use crate::push::batch::DecodeError;
 use crate::push::log::{Log, Order, SinkName};
 use crate::push::target::Target;
 use crate::telemetry::push::{Rejected, Resent, SinkMetrics, Trouble};
@@ -20,8 +22,6 @@ use crate::telemetry::push::{Rejected, Resent, SinkMetrics, Trouble};
 /// Between two messages about the same trouble.
 const TELL: Duration = Duration::from_secs(60);
 
-/// What an entity that passes a body's limit may take, bytes; larger ones make the body grow.
-const LAST_ENTITY: usize = 64 << 10;
 /// Between two looks at what waits while nothing may be sent.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -60,7 +60,8 @@ pub struct Worker {
     /// Largest body that is begun.
     limit: usize,
     progress: Progress,
-    decoded: Option<Arc<Decoded>>,
+    desk: Arc<Desk>,
+    seat: u64,
     trouble: Option<Told>,
     gate: Gate,
 }
@@ -103,17 +104,17 @@ impl Worker {
             prepared: false,
             limit: MAX_BODY,
             progress: Progress::new(0),
-            decoded: None,
+            desk: Arc::default(),
+            seat: 0,
             trouble: None,
             gate: Gate::default(),
         }
     }
 
-    /// The same, decoding together with the other workers of the same queue.
+    /// The same, at one desk with the other workers of the same queue.
     #[must_use]
-    pub fn sharing(mut self, decoded: &Arc<Decoded>) -> Worker {
-        self.decoded = Some(Arc::clone(decoded));
-        self
+    pub fn at(self, desk: &Arc<Desk>) -> Worker {
+        Worker { desk: Arc::clone(desk), seat: desk.seat(), ..self }
     }
 
     /// The same, but nothing is sent while the gate is closed.
@@ -215,35 +216,49 @@ impl Worker {
 
     /// Sends what is left of a step.
     async fn send(&mut self, step: &Step) -> Result<(), Failed> {
+        let _at_work = self.desk.work();
         if self.progress.sequence != step.sequence {
             self.progress = Progress::new(step.sequence);
         }
         loop {
             if self.progress.pieces.is_empty() {
-                let Some(from) = self.progress.next else {
-                    // Between steps there is no use for its memory.
-                    self.progress.body = Vec::new();
-                    return Ok(());
-                };
-                self.progress.body.clear();
-                // Growing by doubling would make room for twice as much; what is not used takes no memory.
-                self.progress.body.reserve_exact(self.limit + LAST_ENTITY);
-                match self.sink.encode(step, from, self.limit, &mut self.progress.body) {
-                    Ok(next) => self.progress.next = next,
-                    Err(error) => {
-                        // Nobody could ever read it; the others are not held up.
-                        self.metrics.rejected(Rejected::Unreadable, 1);
-                        let said = error.to_string();
-                        self.letters.bury(&format!("step {}", step.sequence), 1, Rejected::Unreadable, &said);
-                        return Ok(());
-                    }
+                let Some(from) = self.progress.next else { return Ok(()) };
+                (self.progress.from, self.progress.limit) = (from, self.limit);
+                let filled = self.with_body(step, |sink, progress, _, body| progress.fill(sink, body));
+                if let Err(error) = filled {
+                    self.unreadable(step, &error);
                 }
-                self.progress.fill(self.sink.as_ref(), self.limit);
             } else {
                 self.prepare().await?;
-                self.piece().await?;
+                self.piece(step).await?;
             }
         }
+    }
+
+    /// Does something with the body that is being sent, which is encoded again where another took its room.
+    fn with_body<R>(
+        &mut self,
+        step: &Step,
+        work: impl FnOnce(&mut dyn Sink, &mut Progress, &Http, &[u8]) -> R,
+    ) -> Result<R, DecodeError> {
+        let Worker { desk, seat, sink, progress, http, .. } = self;
+        let Progress { sequence, from, limit, .. } = *progress;
+        let mut body = desk.body();
+        let encoded = body.hold(Which { seat: *seat, sequence, from, limit }, |bytes| {
+            sink.encode(step, from, limit, bytes)
+        })?;
+        if let Some(next) = encoded {
+            progress.next = next;
+        }
+        Ok(work(sink.as_mut(), progress, http, body.bytes()))
+    }
+
+    /// Nobody could ever read a step; the others are not held up.
+    fn unreadable(&mut self, step: &Step, error: &DecodeError) {
+        self.metrics.rejected(Rejected::Unreadable, 1);
+        let said = error.to_string();
+        self.letters.bury(&format!("step {}", step.sequence), 1, Rejected::Unreadable, &said);
+        self.progress.end();
     }
 
     async fn prepare(&mut self) -> Result<(), Failed> {
@@ -264,10 +279,26 @@ impl Worker {
     }
 
     /// Sends the first piece, and does what the answer says.
-    async fn piece(&mut self) -> Result<(), Failed> {
-        let Some(items) = self.progress.piece() else { return Ok(()) };
-        let length = items.len();
-        let outgoing = self.sink.request(&self.http, items);
+    async fn piece(&mut self, step: &Step) -> Result<(), Failed> {
+        let made = self.with_body(step, |sink, progress, http, body| {
+            let items = progress.piece(body)?;
+            Some((sink.request(http, items), items.len(), pieces::values(sink, items)))
+        });
+        let (outgoing, length, values) = match made {
+            Ok(Some(made)) => made,
+            Ok(None) => {
+                self.progress.pop();
+                return Ok(());
+            }
+            Err(error) => {
+                self.unreadable(step, &error);
+                return Ok(());
+            }
+        };
+        if self.progress.pieces.len() < 2 {
+            // A last piece seldom needs a second look.
+            self.desk.body().free();
+        }
         let bytes = u64::try_from(outgoing.body.len()).unwrap_or(u64::MAX);
         let begun = Instant::now();
         let sent = self.http.send(outgoing).await;
@@ -277,52 +308,50 @@ impl Worker {
         };
         self.metrics.answered(begun.elapsed());
         let verdict = self.sink.judge(&answer);
-        let values =
-            |progress: &Progress, sink: &dyn Sink| progress.piece().map_or(0, |p| pieces::values(sink, p));
         match verdict {
             Verdict::Taken => {
-                self.metrics.taken(values(&self.progress, self.sink.as_ref()), bytes);
+                self.metrics.taken(values, bytes);
                 self.progress.pop();
                 Ok(())
             }
             Verdict::TakenExcept { lost, why } => {
-                let all = values(&self.progress, self.sink.as_ref());
-                let lost = lost.unwrap_or(1).min(all);
-                self.metrics.taken(all - lost, bytes);
-                self.refuse(lost, why, &answer.text());
-                self.progress.pop();
+                let lost = lost.unwrap_or(1).min(values);
+                self.metrics.taken(values - lost, bytes);
+                self.refuse(step, lost, why, &answer.text());
                 Ok(())
             }
             Verdict::Split => {
                 self.limit = self.limit.min(pieces::lowered(length));
-                self.halves(Rejected::TooLarge, &answer.text());
+                self.halves(step, values, Rejected::TooLarge, &answer.text());
                 Ok(())
             }
             Verdict::Unacceptable(why) => {
-                self.halves(why, &answer.text());
+                self.halves(step, values, why, &answer.text());
                 Ok(())
             }
             other => Err(self.failed(other, answer.status, answer.text())),
         }
     }
 
-    /// Sends the first piece in halves, or gives it up.
-    fn halves(&mut self, why: Rejected, said: &str) {
-        if self.progress.split(self.sink.as_ref()) {
-            self.metrics.resent(Resent::Halves, 2);
-            return;
+    /// Sends the first piece, of so many values, in halves, or gives it up.
+    fn halves(&mut self, step: &Step, values: u64, why: Rejected, said: &str) {
+        match self.with_body(step, |sink, progress, _, body| progress.split(sink, body)) {
+            Ok(true) => self.metrics.resent(Resent::Halves, 2),
+            Ok(false) => self.refuse(step, values, why, said),
+            Err(error) => self.unreadable(step, &error),
         }
-        let values = self.progress.piece().map_or(0, |p| pieces::values(self.sink.as_ref(), p));
-        self.refuse(values, why, said);
-        self.progress.pop();
     }
 
-    /// Counts and records values of the first piece that are refused for good.
-    fn refuse(&mut self, values: u64, why: Rejected, said: &str) {
+    /// Counts and records values of the first piece that are refused for good, and is done with it.
+    fn refuse(&mut self, step: &Step, values: u64, why: Rejected, said: &str) {
         self.metrics.rejected(why, values);
-        let Some(items) = self.progress.piece() else { return };
-        let (item, _) = pieces::first(self.sink.as_ref(), items);
-        self.letters.bury(&self.sink.show(item), values, why, said);
+        let shown = self.with_body(step, |sink, progress, _, body| {
+            progress.piece(body).map(|items| sink.show(pieces::first(sink, items).0))
+        });
+        if let Ok(Some(item)) = shown {
+            self.letters.bury(&item, values, why, said);
+        }
+        self.progress.pop();
     }
 
     fn unsent(&mut self, error: &SendError) -> Failed {
@@ -392,10 +421,7 @@ impl Worker {
             Ok(records.into_iter().next().map(|r| Step::new(r.sequence, r.time_ms, r.payload)))
         })
         .await
-        .map(|step| match &self.decoded {
-            Some(decoded) => step.map(|step| step.shared(Arc::clone(decoded))),
-            None => step,
-        })
+        .map(|step| step.map(|step| step.at(Arc::clone(&self.desk))))
     }
 
     async fn acknowledge(&mut self, sequence: u64) -> Result<(), Failed> {

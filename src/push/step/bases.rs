@@ -48,7 +48,7 @@ impl Base {
 
 /// The last step's counters, by cgroup path.
 #[derive(Debug, Default)]
-pub(super) struct Bases(HashMap<Box<str>, Base>);
+pub(super) struct Bases(HashMap<Box<str>, Box<Base>>);
 
 impl Bases {
     /// How much the row's counters rose; it is the base of the next step then.
@@ -56,11 +56,12 @@ impl Bases {
         let path = row.sample.cgroup.path.as_str();
         let later = Base::new(row.sample, row.taken_ns);
         let Some(base) = self.0.get_mut(path) else {
-            self.0.insert(path.into(), later);
+            // A table has room for up to twice as many: of pointers rather than of counters.
+            self.0.insert(path.into(), Box::new(later));
             return Rise::default();
         };
         let rise = rise(path, base, &later);
-        *base = later;
+        **base = later;
         rise
     }
 
