@@ -721,6 +721,10 @@ pub struct Machine {
     pub swap_bytes: Reading,
     /// Memory modules by type, from EDAC.
     pub dimms: Vec<Dimm>,
+    /// Whether the distribution asks for a reboot, by `/run/reboot-required`; `None`
+    /// where the host's `/run` cannot be seen.
+    #[serde(skip)]
+    pub reboot_required: Option<bool>,
     /// What it is made of.
     #[serde(skip)]
     pub hardware: Hardware,

@@ -469,6 +469,7 @@ impl Collector for Process {
 mod tests {
     use super::*;
     use crate::collect::{CollectorReport, ErrorCounts, LogCounts, LogState};
+    use crate::kernel::problems::Problem;
 
     fn value(text: &str, series: &str) -> Option<f64> {
         let mut found = text.lines().filter_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
@@ -490,6 +491,7 @@ mod tests {
         report.tree.appeared = 9;
         report.handles.files = 40;
         report.log = LogCounts { state: LogState::Read, records: 12, kills: 3, ..LogCounts::default() };
+        report.log.problems[Problem::KernelOops.index()] = 2;
         telemetry.tick(Origin::Fresh, Duration::ZERO, 0, &report);
         telemetry.tick(Origin::Grid, Duration::from_millis(60), 2, &report);
         telemetry
@@ -516,6 +518,8 @@ mod tests {
         check("nodegauge_kernel_log_records_total", 12.0);
         check("nodegauge_oom_kills_logged_total", 3.0);
         check("nodegauge_oom_kills_unattributed_total", 0.0);
+        check("nodegauge_kernel_problems_total{reason=\"KernelOops\"}", 2.0);
+        check("nodegauge_kernel_problems_total{reason=\"TaskHung\"}", 0.0);
         check("nodegauge_handles{kind=\"file\"}", 40.0);
         check("nodegauge_collector_seconds_total{collector=\"cpu\"}", 0.25);
         check("nodegauge_collector_errors_total{collector=\"cpu\",reason=\"malformed\"}", 3.0);

@@ -20,6 +20,7 @@ use crate::aggregate::objects::{ApiNode, Node};
 use crate::aggregate::watch::Object as _;
 use crate::identity::model::Names;
 use crate::kubernetes;
+use crate::push::target::{Protocol, Target};
 use crate::telemetry::push::PushMetrics;
 
 /// How often it is asked for, and how soon again after a failure.
@@ -35,6 +36,12 @@ impl Default for Timing {
     fn default() -> Timing {
         Timing { every: Duration::from_secs(300), retry: Duration::from_secs(60) }
     }
+}
+
+/// Whether one of these is a database: aggregators ask by themselves, and the role of an
+/// agent that pushes to nothing else has no right to `get` nodes.
+pub fn is_needed(targets: &[Target]) -> bool {
+    targets.iter().any(|target| target.protocol != Protocol::Aggregator)
 }
 
 /// Whether there is an API server to ask, as far as can be told without asking: a service
@@ -95,4 +102,21 @@ async fn read(client: &mut Option<Client>, name: &str) -> Result<Node> {
     let answer = client.request::<ApiNode>(request).await;
     let node = answer.map_err(|error| anyhow!("{error}")).with_context(|| format!("GET {path}"))?;
     node.keep(&None, &mut Names::default()).ok_or_else(|| anyhow!("GET {path}: not a node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_databases_need_it() {
+        let needed = |urls: &[&str]| {
+            let targets: Vec<Target> = urls.iter().map(|url| Target::parse(url).unwrap()).collect();
+            is_needed(&targets)
+        };
+        assert!(!needed(&[]));
+        assert!(!needed(&["aggregator:https://a:8082", "aggregator:https://b:8082?name=b"]));
+        assert!(needed(&["aggregator:https://a:8082", "influxdb:http://h:8086?db=k8s"]));
+        assert!(needed(&["remote-write:http://h/api/v1/write"]));
+    }
 }

@@ -119,7 +119,7 @@ pub fn start(
         builder.resume_after(time_ms);
     }
     let (told, node) = watch::channel(None);
-    if !config.push.is_empty() && node::can_be_asked() {
+    if node::is_needed(&config.push) && node::can_be_asked() {
         let follow =
             node::follow(config.node_name.clone(), None, told, Arc::clone(&metrics), node::Timing::default());
         tasks.spawn(follow);

@@ -33,8 +33,18 @@ pub(super) fn read(roots: &Roots, buffer: &mut Buffer) -> Machine {
         memory_bytes: meminfo(buffer, "MemTotal"),
         swap_bytes: meminfo(buffer, "SwapTotal"),
         dimms: dimms(&roots.sys.join("devices/system/edac/mc")),
+        reboot_required: reboot_required(roots),
         hardware: hardware::read(roots, buffer),
     }
+}
+
+/// Debian's `update-notifier` and `unattended-upgrades` make the file when what they
+/// installed needs a reboot; it goes with the reboot, since `/run` is in memory. Where
+/// `/run` is not mounted here, whoever may trace the first process sees it behind that.
+fn reboot_required(roots: &Roots) -> Option<bool> {
+    let seen = [roots.in_host(Path::new("/run")), roots.proc.join("1/root/run")];
+    let run = seen.iter().find(|path| path.is_dir())?;
+    run.join("reboot-required").try_exists().ok()
 }
 
 fn first_of(roots: &Roots, paths: &[&str]) -> String {
@@ -176,6 +186,22 @@ mod tests {
         let found = Topology::read(dir.path());
         assert_eq!((found.threads, found.cores, found.sockets), (Some(4), Some(4), Some(2)));
         assert_eq!((found.books, found.drawers), (None, None));
+    }
+
+    #[test]
+    fn a_reboot_is_required_where_run_is_seen_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::new(dir.path());
+        assert_eq!(reboot_required(&roots), None);
+        write(dir.path(), "proc/1/root/run/utmp", "");
+        assert_eq!(reboot_required(&roots), Some(false));
+        write(dir.path(), "proc/1/root/run/reboot-required", "*** System restart required ***\n");
+        assert_eq!(reboot_required(&roots), Some(true));
+        // What is mounted comes first.
+        write(dir.path(), "run/utmp", "");
+        assert_eq!(reboot_required(&roots), Some(false));
+        write(dir.path(), "run/reboot-required", "");
+        assert_eq!(reboot_required(&roots), Some(true));
     }
 
     #[test]

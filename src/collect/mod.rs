@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::kernel::cgroup::Layout;
 use crate::kernel::handles::{FileKey, HandleCounts, Reader};
+use crate::kernel::problems::PROBLEMS;
 use crate::kernel::tree::{Node, TreeCounts};
 use crate::kernel::{ReadError, Roots};
 use crate::snapshot::{CgroupSample, Kind, Kinds, Machine, Snapshot};
@@ -216,6 +217,8 @@ pub struct LogCounts {
     pub kills: u64,
     /// Those among them that are on no row: their cgroup is not known here.
     pub unplaced: u64,
+    /// Troubles of the machine found, by [`Problem::index`].
+    pub problems: [u64; PROBLEMS],
 }
 
 /// Whether the kernel's log can be read.

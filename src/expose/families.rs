@@ -44,8 +44,12 @@ pub fn of_the_kubelet(family: &Family) -> bool {
 }
 
 /// Families that cAdvisor does not have.
-const OURS: &[&str] =
-    &["nodegauge_disk_usage_bytes", "nodegauge_disk_usage_inodes", "nodegauge_disk_usage_age_seconds"];
+const OURS: &[&str] = &[
+    "nodegauge_disk_usage_bytes",
+    "nodegauge_disk_usage_inodes",
+    "nodegauge_disk_usage_age_seconds",
+    "nodegauge_reboot_required",
+];
 
 /// One family of samples.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Families, Ticks, Written, float, lock};
 use crate::collect::{CollectorReport, LogCounts, LogState};
+use crate::kernel::problems::Problem;
 
 /// Families from the report of the last tick.
 #[derive(Debug)]
@@ -117,6 +118,18 @@ fn kernel_log(f: &mut Families<'_>, log: &LogCounts) -> Written {
         "nodegauge_oom_kills_unattributed",
         "OOM kills in the kernel's log whose cgroup is not told or not known here.",
         Some(float(log.unplaced)),
+    )?;
+    // Where the log was never read nothing is known of them.
+    if log.state != LogState::Read && log.records == 0 {
+        return Ok(());
+    }
+    f.counters(
+        "nodegauge_kernel_problems",
+        "Lines of the kernel's log that tell of a problem of the machine, by node-problem-detector's reasons.",
+        &mut Problem::ALL
+            .iter()
+            .zip(&log.problems)
+            .map(|(problem, count)| (vec![("reason", problem.reason())], float(*count))),
     )
 }
 

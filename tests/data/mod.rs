@@ -344,6 +344,7 @@ fn machine(n: &mut Numbers) -> Machine {
         memory_bytes: n.figure(),
         swap_bytes: n.figure(),
         dimms: vec![Dimm { kind: "Registered-DDR4".into(), count: 8, capacity_bytes: n.number() }],
+        reboot_required: Some(true),
         hardware: hardware(n),
     }
 }

@@ -116,7 +116,7 @@ NODE = "\"type\" = 'node'"
 POD = "\"type\" = '{}' AND \"namespace_name\" =~ /{}$/ AND \"pod_name\" =~ /{}$/"
 
 
-def panels(node, namespace, pod):
+def panels(node, disk, namespace, pod):
     """Every target of the dashboards: title, metrics, condition, tag grouped by."""
     cpu = ["cpu/usage_rate", "cpu/limit", "cpu/request"]
     memory = ["memory/usage", "memory/working_set", "memory/limit", "memory/request"]
@@ -125,8 +125,7 @@ def panels(node, namespace, pod):
     for title, metrics in [("CPU", cpu), ("memory", memory), ("network", network), ("filesystem", filesystem)]:
         yield f"overall {title}", metrics, NODE, None
         yield f"{title} by node", metrics, NODE, "nodename"
-        # The captured trees are of guests without a disk.
-        one = "live" if title == "filesystem" else node
+        one = disk if title == "filesystem" else node
         yield f"one node {title}", metrics, f'{NODE} AND "nodename" =~ /{one}$/', "nodename"
     for title, metrics, kind, group in [
         ("CPU", cpu, "pod_container", "container_name"),
@@ -135,6 +134,22 @@ def panels(node, namespace, pod):
         ("filesystem", filesystem, "pod", None),
     ]:
         yield f"pod {title}", metrics, POD.format(kind, namespace, pod), group
+
+
+def returned(url, schema, title, metrics, where, group):
+    """Asks what a target asks; how many queries that were."""
+    count = 0
+    for metric in metrics:
+        measurement, field = source(schema, metric)
+        # The stored text says mean, the editor's model of it sum.
+        for function in ["mean", "sum"] if schema == "plain" else ["sum"]:
+            tag = f', "{group}"' if group else ""
+            text = (f'SELECT {function}("{field}") FROM "{measurement}" WHERE {where} AND time > now() - 30m '
+                    f"GROUP BY time(1m){tag} fill(null)")
+            rows = query(url, DATABASES[schema], text)
+            assert any(values for _, values in rows), f"{title}, {metric}: no data for {text}"
+            count += 1
+    return count
 
 
 def queries(url, schema, *nodes):
@@ -150,17 +165,9 @@ def queries(url, schema, *nodes):
     volumes = {t["pod_name"] for t, v in raw(url, schema, "filesystem/usage", "\"type\" = 'pod'", ["pod_name"]) if v}
     pod = sorted(networks & volumes & names)[0]
     node = pod.split("-")[0]
-    for title, metrics, where, group in panels(node, "space-0", pod):
-        for metric in metrics:
-            measurement, field = source(schema, metric)
-            # The stored text says mean, the editor's model of it sum.
-            for function in ["mean", "sum"] if schema == "plain" else ["sum"]:
-                tag = f', "{group}"' if group else ""
-                text = (f'SELECT {function}("{field}") FROM "{measurement}" WHERE {where} AND time > now() - 30m '
-                        f"GROUP BY time(1m){tag} fill(null)")
-                rows = query(url, database, text)
-                assert any(values for _, values in rows), f"{title}, {metric}: no data for {text}"
-                count += 1
+    # The captured trees are of guests without a disk.
+    for title, metrics, where, group in panels(node, "live", "space-0", pod):
+        count += returned(url, schema, title, metrics, where, group)
         if title.startswith("pod ") and title[4:] in ("CPU", "memory"):
             request, limit = (CPU_REQUEST, CPU_LIMIT) if "CPU" in title else (MEMORY_REQUEST, MEMORY_LIMIT)
             for metric, value in [("request", request), ("limit", limit)]:

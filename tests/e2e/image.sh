@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a container image out of Debian's busybox-static, so that tests need no
-# registry: image.sh FILE TAG COMMAND... writes a docker-archive.
+# registry: image.sh FILE TAG COMMAND... writes a docker-archive. EXTRA names files of
+# this machine that it has too, with the libraries that programs among them ask for.
 set -eu
 file=$1 tag=$2
 shift 2
@@ -10,6 +11,12 @@ mkdir -p "$work/root/bin" "$work/root/tmp" "$work/root/proc" "$work/root/sys" "$
 cp "$(command -v busybox)" "$work/root/bin/busybox"
 for applet in sh sleep cat dd true false wget httpd chown chmod; do
     ln -s busybox "$work/root/bin/$applet"
+done
+for extra in ${EXTRA:-}; do
+    for path in "$extra" $(ldd "$extra" 2>/dev/null | grep -oE '/[^ ]+'); do
+        mkdir -p "$work/root${path%/*}"
+        cp -L "$path" "$work/root$path"
+    done
 done
 tar -C "$work/root" --sort=name --mtime=@0 --owner=0 --group=0 -cf "$work/layer.tar" .
 layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)

@@ -33,4 +33,11 @@ if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2
     "./$script.sh" || result=1
   done
 fi
+# A whole cluster needs both, and a quarter of an hour.
+if [ -n "${E2E_CLUSTER:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/scheduler" >/dev/null; then
+  for script in cluster mounts; do
+    printf '== %s\n' "$script"
+    "./$script.sh" || result=1
+  done
+fi
 exit $result

