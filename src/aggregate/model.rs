@@ -357,7 +357,13 @@ impl Model {
         now_ms: u64,
     ) -> Result<(), custom::Refused> {
         let resolution = millis(self.options.resolution);
-        self.customs.take(producer, samples, (now_ms / resolution + 1) * resolution)
+        let slot = (now_ms / resolution + 1) * resolution;
+        self.customs.take(producer, samples, slot)?;
+        // Closed while it was taken: whoever made something of the slot has to look again.
+        if slot <= self.closed.load(Ordering::Acquire) {
+            self.lates.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// The newest closed slot, milliseconds since the epoch.
@@ -447,6 +453,18 @@ impl Model {
         found.sort_by_key(|m| m.name);
         found.dedup_by_key(|m| m.name);
         found
+    }
+
+    /// Names of a subject's metrics that nodes named, such as that of a resource asked for.
+    pub fn names_of_their_own(&self, subject: &Subject) -> Vec<String> {
+        let until = self.closed.load(Ordering::Acquire);
+        let (members, key) = self.places(subject);
+        let of = |member: &Arc<Mutex<Member>>| {
+            let member = lock(member);
+            let number = member.node.find(&key).map(|(number, _)| number);
+            number.map(|number| member.node.names_of(number, until)).unwrap_or_default()
+        };
+        members.iter().flat_map(of).collect()
     }
 
     /// Times and values of closed slots, from old to new; `label` is empty for a

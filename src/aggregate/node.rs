@@ -11,6 +11,7 @@ mod labelled;
 mod population;
 mod read;
 mod rows;
+mod run;
 mod saved;
 mod who;
 
@@ -18,6 +19,7 @@ use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, UsedPod};
 pub use rows::{Raw, Row, Version};
+pub use run::{Run, Told};
 pub use saved::SavedNode;
 
 use std::borrow::Cow;
@@ -88,6 +90,8 @@ pub struct Entity {
     pub image: Option<Arc<str>>,
     /// The pod's UID as in the API.
     pub pod_uid: Option<Arc<str>>,
+    /// Of a container: what its runtime calls it.
+    pub run: Option<Box<Run>>,
     /// The machine's or the pod's labels, sorted by key; a pod's are shared by its
     /// containers.
     pub labels: Labels,

@@ -60,7 +60,7 @@ fn a_batch_reads_entity_by_entity() {
     assert_eq!(node.value("cpu/node_capacity"), Some(Value::Double(4_000.0)));
     assert_eq!(node.value("memory/usage"), None);
     let disk = node.metrics().find(|p| p.metric.name == "disk/io_reads").unwrap();
-    assert_eq!((disk.label, disk.value), (Some(("resource_id", "/dev/sda")), Value::Integer(17)));
+    assert_eq!((disk.labels(), disk.value), (vec![("resource_id", "/dev/sda")], Value::Integer(17)));
     assert_eq!(container.kind(), EntityKind::Container);
     assert_eq!(
         (container.namespace(), container.pod(), container.container()),
@@ -422,7 +422,7 @@ proptest! {
                     Value::Integer(value) => value,
                     Value::Double(value) => value.to_bits(),
                 };
-                (p.metric.id.into(), p.label.map_or("", |(_, label)| label), value)
+                (p.metric.id.into(), p.label.unwrap_or_default(), value)
             }).collect();
             prop_assert_eq!(seen, expected);
         }

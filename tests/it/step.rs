@@ -91,6 +91,7 @@ fn web() -> PodContainer {
         image: Some("nginx:1".into()),
         requests: Resources { cpu_milli: Some(250), memory_bytes: Some(64 << 20), ..Resources::default() },
         limits: Resources { memory_bytes: Some(128 << 20), ..Resources::default() },
+        other_requests: vec![("nvidia.com/gpu".into(), 2)],
         restart_count: Some(3),
         ..PodContainer::new("web".into(), Some(Role::App))
     }
@@ -253,6 +254,41 @@ fn containers_that_wait_are_there_with_their_restarts() {
     assert_eq!(integer(&web, "cpu/usage"), None);
     assert_eq!(integer(&web, "uptime"), None);
     assert_eq!(integer(&entity(&batch, EntityKind::Pod, "web-0"), "restart_count"), Some(17));
+}
+
+#[test]
+fn other_resources_are_named_by_what_was_asked_for() {
+    let side = PodContainer {
+        other_requests: vec![("nvidia.com/gpu".into(), 1)],
+        ..PodContainer::new("side".into(), Some(Role::App))
+    };
+    let pod = PodInfo { containers: vec![web(), side], ..pod() };
+    let rows = |factor| vec![row("/", factor, 1), row(POD, factor, 2)];
+    let batch = second(rows, &Directory::of([], [pod]));
+    let told = |kind, name| -> Vec<_> {
+        let points = entity(&batch, kind, name).metrics();
+        let named = points.filter(|point| point.metric.name.contains('*'));
+        named.map(|point| (point.name().into_owned(), point.labels().len(), point.value)).collect()
+    };
+    for (kind, name, count) in
+        [(EntityKind::Container, "web", 2), (EntityKind::Container, "side", 1), (EntityKind::Pod, "web-0", 3)]
+    {
+        assert_eq!(
+            told(kind, name),
+            [("nvidia.com/gpu/request".to_owned(), 0, Value::Integer(count))],
+            "{name}"
+        );
+    }
+    assert_eq!(
+        batch
+            .entities()
+            .find(|e| e.kind() == EntityKind::Node)
+            .unwrap()
+            .metrics()
+            .filter(|p| p.metric.name.contains('*'))
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -425,7 +461,7 @@ fn the_node_has_filesystems_and_shares() {
     let usage: Vec<_> = node
         .metrics()
         .filter(|p| p.metric.name == "filesystem/usage")
-        .map(|p| (p.label.unwrap().1, p.value))
+        .map(|p| (p.label.unwrap(), p.value))
         .collect();
     assert_eq!(
         usage,

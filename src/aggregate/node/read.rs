@@ -1,11 +1,12 @@
 //! What is asked of a node: its steps by series and by slot, and its newest push.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{COMMON, Entity, Key, Kind, Labels, Node, Usage, WINDOWS, value, window_of};
 use crate::aggregate::window::Step;
-use crate::push::batch::{Metric, Value, metric};
+use crate::push::batch::{BREAK, Label, Metric, Value, metric};
 use crate::rate;
 
 /// One value of an entity in a slot.
@@ -36,19 +37,30 @@ impl Node {
     /// Metrics without a label that an entity has a value of in the newest slot not
     /// after `until_ms`.
     pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
+        let Some(step) = self.newest_until(until_ms) else { return Vec::new() };
         let key = u64::from(number) << 32;
-        let has = |step: &Step| {
-            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
-            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
-        };
-        match self.window.newest() {
-            Some(newest) if newest.time_ms <= until_ms => has(newest),
-            Some(_) => {
-                let time = self.window.times().find(|time| *time <= until_ms);
-                time.and_then(|time| self.window.at(time)).map(|step| has(&step)).unwrap_or_default()
-            }
-            None => Vec::new(),
+        let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
+        columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
+    }
+
+    /// Names under which an entity has values there of metrics that are named by their
+    /// label, and that have no other.
+    pub fn names_of(&self, number: u32, until_ms: u64) -> Vec<String> {
+        let Some(step) = self.newest_until(until_ms) else { return Vec::new() };
+        let mut names = Vec::new();
+        for column in &step.columns {
+            let named = metric(i32::from(column.id)).filter(|m| m.label == Some(Label::Name));
+            let Some((metric, (keys, _))) = named.zip(step.column(column.id)) else { continue };
+            let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
+            let texts = of_entity.filter_map(|key| self.labels.text(*key));
+            let plain = texts.filter(|text| !text.is_empty() && !text.contains(BREAK));
+            names.extend(plain.map(|text| metric.called_with(Some(text)).into_owned()));
         }
+        names
+    }
+
+    fn newest_until(&self, until_ms: u64) -> Option<Cow<'_, Step>> {
+        self.window.times().find(|time| *time <= until_ms).and_then(|time| self.window.at(time))
     }
 
     /// Times and values of a metric, from new to old; `label` is that of the
