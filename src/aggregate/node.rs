@@ -22,7 +22,6 @@ pub use rows::{Raw, Row, Version};
 pub use run::{Run, Told};
 pub use saved::SavedNode;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -274,7 +273,7 @@ impl Node {
     }
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
-        self.window.at(time_ms).map(Cow::into_owned)
+        self.window.at(time_ms)
     }
 
     /// Pods that came and went since this was last asked, in order.

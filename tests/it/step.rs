@@ -2,6 +2,7 @@
 
 mod captured;
 mod limits;
+mod resources;
 mod storage;
 
 use std::sync::Arc;
@@ -254,41 +255,6 @@ fn containers_that_wait_are_there_with_their_restarts() {
     assert_eq!(integer(&web, "cpu/usage"), None);
     assert_eq!(integer(&web, "uptime"), None);
     assert_eq!(integer(&entity(&batch, EntityKind::Pod, "web-0"), "restart_count"), Some(17));
-}
-
-#[test]
-fn other_resources_are_named_by_what_was_asked_for() {
-    let side = PodContainer {
-        other_requests: vec![("nvidia.com/gpu".into(), 1)],
-        ..PodContainer::new("side".into(), Some(Role::App))
-    };
-    let pod = PodInfo { containers: vec![web(), side], ..pod() };
-    let rows = |factor| vec![row("/", factor, 1), row(POD, factor, 2)];
-    let batch = second(rows, &Directory::of([], [pod]));
-    let told = |kind, name| -> Vec<_> {
-        let points = entity(&batch, kind, name).metrics();
-        let named = points.filter(|point| point.metric.name.contains('*'));
-        named.map(|point| (point.name().into_owned(), point.labels().len(), point.value)).collect()
-    };
-    for (kind, name, count) in
-        [(EntityKind::Container, "web", 2), (EntityKind::Container, "side", 1), (EntityKind::Pod, "web-0", 3)]
-    {
-        assert_eq!(
-            told(kind, name),
-            [("nvidia.com/gpu/request".to_owned(), 0, Value::Integer(count))],
-            "{name}"
-        );
-    }
-    assert_eq!(
-        batch
-            .entities()
-            .find(|e| e.kind() == EntityKind::Node)
-            .unwrap()
-            .metrics()
-            .filter(|p| p.metric.name.contains('*'))
-            .count(),
-        0
-    );
 }
 
 #[test]
@@ -604,6 +570,9 @@ fn a_full_host_fills_the_table() {
             }
         }
     }
-    let missing: Vec<_> = METRICS.iter().map(|m| m.name).filter(|name| !seen.contains(name)).collect();
+    let told_by_others =
+        |name: &&str| ["accelerator/", "custom/"].iter().any(|begin| name.starts_with(begin));
+    let missing: Vec<_> =
+        METRICS.iter().map(|m| m.name).filter(|name| !seen.contains(name) && !told_by_others(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -1,6 +1,5 @@
 //! What is asked of a node: its steps by series and by slot, and its newest push.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -59,7 +58,7 @@ impl Node {
         names
     }
 
-    fn newest_until(&self, until_ms: u64) -> Option<Cow<'_, Step>> {
+    fn newest_until(&self, until_ms: u64) -> Option<Step> {
         self.window.times().find(|time| *time <= until_ms).and_then(|time| self.window.at(time))
     }
 
@@ -90,8 +89,7 @@ impl Node {
     /// Labels under which the newest step has values of a metric for an entity.
     pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
         let id = u16::try_from(metric.id as i32).ok();
-        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
-        let keys = column.map_or(&[][..], |(keys, _)| keys);
+        let keys = id.and_then(|id| self.window.newest_keys(id)).map_or(&[][..], |keys| keys);
         let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
         let label = |key: &u64| self.labels.text(*key);
         of_entity.filter_map(label).cloned().collect()
@@ -104,7 +102,8 @@ impl Node {
         wanted: impl Fn(&Metric) -> bool,
         mut each: impl FnMut(&Entity, &[Figure<'_>]),
     ) {
-        let Some(step) = self.window.at(slot) else { return };
+        let asked = |id: u16| id == WINDOWS || metric(i32::from(id)).is_some_and(&wanted);
+        let Some(step) = self.window.at_with(slot, asked) else { return };
         let mut of: BTreeMap<u32, Vec<Figure<'_>>> = BTreeMap::new();
         for column in &step.columns {
             let Some(metric) = metric(i32::from(column.id)).filter(|m| wanted(m)) else { continue };

@@ -51,6 +51,11 @@ impl Node {
             |at: u32| usize::try_from(at).ok().and_then(|at| message.strings.get(at)).map_or("", |s| s);
         let mut pod_labels: HashMap<(u32, u32), Labels> = HashMap::new();
         let mut numbers = Vec::with_capacity(message.entities.len());
+        // Most nodes keep about as many as they come with.
+        if self.entities.is_empty() {
+            self.entities.reserve_exact(message.entities.len());
+            self.by_key.reserve_exact(message.entities.len());
+        }
         for (at, entity) in message.entities.iter().enumerate() {
             let kind = match entity.kind() {
                 proto::EntityKind::Node => Kind::Node,
