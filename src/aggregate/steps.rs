@@ -21,7 +21,7 @@ use super::custom;
 use super::model::{Model, SUMMED, Subject, Sums};
 use super::node::{Kind, Row, Version};
 use crate::identity::path::PodUid;
-use crate::push::batch::{self, Assembler, BREAK, Batch, Encoder, Metric, MetricId, ValueType, join, proto};
+use crate::push::batch::{self, Assembler, BREAK, Batch, Encoder, MetricId, ValueType, join, proto};
 use crate::push::delivery::hash;
 
 /// Values of a batch, about: half a megabyte before it is compressed.
@@ -156,6 +156,7 @@ impl Steps {
         if changed.is_empty() && !customs_changed && !(waited && is_whole) {
             return Ok(0);
         }
+        let sums_stand = changed.is_empty() && !waited;
         let mut parts = Parts::new(model, slot, self.boot_id);
         let mut versions = Vec::new();
         let mut count = 0;
@@ -168,11 +169,15 @@ impl Steps {
             }
         }
         if customs_changed {
+            // In batches of their own: within one an entity that comes twice is one that was restarted.
+            parts.begin_next();
             model.customs().at(slot, |subject, figures| parts.custom(model, subject, figures));
+            parts.begin_next();
         }
         // Another thread closes slots and takes pushes: sums that may be of other rows
         // than these, or are not there yet, wait for the next look.
-        let sums = model.sums_at(slot).filter(|_| is_whole && model.late() == Some(late));
+        let fits = !sums_stand && is_whole && model.late() == Some(late);
+        let sums = model.sums_at(slot).filter(|_| fits);
         if let Some(sums) = &sums {
             parts.sums(sums);
         }
@@ -183,7 +188,7 @@ impl Steps {
         let made = self.made.entry(slot).or_default();
         made.customs = customs_before.map(|_| pushed);
         made.nodes.extend(versions);
-        made.sums_wait = sums.is_none();
+        made.sums_wait = sums.is_none() && !sums_stand;
         if slot > self.last_ms {
             // What lies between was never told here.
             if self.last_ms == 0 || slot - self.last_ms > model.kept_ms() {
@@ -263,10 +268,6 @@ impl Made {
     }
 }
 
-fn metric_of_customs() -> &'static Metric {
-    batch::metric(MetricId::Custom.into()).expect("BUG: the table has it")
-}
-
 fn key_of(node: &str) -> u64 {
     hash(node.bytes())
 }
@@ -302,9 +303,14 @@ impl Parts {
     /// Begins the next batch if this one is full.
     fn turn(&mut self) {
         if self.part.values() >= VALUES || self.entities >= ENTITIES {
-            let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
-            self.close(next);
+            self.begin_next();
         }
+    }
+
+    /// Begins the next batch.
+    fn begin_next(&mut self) {
+        let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
+        self.close(next);
     }
 
     fn close(&mut self, next: Assembler) {
@@ -321,8 +327,7 @@ impl Parts {
     }
 
     fn finish(mut self) -> Vec<Batch> {
-        let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
-        self.close(next);
+        self.begin_next();
         self.finished
     }
 
@@ -415,7 +420,8 @@ impl Parts {
         part.entity(made);
         self.entities += 1;
         for (name, _, labels, value) in figures {
-            let Some(text) = metric_of_customs().text_of(name) else { continue };
+            let metric = batch::metric(MetricId::Custom.into());
+            let Some(text) = metric.and_then(|metric| metric.text_of(name)) else { continue };
             let pairs = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
             let texts = std::iter::once(text).chain(pairs).map(|text| text.replace(BREAK, " "));
             let text = part.string(&join(texts.collect::<Vec<_>>().iter().map(String::as_str)));

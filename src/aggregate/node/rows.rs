@@ -94,7 +94,7 @@ impl Node {
             }
         }
         of.sort_by_key(|(number, _)| *number);
-        let mut found: Vec<(u32, &Entity, &[(u32, Raw<'_>)])> = of
+        let mut found: Vec<_> = of
             .chunk_by(|(a, _), (b, _)| a == b)
             .filter_map(|of| {
                 let (number, _) = of.first()?;
