@@ -5,7 +5,12 @@
 //! times in a slot it is the mean, of counters the last. Series are bounded, of each
 //! producer and of all; one that nothing came for goes with its last slot.
 
+mod saved;
+
+pub use saved::SavedSubject;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use super::exposition::Kind;
@@ -237,6 +242,20 @@ impl Customs {
         let series = held.subjects.get(subject).and_then(|names| names.get(name)?.get(labels));
         let points = series.into_iter().flat_map(|series| &series.points);
         points.filter(|(slot, ..)| *slot <= closed_ms).map(|(slot, value, _)| (*slot, *value)).collect()
+    }
+
+    /// What tells the values of a slot from others it may have had; `None` where it has none.
+    pub fn digest(&self, slot_ms: u64) -> Option<u64> {
+        let mut sum = None;
+        self.at(slot_ms, |subject, figures| {
+            for (name, _, labels, value) in figures {
+                let mut hasher = DefaultHasher::new();
+                (subject, name, labels, value.to_bits()).hash(&mut hasher);
+                // In any order: what the sum is of comes out of a map.
+                sum = Some(hasher.finish().wrapping_add(sum.unwrap_or(0)));
+            }
+        });
+        sum
     }
 
     /// Hands every subject that has values in a slot to `each`, with names, kinds, labels and values.

@@ -15,6 +15,7 @@ pub use query::{NodeUse, PodUse};
 pub use saved::SavedMember;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -357,7 +358,13 @@ impl Model {
         now_ms: u64,
     ) -> Result<(), custom::Refused> {
         let resolution = millis(self.options.resolution);
-        self.customs.take(producer, samples, (now_ms / resolution + 1) * resolution)
+        let slot = (now_ms / resolution + 1) * resolution;
+        self.customs.take(producer, samples, slot)?;
+        // Closed while it was taken: whoever made something of the slot has to look again.
+        if slot <= self.closed.load(Ordering::Acquire) {
+            self.lates.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// The newest closed slot, milliseconds since the epoch.
@@ -373,10 +380,16 @@ impl Model {
     /// Namespaces with pods that are listed, in order.
     pub fn namespaces(&self) -> Vec<Arc<str>> {
         let all: Vec<Arc<str>> = read(&self.pods).keys().cloned().collect();
+        // Pod by pod: the first is listed, mostly, and whoever pushes is not kept waiting.
+        let next = |namespace: &Arc<str>, after: Bound<&str>| {
+            let pods = read(&self.pods);
+            let found = pods.get(namespace)?.range::<str, _>((after, Bound::Unbounded)).next();
+            found.map(|(pod, _)| Arc::clone(pod))
+        };
         let listed = |namespace: &Arc<str>| {
-            let pods: Vec<Arc<str>> =
-                read(&self.pods).get(namespace).into_iter().flat_map(BTreeMap::keys).cloned().collect();
-            pods.iter().any(|pod| self.is_pod_listed(namespace, pod))
+            let first = next(namespace, Bound::Unbounded);
+            let mut pods = std::iter::successors(first, |last| next(namespace, Bound::Excluded(last)));
+            pods.any(|pod| self.is_pod_listed(namespace, &pod))
         };
         all.into_iter().filter(listed).collect()
     }
@@ -386,12 +399,14 @@ impl Model {
     pub fn pods(&self, namespace: &str) -> Vec<Arc<str>> {
         let all: Vec<Arc<str>> =
             read(&self.pods).get(namespace).into_iter().flat_map(BTreeMap::keys).cloned().collect();
-        all.into_iter().filter(|pod| self.is_pod_listed(namespace, pod)).collect()
+        let namespace: Arc<str> = Arc::from(namespace);
+        all.into_iter().filter(|pod| self.is_pod_listed(&namespace, pod)).collect()
     }
 
-    fn is_pod_listed(&self, namespace: &str, pod: &str) -> bool {
-        let subject = Subject::Pod(Arc::from(namespace), Arc::from(pod));
-        self.describe(&subject).is_some_and(|entity| self.is_listed(entity.seen_ms))
+    fn is_pod_listed(&self, namespace: &Arc<str>, pod: &Arc<str>) -> bool {
+        let (members, key) = self.places(&Subject::Pod(Arc::clone(namespace), Arc::clone(pod)));
+        let seen = members.iter().rev().find_map(|member| Some(lock(member).node.find(&key)?.1.seen_ms));
+        seen.is_some_and(|seen_ms| self.is_listed(seen_ms))
     }
 
     /// Containers of a pod, in order.
@@ -447,6 +462,18 @@ impl Model {
         found.sort_by_key(|m| m.name);
         found.dedup_by_key(|m| m.name);
         found
+    }
+
+    /// Names of a subject's metrics that nodes named, such as that of a resource asked for.
+    pub fn names_of_their_own(&self, subject: &Subject) -> Vec<String> {
+        let until = self.closed.load(Ordering::Acquire);
+        let (members, key) = self.places(subject);
+        let of = |member: &Arc<Mutex<Member>>| {
+            let member = lock(member);
+            let number = member.node.find(&key).map(|(number, _)| number);
+            number.map(|number| member.node.names_of(number, until)).unwrap_or_default()
+        };
+        members.iter().flat_map(of).collect()
     }
 
     /// Times and values of closed slots, from old to new; `label` is empty for a

@@ -11,6 +11,7 @@ mod labelled;
 mod population;
 mod read;
 mod rows;
+mod run;
 mod saved;
 mod who;
 
@@ -18,9 +19,9 @@ use labelled::Labelled;
 pub use population::Change;
 pub use read::{Figure, UsedPod};
 pub use rows::{Raw, Row, Version};
+pub use run::{Run, Told};
 pub use saved::SavedNode;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -88,6 +89,8 @@ pub struct Entity {
     pub image: Option<Arc<str>>,
     /// The pod's UID as in the API.
     pub pod_uid: Option<Arc<str>>,
+    /// Of a container: what its runtime calls it.
+    pub run: Option<Box<Run>>,
     /// The machine's or the pod's labels, sorted by key; a pod's are shared by its
     /// containers.
     pub labels: Labels,
@@ -270,7 +273,7 @@ impl Node {
     }
 
     fn slot(&self, time_ms: u64) -> Option<Step> {
-        self.window.at(time_ms).map(Cow::into_owned)
+        self.window.at(time_ms)
     }
 
     /// Pods that came and went since this was last asked, in order.

@@ -6,7 +6,8 @@
 //! one frame of zstd, with its checksum, of records: a letter, a length, a message
 //!     H  resolution, newest closed slot and time of writing
 //!     N  a node, each
-//!     E  how many nodes there were
+//!     C  what programs pushed about one subject, each
+//!     E  how many of these there were
 //! ```
 //!
 //! It is written beside the one before and takes its place when it is whole and on the
@@ -21,10 +22,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use prost::Message as _;
 use thiserror::Error;
 
+use super::custom::SavedSubject;
 use super::model::{Model, SavedMember};
 
 /// The version of the format written here, and the only one read.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 const HEAD: [u8; 15] = *b"\x5e\x2a\x4d\x18\x08\0\0\0NGMODEL";
 
@@ -81,6 +83,8 @@ struct Header {
 struct End {
     #[prost(uint64, tag = "1")]
     nodes: u64,
+    #[prost(uint64, tag = "2")]
+    subjects: u64,
 }
 
 /// What became of snapshots so far.
@@ -187,7 +191,12 @@ fn write(model: &Model, path: &Path, now_ms: u64, give_up: &dyn Fn() -> bool) ->
         nodes += 1;
         record(&mut packed, b'N', member)
     })?;
-    record(&mut packed, b'E', &End { nodes })?;
+    let mut subjects = 0;
+    model.customs().save(|subject| {
+        subjects += 1;
+        record(&mut packed, b'C', subject)
+    })?;
+    record(&mut packed, b'E', &End { nodes, subjects })?;
     let Bounded { inner, written, .. } = packed.finish()?;
     let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
@@ -230,7 +239,7 @@ fn read(model: &Model, mut file: impl Read, now_ms: u64, most: usize) -> Result<
     let mut packed = zstd::Decoder::new(file)?.single_frame();
     packed.window_log_max(WINDOW_LOG)?;
     let mut header: Option<Header> = None;
-    let (mut nodes, mut useless) = (0, None);
+    let (mut nodes, mut subjects, mut useless) = (0, 0, None);
     loop {
         let (letter, bytes) = next(&mut packed).map_err(|error| damaged(&error))?;
         let malformed = |error: prost::DecodeError| damaged(&error);
@@ -256,12 +265,21 @@ fn read(model: &Model, mut file: impl Read, now_ms: u64, most: usize) -> Result<
                     model.restore(member, now_ms).ok_or_else(|| damaged(&"a node contradicts itself"))?;
                 }
             }
+            (b'C', Some(_)) => {
+                let subject = SavedSubject::decode(bytes.as_slice()).map_err(malformed)?;
+                subjects += 1;
+                if useless.is_none() {
+                    let oldest = now_ms.saturating_sub(model.kept_ms());
+                    let restored = model.customs().restore(subject, oldest);
+                    restored.ok_or_else(|| damaged(&"what programs pushed contradicts itself"))?;
+                }
+            }
             (b'E', Some(header)) => {
                 let end = End::decode(bytes.as_slice()).map_err(malformed)?;
                 let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
                 // Only at the end of the frame it is known whether the checksum fits.
                 let rest = packed.read(&mut [0; 1]).map_err(|error| damaged(&error))?;
-                if end.nodes != nodes || rest != 0 {
+                if end.nodes != nodes || end.subjects != subjects || rest != 0 {
                     return Err(damaged(&"it does not end where it should"));
                 }
                 if let Some(why) = useless {

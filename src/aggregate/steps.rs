@@ -8,16 +8,20 @@
 //! again but what has more in it than before. Sums wait then until every machine
 //! has told at least as much as before, since half a sum is a wrong one.
 //!
+//! What programs push of themselves goes with the first step of its slot, and again
+//! where more of it came; never again after a restart, since some of it may be gone.
+//!
 //! What is remembered can be written down: see [`Steps::encode`]. A replica that
 //! was pushed the same has made the same, which [`Coverage`] tells.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::model::{Model, SUMMED, Sums};
+use super::custom;
+use super::model::{Model, SUMMED, Subject, Sums};
 use super::node::{Kind, Row, Version};
 use crate::identity::path::PodUid;
-use crate::push::batch::{self, Assembler, Batch, Encoder, ValueType, proto};
+use crate::push::batch::{self, Assembler, BREAK, Batch, Encoder, MetricId, ValueType, join, proto};
 use crate::push::delivery::hash;
 
 /// Values of a batch, about: half a megabyte before it is compressed.
@@ -45,6 +49,8 @@ struct Made {
     nodes: BTreeMap<u64, Version>,
     /// The sums are of less than that.
     sums_wait: bool,
+    /// What programs had pushed; `None` where a process before this one made it.
+    customs: Option<u64>,
 }
 
 /// What was made so far, for whoever compares it with another's.
@@ -144,9 +150,13 @@ impl Steps {
             made.nodes.iter().all(|(key, had)| told(key, had))
         });
         let waited = before.is_some_and(|made| made.sums_wait);
-        if changed.is_empty() && !(waited && is_whole) {
+        let pushed = model.customs().digest(slot).unwrap_or(0);
+        let customs_before = before.map_or(Some(0), |made| made.customs);
+        let customs_changed = customs_before.is_some_and(|made| made != pushed);
+        if changed.is_empty() && !customs_changed && !(waited && is_whole) {
             return Ok(0);
         }
+        let sums_stand = changed.is_empty() && !waited;
         let mut parts = Parts::new(model, slot, self.boot_id);
         let mut versions = Vec::new();
         let mut count = 0;
@@ -158,9 +168,16 @@ impl Steps {
                 count += 1;
             }
         }
+        if customs_changed {
+            // In batches of their own: within one an entity that comes twice is one that was restarted.
+            parts.begin_next();
+            model.customs().at(slot, |subject, figures| parts.custom(model, subject, figures));
+            parts.begin_next();
+        }
         // Another thread closes slots and takes pushes: sums that may be of other rows
         // than these, or are not there yet, wait for the next look.
-        let sums = model.sums_at(slot).filter(|_| is_whole && model.late() == Some(late));
+        let fits = !sums_stand && is_whole && model.late() == Some(late);
+        let sums = model.sums_at(slot).filter(|_| fits);
         if let Some(sums) = &sums {
             parts.sums(sums);
         }
@@ -169,8 +186,9 @@ impl Steps {
             count += 1;
         }
         let made = self.made.entry(slot).or_default();
+        made.customs = customs_before.map(|_| pushed);
         made.nodes.extend(versions);
-        made.sums_wait = sums.is_none();
+        made.sums_wait = sums.is_none() && !sums_stand;
         if slot > self.last_ms {
             // What lies between was never told here.
             if self.last_ms == 0 || slot - self.last_ms > model.kept_ms() {
@@ -285,9 +303,14 @@ impl Parts {
     /// Begins the next batch if this one is full.
     fn turn(&mut self) {
         if self.part.values() >= VALUES || self.entities >= ENTITIES {
-            let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
-            self.close(next);
+            self.begin_next();
         }
+    }
+
+    /// Begins the next batch.
+    fn begin_next(&mut self) {
+        let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
+        self.close(next);
     }
 
     fn close(&mut self, next: Assembler) {
@@ -304,8 +327,7 @@ impl Parts {
     }
 
     fn finish(mut self) -> Vec<Batch> {
-        let next = Parts::begin(self.slot, self.resolution_ms, self.boot_id);
-        self.close(next);
+        self.begin_next();
         self.finished
     }
 
@@ -330,6 +352,9 @@ impl Parts {
             image: entity.image.as_deref().map_or(0, |image| part.string(image)),
             pod_uid: uid.map(|uid| uid.to_bytes().to_vec()).unwrap_or_default(),
             static_pod: uid.is_some_and(PodUid::is_static),
+            container_id: row.run.map(|run| run.id().to_vec()).unwrap_or_default(),
+            container_id_text: row.run.map_or(0, |run| part.string(run.id_text())),
+            name: row.run.map_or(0, |run| part.string(&run.name())),
             start_ms: entity.start_ms.unwrap_or(0),
             labels: labels.map(|text| part.string(text)).collect(),
             window: row.window_ns.map_or(0, |ns| part.window(ns)),
@@ -341,14 +366,66 @@ impl Parts {
         self.entities += 1;
         for value in row.values {
             let id = value.metric.id;
-            if !value.metric.is_rate() && value.metric.value_type == ValueType::Double {
-                part.double(id, f64::from_bits(value.bits));
-            } else if value.label.is_empty() {
-                part.integer(id, value.bits);
+            let is_double = !value.metric.is_rate() && value.metric.value_type == ValueType::Double;
+            let label = if value.label.is_empty() { 0 } else { part.string(value.label) };
+            if is_double {
+                part.labelled_double(id, label, f64::from_bits(value.bits));
             } else {
-                let label = part.string(value.label);
                 part.labelled(id, label, value.bits);
             }
+        }
+    }
+
+    /// What programs pushed about a subject, which is called as everything else of it is.
+    fn custom(
+        &mut self,
+        model: &Model,
+        subject: &Subject,
+        figures: &[(&str, custom::Kind, &custom::Labels, f64)],
+    ) {
+        self.turn();
+        let part = &mut self.part;
+        let none: Arc<str> = Arc::default();
+        let (kind, node, [namespace, pod, container]) = match subject {
+            Subject::Cluster => (proto::EntityKind::Cluster, &none, [&none; 3]),
+            Subject::Namespace(namespace) => (proto::EntityKind::Namespace, &none, [namespace, &none, &none]),
+            Subject::Node(node) => (proto::EntityKind::Node, node, [&none; 3]),
+            Subject::System(node, container) => (proto::EntityKind::System, node, [&none, &none, container]),
+            Subject::Pod(namespace, pod) => (proto::EntityKind::Pod, &none, [namespace, pod, &none]),
+            Subject::Container(namespace, pod, container) => {
+                (proto::EntityKind::Container, &none, [namespace, pod, container])
+            }
+        };
+        let known = model.found_on(subject);
+        let node = known.as_ref().map_or(node, |(node, _)| node);
+        let entity = known.as_ref().map(|(_, entity)| entity);
+        let labels = entity.map(|entity| entity.labels.iter()).into_iter().flatten();
+        let uid = entity.and_then(|entity| entity.pod_uid.as_deref()).and_then(PodUid::parse);
+        let run = entity.and_then(|entity| entity.run.as_deref()).map(|run| run.at(self.slot));
+        let made = proto::Entity {
+            kind: kind.into(),
+            node: part.string(node),
+            namespace: part.string(namespace),
+            pod: part.string(pod),
+            container: part.string(container),
+            image: entity.and_then(|entity| entity.image.as_deref()).map_or(0, |image| part.string(image)),
+            pod_uid: uid.map(|uid| uid.to_bytes().to_vec()).unwrap_or_default(),
+            static_pod: uid.is_some_and(PodUid::is_static),
+            container_id: run.map(|run| run.id().to_vec()).unwrap_or_default(),
+            container_id_text: run.map_or(0, |run| part.string(run.id_text())),
+            name: run.map_or(0, |run| part.string(&run.name())),
+            labels: labels.flat_map(|(key, value)| [key, value]).map(|text| part.string(text)).collect(),
+            ..proto::Entity::default()
+        };
+        part.entity(made);
+        self.entities += 1;
+        for (name, _, labels, value) in figures {
+            let metric = batch::metric(MetricId::Custom.into());
+            let Some(text) = metric.and_then(|metric| metric.text_of(name)) else { continue };
+            let pairs = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+            let texts = std::iter::once(text).chain(pairs).map(|text| text.replace(BREAK, " "));
+            let text = part.string(&join(texts.collect::<Vec<_>>().iter().map(String::as_str)));
+            part.labelled_double(MetricId::Custom, text, *value);
         }
     }
 

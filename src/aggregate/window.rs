@@ -1,7 +1,7 @@
 //! The last steps of one node, compressed: what the model answers from.
 //!
-//! The newest step lies open, since most questions are about it; each older one
-//! lies as the differences from the step after it, so that a step that leaves
+//! The newest step lies so that single values can be read, since most questions are about
+//! it ([`flat`]); each older one lies as the differences from the step after it, so that a step that leaves
 //! the window is simply dropped and a series is read from new to old, one column
 //! at a time. Values are whole numbers or the bits of doubles; both come back
 //! exactly as they were.
@@ -23,16 +23,17 @@
 //! as a whole to read one series of it.
 
 mod coding;
+mod flat;
 mod saved;
 
 pub use saved::SavedWindow;
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
 use crate::push::batch::{Kind, METRICS};
 use coding::{Reader, Writer};
+use flat::{Flat, Layout};
 
 /// The rows of a column: their keys, ascending, each once. Columns and steps share them.
 pub type Keys = Arc<[u64]>;
@@ -78,23 +79,16 @@ impl Step {
 #[derive(Debug)]
 struct Packed {
     time_ms: u64,
-    sets: Box<[Keys]>,
-    heads: Box<[Head]>,
+    layout: Arc<Layout>,
+    /// Of each column where its rows begin in `bytes`.
+    starts: Box<[u32]>,
     bytes: Box<[u8]>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    id: u16,
-    set: u16,
-    /// Where its rows begin in `bytes`.
-    start: u32,
 }
 
 /// A bounded number of steps, at ascending times.
 #[derive(Debug)]
 pub struct Window {
-    newest: Option<Step>,
+    newest: Option<Flat>,
     /// From new to old.
     older: VecDeque<Packed>,
     most: usize,
@@ -106,9 +100,9 @@ impl Window {
         Window { newest: None, older: VecDeque::new(), most: most.max(1) }
     }
 
-    /// The newest step.
-    pub fn newest(&self) -> Option<&Step> {
-        self.newest.as_ref()
+    /// The rows of a metric in the newest step.
+    pub fn newest_keys(&self, id: u16) -> Option<&Keys> {
+        self.newest.as_ref().and_then(|flat| flat.layout.column(id)).map(|(_, keys)| keys)
     }
 
     /// Times of its steps, from new to old.
@@ -118,15 +112,19 @@ impl Window {
 
     /// The keys of all its rows, many of them more than once.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        let newest = self.newest.iter().flat_map(|step| &step.sets);
-        let older = self.older.iter().flat_map(|packed| &packed.sets);
-        newest.chain(older).flat_map(|keys| keys.iter().copied())
+        let newest = self.newest.iter().map(|flat| &flat.layout);
+        let layouts = newest.chain(self.older.iter().map(|packed| &packed.layout));
+        // Neighbours share theirs.
+        let mut last: Option<&Arc<Layout>> = None;
+        let other =
+            layouts.filter(move |layout| !last.replace(layout).is_some_and(|l| Arc::ptr_eq(l, layout)));
+        other.flat_map(|layout| &layout.sets).flat_map(|keys| keys.iter().copied())
     }
 
-    /// Bytes it takes beside the newest step, without row sets that are shared.
+    /// Bytes it takes beside the newest step, without what steps share.
     pub fn packed_bytes(&self) -> usize {
-        let heads = |p: &Packed| p.heads.len() * size_of::<Head>();
-        self.older.iter().map(|p| p.bytes.len() + heads(p) + size_of::<Packed>()).sum()
+        let starts = |p: &Packed| p.starts.len() * size_of::<u32>();
+        self.older.iter().map(|p| p.bytes.len() + starts(p) + size_of::<Packed>()).sum()
     }
 
     /// Puts a step in its place, instead of one of the same time. One older than
@@ -134,52 +132,83 @@ impl Window {
     pub fn insert(&mut self, mut step: Step) -> bool {
         match &self.newest {
             Some(newest) if newest.time_ms >= step.time_ms => return self.insert_late(step),
-            _ => {}
-        }
-        if let Some(newest) = &self.newest {
-            share(&mut step, &newest.sets);
-        }
-        if let Some(before) = self.newest.replace(step)
-            && let Some(newest) = &self.newest
-        {
-            self.older.push_front(pack(&before, newest));
+            Some(newest) => {
+                share(&mut step, &newest.layout.sets);
+                let before = newest.open(|_| true);
+                self.older.push_front(pack(&before, &newest.layout, &step));
+                self.newest = Some(Flat::new(&step, Some(&newest.layout)));
+            }
+            None => self.newest = Some(Flat::new(&step, None)),
         }
         self.older.truncate(self.most - 1);
         true
     }
 
-    /// Rare: a step that comes late, or again.
-    fn insert_late(&mut self, step: Step) -> bool {
+    /// A step of the newest one's time, which most pushes are where there are several to a
+    /// step, or one that comes late: what stands right before it is packed anew.
+    fn insert_late(&mut self, mut step: Step) -> bool {
         let full = 1 + self.older.len() >= self.most;
         if full && self.times().last().is_some_and(|oldest| step.time_ms < oldest) {
             return false;
         }
-        let mut steps = self.unpack();
-        steps.retain(|s| s.time_ms != step.time_ms);
-        let at = steps.partition_point(|s| s.time_ms < step.time_ms);
-        steps.insert(at, step);
-        *self = Window::new(self.most);
-        for step in steps {
-            self.insert(step);
+        let Some(newest) = &self.newest else { return false };
+        let mut newer = newest.open(|_| true);
+        if newer.time_ms == step.time_ms {
+            share(&mut step, &newest.layout.sets);
+            if let Some(packed) = self.older.front_mut() {
+                *packed = pack(&unpack(packed, &newer), &packed.layout, &step);
+            }
+            self.newest = Some(Flat::new(&step, Some(&newest.layout)));
+            return true;
         }
+        let mut place = 0;
+        while let Some(packed) = self.older.get(place).filter(|packed| packed.time_ms > step.time_ms) {
+            newer = unpack(packed, &newer);
+            place += 1;
+        }
+        let replaced = self.older.get(place).filter(|packed| packed.time_ms == step.time_ms);
+        let replaced = replaced.map(|packed| unpack(packed, &newer));
+        let behind = self.older.get(place + usize::from(replaced.is_some()));
+        let behind =
+            behind.map(|packed| (unpack(packed, replaced.as_ref().unwrap_or(&newer)), &packed.layout));
+        share(&mut step, &newer.sets);
+        let near = self.older.get(place).map(|packed| &packed.layout);
+        if let Some(near) = near {
+            share(&mut step, &near.sets);
+        }
+        let packed = pack(&step, &Layout::of(&step, near), &newer);
+        let behind = behind.map(|(behind, layout)| pack(&behind, layout, &step));
+        if replaced.is_some() {
+            self.older.remove(place);
+        }
+        self.older.insert(place, packed);
+        if let Some((place, behind)) = self.older.get_mut(place + 1).zip(behind) {
+            *place = behind;
+        }
+        self.older.truncate(self.most - 1);
         true
     }
 
     /// The step of that time; the further back, the more it takes.
-    pub fn at(&self, time_ms: u64) -> Option<Cow<'_, Step>> {
+    pub fn at(&self, time_ms: u64) -> Option<Step> {
+        self.at_with(time_ms, |_| true)
+    }
+
+    /// The same, where only some metrics are wanted: of the newest step only those are there.
+    pub fn at_with(&self, time_ms: u64, wanted: impl Fn(u16) -> bool) -> Option<Step> {
         let newest = self.newest.as_ref()?;
         if newest.time_ms == time_ms {
-            return Some(Cow::Borrowed(newest));
+            return Some(newest.open(wanted));
         }
         let place = self.older.iter().position(|p| p.time_ms == time_ms)?;
         let mut packed = self.older.iter().take(place + 1);
-        let first = unpack(packed.next()?, newest);
-        Some(Cow::Owned(packed.fold(first, |newer, packed| unpack(packed, &newer))))
+        let first = unpack(packed.next()?, &newest.open(|_| true));
+        Some(packed.fold(first, |newer, packed| unpack(packed, &newer)))
     }
 
     /// All steps, from old to new.
     pub fn unpack(&self) -> Vec<Step> {
-        let mut steps: Vec<Step> = self.newest.iter().cloned().collect();
+        let mut steps: Vec<Step> = self.newest.iter().map(|flat| flat.open(|_| true)).collect();
         for packed in &self.older {
             if let Some(newer) = steps.last() {
                 steps.push(unpack(packed, newer));
@@ -231,45 +260,45 @@ fn share(step: &mut Step, sets: &[Keys]) {
     }
 }
 
-fn pack(step: &Step, newer: &Step) -> Packed {
+/// A step, which has this layout, before the one that is newer.
+fn pack(step: &Step, layout: &Arc<Layout>, newer: &Step) -> Packed {
     let rows: usize = step.columns.iter().map(|c| c.values.len()).sum();
     let mut bytes = Vec::with_capacity(rows * 2);
-    let mut heads = Vec::with_capacity(step.columns.len());
+    let mut starts = Vec::with_capacity(step.columns.len());
     let mut changes = Vec::new();
     for column in &step.columns {
-        let Some(keys) = step.sets.get(usize::from(column.set)) else { continue };
-        let Ok(start) = u32::try_from(bytes.len()) else { break };
-        heads.push(Head { id: column.id, set: column.set, start });
+        starts.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         changes.clear();
-        Expected::new(column.id, keys, newer).changes(keys, &column.values, &mut changes);
+        if let Some(keys) = step.sets.get(usize::from(column.set)) {
+            Expected::new(column.id, keys, newer).changes(keys, &column.values, &mut changes);
+        }
         Writer::write(&changes, &mut bytes);
     }
-    Packed { time_ms: step.time_ms, sets: step.sets.clone().into(), heads: heads.into(), bytes: bytes.into() }
+    let layout = Arc::clone(layout);
+    Packed { time_ms: step.time_ms, layout, starts: starts.into(), bytes: bytes.into() }
 }
 
 fn unpack(packed: &Packed, newer: &Step) -> Step {
-    let column = |head: &Head| {
-        let keys = packed.sets.get(usize::from(head.set))?;
-        let mut expected = Expected::new(head.id, keys, newer);
-        let mut rows = Reader::new(packed.bytes.get(usize::try_from(head.start).ok()?..)?)?;
+    let Layout { sets, columns } = &*packed.layout;
+    let column = |((id, set), start): (&(u16, u16), &u32)| {
+        let keys = sets.get(usize::from(*set))?;
+        let mut expected = Expected::new(*id, keys, newer);
+        let mut rows = Reader::new(packed.bytes.get(usize::try_from(*start).ok()?..)?)?;
         let values = keys.iter().enumerate();
         let values = values.map(|(row, key)| expected.of(row, *key).wrapping_add(rows.next().unwrap_or(0)));
-        Some(Column { id: head.id, set: head.set, values: values.collect() })
+        Some(Column { id: *id, set: *set, values: values.collect() })
     };
-    Step {
-        time_ms: packed.time_ms,
-        sets: packed.sets.to_vec(),
-        columns: packed.heads.iter().filter_map(column).collect(),
-    }
+    let columns = columns.iter().zip(&packed.starts).filter_map(column).collect();
+    Step { time_ms: packed.time_ms, sets: sets.to_vec(), columns }
 }
 
 impl Packed {
     /// By how much a value differs from what is expected, wrapping.
     fn change(&self, id: u16, place: &mut Place) -> Option<u64> {
-        let at = self.heads.binary_search_by_key(&id, |h| h.id).ok()?;
-        let head = self.heads.get(at)?;
-        let row = place.row(self.sets.get(usize::from(head.set))?)?;
-        Reader::new(self.bytes.get(usize::try_from(head.start).ok()?..)?)?.nth(row)
+        let (at, keys) = self.layout.column(id)?;
+        let row = place.row(keys)?;
+        let start = usize::try_from(*self.starts.get(at)?).ok()?;
+        Reader::new(self.bytes.get(start..)?)?.nth(row)
     }
 }
 
@@ -428,7 +457,7 @@ mod tests {
         assert_eq!(restored.unpack(), expected);
         assert_eq!(window.unpack(), expected);
         for step in expected {
-            assert_eq!(window.at(step.time_ms).as_deref(), Some(step));
+            assert_eq!(window.at(step.time_ms).as_ref(), Some(step));
             assert_eq!(window.at(step.time_ms + 1), None);
         }
         for id in 0..6 {
@@ -498,7 +527,7 @@ mod tests {
         };
         let mut window = Window::new(3);
         (1..=3).for_each(|time| assert!(window.insert(step(time))));
-        let overhead = 2 * (size_of::<Packed>() + 2 * size_of::<Head>());
+        let overhead = 2 * (size_of::<Packed>() + 2 * size_of::<u32>());
         assert_eq!(window.packed_bytes() - overhead, 2 * (3 + 101), "the increases rise by one each");
         assert_eq!(window.unpack(), (1..=3).map(step).collect::<Vec<_>>());
     }
@@ -513,7 +542,7 @@ mod tests {
         };
         let mut window = Window::new(3);
         (1..=3).for_each(|time| assert!(window.insert(step(time))));
-        let overhead = 2 * (size_of::<Packed>() + 10 * size_of::<Head>());
+        let overhead = 2 * (size_of::<Packed>() + 10 * size_of::<u32>());
         assert_eq!(window.packed_bytes() - overhead, 2 * 10 * 3);
     }
 
@@ -532,7 +561,7 @@ mod tests {
         };
         let mut window = Window::new(3);
         (1..=3).for_each(|time| assert!(window.insert(step(time))));
-        let overhead = 2 * (size_of::<Packed>() + size_of::<Head>());
+        let overhead = 2 * (size_of::<Packed>() + size_of::<u32>());
         assert_eq!(window.packed_bytes() - overhead, 2 * (1 + 100));
         assert_eq!(window.unpack(), (1..=3).map(step).collect::<Vec<_>>());
     }

@@ -110,6 +110,10 @@ pub struct PodContainer {
     pub requests: Resources,
     /// `resources.limits`.
     pub limits: Resources,
+    /// `resources.requests` of anything else, such as `nvidia.com/gpu`, by name: in
+    /// whole units, rounded up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_requests: Vec<(Arc<str>, u64)>,
     /// `restartCount`.
     pub restart_count: Option<u32>,
     /// State of its newest run.
@@ -128,6 +132,7 @@ impl PodContainer {
             image: None,
             requests: Resources::default(),
             limits: Resources::default(),
+            other_requests: Vec::new(),
             restart_count: None,
             state: None,
             last_termination: None,
@@ -432,20 +437,39 @@ pub(super) fn quantity_milli(text: &str) -> Option<u128> {
     }
 }
 
+/// Resources of a container that are not among the usual three; more are left out.
+const MOST_OTHERS: usize = 16;
+
+fn whole(milli: Option<u128>) -> Option<u64> {
+    milli.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok())
+}
+
 /// Reads the three resources we use from a requests or limits map.
 pub(crate) fn resources<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Resources {
     let mut found = Resources::default();
     for (key, value) in pairs {
         let milli = quantity_milli(value);
-        let whole = || milli.and_then(|m| u64::try_from(m.div_ceil(1000)).ok());
         match key {
             "cpu" => found.cpu_milli = milli.and_then(|m| u64::try_from(m).ok()),
-            "memory" => found.memory_bytes = whole(),
-            "ephemeral-storage" => found.ephemeral_storage_bytes = whole(),
+            "memory" => found.memory_bytes = whole(milli),
+            "ephemeral-storage" => found.ephemeral_storage_bytes = whole(milli),
             _ => {}
         }
     }
     found
+}
+
+/// Reads all others from one, by name.
+pub(super) fn other_resources<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    names: &mut Names,
+) -> Vec<(Arc<str>, u64)> {
+    let others = pairs.into_iter().filter(|(key, _)| !matches!(*key, "cpu" | "memory" | "ephemeral-storage"));
+    let mut found: Vec<(&str, u64)> =
+        others.filter_map(|(key, value)| Some((key, whole(quantity_milli(value))?))).collect();
+    found.sort_unstable();
+    found.truncate(MOST_OTHERS);
+    found.into_iter().map(|(key, value)| (names.get(key), value)).collect()
 }
 
 #[cfg(test)]
@@ -485,6 +509,18 @@ mod tests {
         let found = resources([("cpu", "100u"), ("memory", "1500m"), ("hugepages-2Mi", "2Mi")]);
         let want = Resources { cpu_milli: Some(1), memory_bytes: Some(2), ..Resources::default() };
         assert_eq!(found, want);
+    }
+
+    #[test]
+    fn other_resources_have_their_own_names() {
+        let mut names = Names::default();
+        let pairs = [("nvidia.com/gpu", "2"), ("cpu", "1"), ("hugepages-2Mi", "4Mi"), ("odd", "many")];
+        let found = other_resources(pairs, &mut names);
+        let found: Vec<_> = found.iter().map(|(name, count)| (&**name, *count)).collect();
+        assert_eq!(found, [("hugepages-2Mi", 4 << 20), ("nvidia.com/gpu", 2)]);
+        let many: Vec<String> = (0..MOST_OTHERS + 1).map(|at| format!("r{at:02}")).collect();
+        let many = other_resources(many.iter().map(|name| (name.as_str(), "1")), &mut names);
+        assert_eq!((many.len(), &*many[0].0), (MOST_OTHERS, "r00"));
     }
 
     #[test]

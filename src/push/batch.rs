@@ -10,7 +10,7 @@
 //! ```text
 //! let batch = batch::decode(&payload, MAX_DECOMPRESSED)?;
 //! for entity in batch.entities() {
-//!     for point in entity.metrics() { point.metric.name, point.label, point.value }
+//!     for point in entity.metrics() { point.name(), point.labels(), point.value }
 //! }
 //! ```
 //!
@@ -21,6 +21,7 @@ mod assemble;
 mod check;
 mod entity;
 mod frame;
+mod label;
 mod metrics;
 mod wire;
 
@@ -31,6 +32,7 @@ pub use assemble::Assembler;
 pub use check::{MAX_COLUMNS, MAX_ENTITIES, MAX_ROW_SETS, MAX_STRINGS, Malformed};
 pub use entity::{Entity, EntityKind, Point, Value};
 pub use frame::{DecodeError, Decoder, Encoder, MAX_DECOMPRESSED, VERSION, decode, encode, stamp};
+pub use label::{BREAK, Label, join};
 pub use metrics::{Kind, Kinds, METRICS, Metric, Prometheus, Unit, ValueType, metric};
 pub use proto::{DropReason, MetricId};
 

@@ -133,9 +133,14 @@ fn shown(batch: &Batch, entity: &Entity<'_>, rules: &LabelRules) -> (String, u64
     }
     let mut count = 0;
     for point in entity.metrics() {
-        let _ = write!(text, " {}", point.metric.name);
-        if let Some((label, value)) = point.label {
-            let _ = write!(text, "{{{label}={}}}", value.escape_debug());
+        let _ = write!(text, " {}", point.name().escape_debug());
+        let own = point.labels();
+        for (at, (label, value)) in own.iter().enumerate() {
+            let between = if at == 0 { '{' } else { ',' };
+            let _ = write!(text, "{between}{}={}", label.escape_debug(), value.escape_debug());
+        }
+        if !own.is_empty() {
+            text.push('}');
         }
         let _ = match point.value {
             Value::Integer(value) => write!(text, "={value}"),

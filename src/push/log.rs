@@ -23,6 +23,7 @@ mod disk;
 pub mod medium;
 mod ranges;
 mod rescue;
+mod shown;
 mod state;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 use crate::telemetry::push::{Queued, SinkMetrics};
 
 use medium::{Directory, Medium};
+use shown::Shown;
 use state::State;
 
 /// Why a step was dropped before a sink had it: the cap on the file's size, age,
@@ -228,6 +230,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 #[derive(Debug)]
 pub struct Log {
     state: Mutex<State>,
+    shown: Arc<Shown>,
     durable: bool,
     newest: watch::Sender<u64>,
 }
@@ -262,7 +265,8 @@ impl Log {
         let durable = medium.is_some();
         let (state, opened) = State::open(medium, options, sinks, clock)?;
         let (newest, _) = watch::channel(0);
-        Ok((Log { state: Mutex::new(state), durable, newest }, opened))
+        let shown = state.shown();
+        Ok((Log { state: Mutex::new(state), shown, durable, newest }, opened))
     }
 
     /// Whether it outlives the process.
@@ -351,19 +355,21 @@ impl Log {
     }
 
     /// Has the figures of a sink say what waits for it when they are asked for: while a
-    /// request hangs nobody else tells them. While the file is being written, which a slow disk
-    /// makes long, they say what they said before.
+    /// request hangs nobody else tells them.
     pub fn tell(self: &Arc<Self>, sink: &SinkName, metrics: &SinkMetrics) {
         let (log, sink) = (Arc::downgrade(self), sink.clone());
-        metrics.ask(move || {
-            let log = log.upgrade()?;
-            let state = match log.state.try_lock() {
-                Ok(state) => state,
-                Err(TryLockError::Poisoned(state)) => state.into_inner(),
-                Err(TryLockError::WouldBlock) => return None,
-            };
-            state.status(&sink.0).ok().map(Queued::from)
-        });
+        metrics.ask(move || log.upgrade()?.waiting(&sink).map(Queued::from));
+    }
+
+    /// What a sink has still to get, told at once: while the file is being written, which a
+    /// slow disk makes long, it is what there was to get when that began.
+    pub fn waiting(&self, sink: &SinkName) -> Option<Status> {
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.shown.of(&sink.0),
+        };
+        state.status(&sink.0).ok()
     }
 
     /// Why the last write of the file failed, while steps are kept in memory.

@@ -6,6 +6,7 @@
 //! Each has `job`, `instance`, `node` and the labels of the URI. Labels are
 //! sorted by name, as the specification demands.
 //!
+//! What programs push of themselves is called `custom_PRODUCER_FAMILY`.
 //! Namespaces and the cluster have gauges of their own, named in `remote_write/rollup.rs`.
 //!
 //! When something goes, its series end with a staleness marker, so that queries
@@ -24,7 +25,9 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use crate::push::batch::{self, Batch, DecodeError, Entity, EntityKind, Prometheus, Value};
+use crate::push::batch::{
+    self, BREAK, Batch, DecodeError, Entity, EntityKind, MetricId, Point, Prometheus, Value,
+};
 use crate::push::delivery::client::{Answer, Http, Outgoing};
 use crate::push::delivery::verdict::{self, Verdict};
 use crate::push::delivery::{Sink, Step};
@@ -47,7 +50,7 @@ const NAME: &str = "__name__";
 
 /// When a thing was started; cAdvisor's name.
 const START: Prometheus =
-    Prometheus { name: "container_start_time_seconds", divisor: 1000.0, labels: &[], label: None };
+    Prometheus { name: "container_start_time_seconds", divisor: 1000.0, labels: &[], own: &[] };
 
 /// One receiver of remote write.
 #[derive(Debug)]
@@ -166,12 +169,15 @@ impl RemoteWrite {
             self.series.write(&START, None, float(start), out);
         }
         for point in entity.metrics() {
-            let Some(named) = rollup::named(entity.kind(), point.metric) else { continue };
             let value = match point.value {
                 Value::Integer(value) => float(value),
                 Value::Double(value) => value,
             };
-            self.series.write(named, point.label.map(|(_, value)| value), value, out);
+            if point.metric.id == MetricId::Custom {
+                self.series.custom(&point, value, out);
+            } else if let Some(named) = rollup::named(entity.kind(), point.metric) {
+                self.series.write(named, point.label, value, out);
+            }
         }
     }
 
@@ -225,16 +231,49 @@ impl Series {
         hasher.finish()
     }
 
-    fn write(&mut self, named: &Prometheus, device: Option<&str>, value: f64, out: &mut Vec<u8>) {
+    fn write(&mut self, named: &Prometheus, text: Option<&str>, value: f64, out: &mut Vec<u8>) {
+        let name = (NAME, named.name);
+        let value = value / named.divisor;
+        match (named.own, text) {
+            // In order, as they are in the table: the name sorts before any of them.
+            ([], _) | (_, None) => {
+                self.one(std::iter::once(name).chain(named.labels.iter().copied()), value, out);
+            }
+            (own, Some(text)) => {
+                let mut own: Vec<_> = own.iter().copied().zip(text.split(BREAK)).collect();
+                own.retain(|(_, value)| !value.is_empty());
+                own.extend(named.labels);
+                own.push(name);
+                own.sort_unstable();
+                self.one(own.into_iter(), value, out);
+            }
+        }
+    }
+
+    /// What a program pushed of itself: `custom_PRODUCER_FAMILY`, with its labels.
+    fn custom(&mut self, point: &Point<'_>, value: f64, out: &mut Vec<u8>) {
+        let word = |text: &str, colons: bool| -> String {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colons && c == ':');
+            text.chars().map(|c| if plain(c) { c } else { '_' }).collect()
+        };
+        let name = word(&point.name(), true);
+        let mut own: Vec<(String, &str)> = Vec::new();
+        for (label, value) in point.labels() {
+            let label = word(label, false);
+            // Those of the entity stay what they are, and others are not a program's to give.
+            let taken = label.starts_with("__") || self.labels.iter().any(|(other, _)| *other == label);
+            own.push((if taken { format!("exported_{label}") } else { label }, value));
+        }
+        own.retain(|(label, value)| !value.is_empty() && !label.starts_with(|c: char| c.is_ascii_digit()));
+        own.push((NAME.to_owned(), &name));
+        own.sort_unstable();
+        own.dedup_by(|next, kept| next.0 == kept.0);
+        self.one(own.iter().map(|(label, value)| (label.as_str(), *value)), value, out);
+    }
+
+    /// A series of the entity with labels of its own, in order, and its samples.
+    fn one<'a>(&mut self, own: impl Iterator<Item = (&'a str, &'a str)>, value: f64, out: &mut Vec<u8>) {
         self.one.clear();
-        let device = named.label.zip(device).filter(|(_, device)| !device.is_empty());
-        // In order, as they are in the table: the name sorts before any of them.
-        let (before, after) = named.labels.split_at(match device {
-            Some((name, _)) => named.labels.partition_point(|(other, _)| *other < name),
-            None => 0,
-        });
-        let own = [(NAME, named.name)].into_iter();
-        let own = own.chain(before.iter().copied()).chain(device).chain(after.iter().copied());
         let mut copied = 0;
         for (name, value) in own {
             let at = self.labels.partition_point(|(other, _)| other.as_str() < name);
@@ -248,7 +287,7 @@ impl Series {
         }
         self.one.extend_from_slice(self.encoded.get(copied..).unwrap_or_default());
         if self.samples.last {
-            sample(value / named.divisor, self.samples.time_ms, &mut self.one);
+            sample(value, self.samples.time_ms, &mut self.one);
         }
         if let Some(time_ms) = self.samples.marker {
             sample(f64::from_bits(STALE), time_ms, &mut self.one);

@@ -262,7 +262,7 @@ fn entity(
 }
 
 /// The 32 bytes of 64 hex digits in lower case.
-fn hex(id: &str) -> Option<Vec<u8>> {
+pub(crate) fn hex(id: &str) -> Option<Vec<u8>> {
     if id.len() != 64 || id.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
     }

@@ -287,10 +287,7 @@ fn json(batch: &Batch) -> Vec<u8> {
                         Value::Integer(value) => value.into(),
                         Value::Double(value) => value.into(),
                     };
-                    (
-                        p.label.map_or(p.metric.name.to_owned(), |(_, l)| format!("{} {l}", p.metric.name)),
-                        value,
-                    )
+                    (p.label.map_or(p.metric.name.to_owned(), |l| format!("{} {l}", p.metric.name)), value)
                 })
                 .collect();
             serde_json::json!({
@@ -345,7 +342,7 @@ fn remote_write(batch: &Batch) -> Vec<u8> {
         for point in entity.metrics() {
             let called = point.metric.prometheus.map_or(point.metric.name, |p| p.name);
             let mut series = vec![label("__name__", called)];
-            series.extend(point.label.map(|(name, value)| label(name, value)));
+            series.extend(point.labels().into_iter().map(|(name, value)| label(name, value)));
             series.extend(labels.iter().map(|(name, value)| label(name, value)));
             let value = match point.value {
                 Value::Integer(value) => value as f64,

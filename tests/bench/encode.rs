@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use nodegauge::push::batch::{self, Assembler, Batch, METRICS, MetricId, ValueType, proto};
+use nodegauge::push::batch::{self, Assembler, Batch, Label, METRICS, MetricId, ValueType, proto};
 use nodegauge::push::delivery::{MAX_BODY, Sink, Step};
 use nodegauge::push::influxdb::Influxdb;
 use nodegauge::push::remote_write::RemoteWrite;
@@ -46,7 +46,8 @@ fn node(containers: u32) -> Batch {
             start_ms: 1_893_400_000_000,
             ..proto::Entity::default()
         });
-        for (metric, at) in METRICS.iter().filter(|m| m.on.container).zip(1_u64..) {
+        let common = METRICS.iter().filter(|m| matches!(m.label, None | Some(Label::Of(_))));
+        for (metric, at) in common.filter(|m| m.on.container).zip(1_u64..) {
             let value = u64::from(number) * 1_000_003 + at * 77_777_777;
             if metric.id == MetricId::CpuLoad {
                 continue;

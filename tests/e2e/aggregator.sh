@@ -8,34 +8,14 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 trap cleanup EXIT
 
-need influxd influxdb
-need curl curl
 need python3 python3
 binary=$(binary)
 helper=$(dirname "$0")/aggregator.py
 unpack=$(dirname "$0")/../vm/ttar.py
 fixtures=$(dirname "$0")/../../fixtures
 
-free_port influx
-free_port meta
-cat >"$work/influx.conf" <<CONFIG
-reporting-disabled = true
-bind-address = "127.0.0.1:$meta"
-[meta]
-  dir = "$work/influx/meta"
-[data]
-  dir = "$work/influx/data"
-  wal-dir = "$work/influx/wal"
-[http]
-  bind-address = "127.0.0.1:$influx"
-  auth-enabled = true
-CONFIG
-background "$work/influx.log" influxd -config "$work/influx.conf"
-influxd=$!
-wait_for 30 curl -fs "http://127.0.0.1:$influx/ping" || fail "InfluxDB does not start"
 # Heapster's own default.
-curl -fs -XPOST "http://127.0.0.1:$influx/query" \
-  --data-urlencode "q=CREATE USER root WITH PASSWORD 'root' WITH ALL PRIVILEGES" >/dev/null
+influxdb auth root
 
 free_port port
 aggregate() {

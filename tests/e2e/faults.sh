@@ -8,31 +8,11 @@ set -euo pipefail
 # A database that was stopped does not end by itself.
 trap 'kill -CONT "${influxd:-0}" 2>/dev/null || true; cleanup' EXIT
 
-need influxd influxdb
-need curl curl
 binary=$(binary)
 words=(--nodes 20 --kills 5 --handovers 0 --step 4)
 [ -z "${E2E_FULL:-}" ] || words=(--nodes 200 --kills 30 --handovers 10 --step 5)
 
-free_port influx
-free_port meta
-cat >"$work/influx.conf" <<CONFIG
-reporting-disabled = true
-bind-address = "127.0.0.1:$meta"
-[meta]
-  dir = "$work/influx/meta"
-[data]
-  dir = "$work/influx/data"
-  wal-dir = "$work/influx/wal"
-  query-log-enabled = false
-[http]
-  bind-address = "127.0.0.1:$influx"
-  log-enabled = false
-CONFIG
-background "$work/influx.log" influxd -config "$work/influx.conf"
-influxd=$!
-wait_for 60 curl -fs "http://127.0.0.1:$influx/ping" || fail "InfluxDB does not start"
-
+influxdb
 mkdir "$work/queues"
 export RUST_BACKTRACE=0
 faults() {

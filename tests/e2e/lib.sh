@@ -92,6 +92,36 @@ free_port() {
   printf -v "$1" %s "$candidate"
 }
 
+# influxdb [auth PASSWORD]: starts a real InfluxDB 1.x, its port is in $influx and its pid in
+# $influxd; with `auth` only root with that password may use it.
+influxdb() {
+  local meta auth=false
+  [ "${1:-}" != auth ] || auth=true
+  need influxd influxdb
+  need curl curl
+  free_port influx
+  free_port meta
+  cat >"$work/influx.conf" <<CONFIG
+reporting-disabled = true
+bind-address = "127.0.0.1:$meta"
+[meta]
+  dir = "$work/influx/meta"
+[data]
+  dir = "$work/influx/data"
+  wal-dir = "$work/influx/wal"
+  query-log-enabled = false
+[http]
+  bind-address = "127.0.0.1:$influx"
+  log-enabled = false
+  auth-enabled = $auth
+CONFIG
+  background "$work/influx.log" influxd -config "$work/influx.conf"
+  influxd=$!
+  wait_for 60 curl -fs "http://127.0.0.1:$influx/ping" || fail "InfluxDB does not start"
+  [ $auth = false ] || curl -fs -XPOST "http://127.0.0.1:$influx/query" \
+    --data-urlencode "q=CREATE USER root WITH PASSWORD '$2' WITH ALL PRIVILEGES" >/dev/null
+}
+
 finish() {
   say "$passed passed, $failed failed"
   [ "$failed" -eq 0 ]

@@ -8,8 +8,6 @@ set -euo pipefail
 trap cleanup EXIT
 
 need prometheus prometheus
-need influxd influxdb
-need curl curl
 need python3 python3
 nodegauge=$(binary)
 deploy=$root/deploy
@@ -24,19 +22,8 @@ for rule in alerts rollups; do
   check "prometheusrules.yaml says what $rule.yaml says" bash -c "sed -n '/^groups:/,\$p' '$deploy/prometheus/$rule.yaml' | cmp - '$work/$rule.operator'"
 done
 
-for name in influx meta prometheus tree_port own_port model; do free_port $name; done
-cat >"$work/influx.conf" <<CONFIG
-reporting-disabled = true
-bind-address = "127.0.0.1:$meta"
-[meta]
-  dir = "$work/influx/meta"
-[data]
-  dir = "$work/influx/data"
-  wal-dir = "$work/influx/wal"
-[http]
-  bind-address = "127.0.0.1:$influx"
-CONFIG
-background "$work/influx.log" influxd -config "$work/influx.conf"
+for name in prometheus tree_port own_port model; do free_port $name; done
+influxdb
 sed 's/interval: 30s/interval: 5s/; s/\[2m\]/[20s]/' "$deploy/prometheus/rollups.yaml" >"$work/rollups.yaml"
 cp "$deploy/prometheus/alerts.yaml" "$work/alerts.yaml"
 # The jobs and labels of the ServiceMonitors.

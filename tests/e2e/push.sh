@@ -8,30 +8,14 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 trap cleanup EXIT
 
-need influxd influxdb
 need prometheus prometheus
 need victoria-metrics victoria-metrics
-need curl curl
 need python3 python3
 agent=$(binary)
 push=$(dirname "$0")/push.py
 unpack=$(dirname "$0")/../vm/ttar.py
 
-free_port influx
-free_port meta
-cat >"$work/influx.conf" <<CONFIG
-reporting-disabled = true
-bind-address = "127.0.0.1:$meta"
-[meta]
-  dir = "$work/influx/meta"
-[data]
-  dir = "$work/influx/data"
-  wal-dir = "$work/influx/wal"
-[http]
-  bind-address = "127.0.0.1:$influx"
-  auth-enabled = true
-CONFIG
-background "$work/influx.log" influxd -config "$work/influx.conf"
+influxdb auth 'secret 1'
 free_port prometheus
 echo 'global: {}' >"$work/prometheus.yml"
 background "$work/prometheus.log" prometheus --config.file="$work/prometheus.yml" \
@@ -39,11 +23,8 @@ background "$work/prometheus.log" prometheus --config.file="$work/prometheus.yml
 free_port victoria
 background "$work/victoria.log" victoria-metrics -storageDataPath="$work/victoria" \
   -httpListenAddr="127.0.0.1:$victoria" -retentionPeriod=100y
-wait_for 30 curl -fs "http://127.0.0.1:$influx/ping" || fail "InfluxDB does not start"
 wait_for 30 curl -fs "http://127.0.0.1:$prometheus/-/ready" || fail "Prometheus does not start"
 wait_for 30 curl -fs "http://127.0.0.1:$victoria/health" || fail "VictoriaMetrics does not start"
-curl -fs -XPOST "http://127.0.0.1:$influx/query" \
-  --data-urlencode "q=CREATE USER root WITH PASSWORD 'secret 1' WITH ALL PRIVILEGES" >/dev/null
 printf 'secret 1\n' >"$work/password"
 
 # proxy NAME TARGET: a recording proxy on the port in $NAME_port.

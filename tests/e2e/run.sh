@@ -28,7 +28,7 @@ if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2
   done
 fi
 if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/kubectl" >/dev/null; then
-  for script in kubectl deploy; do
+  for script in kubectl deploy lease; do
     printf '== %s\n' "$script"
     "./$script.sh" || result=1
   done

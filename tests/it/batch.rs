@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nodegauge::push::batch::proto::{self, MetricId};
 use nodegauge::push::batch::{
-    Assembler, Batch, DecodeError, EntityKind, MAX_DECOMPRESSED, MAX_ENTITIES, MAX_STRINGS, METRICS,
+    Assembler, Batch, DecodeError, EntityKind, Label, MAX_DECOMPRESSED, MAX_ENTITIES, MAX_STRINGS, METRICS,
     Malformed, Value, ValueType, decode, encode, stamp,
 };
 use proptest::prelude::*;
@@ -60,7 +60,7 @@ fn a_batch_reads_entity_by_entity() {
     assert_eq!(node.value("cpu/node_capacity"), Some(Value::Double(4_000.0)));
     assert_eq!(node.value("memory/usage"), None);
     let disk = node.metrics().find(|p| p.metric.name == "disk/io_reads").unwrap();
-    assert_eq!((disk.label, disk.value), (Some(("resource_id", "/dev/sda")), Value::Integer(17)));
+    assert_eq!((disk.labels(), disk.value), (vec![("resource_id", "/dev/sda")], Value::Integer(17)));
     assert_eq!(container.kind(), EntityKind::Container);
     assert_eq!(
         (container.namespace(), container.pod(), container.container()),
@@ -110,14 +110,15 @@ fn dump(batch: &Batch) -> String {
         let flags = (e.is_host_network(), e.is_departed());
         let _ = writeln!(text, "  {:?} {:?} {labels:?} {:?} {flags:?}", e.start_ms(), e.qos(), e.window());
         for p in e.metrics() {
-            let _ = writeln!(text, "  {} {:?} {:?}", p.metric.name, p.label, p.value);
+            let _ = writeln!(text, "  {} {:?} {:?}", p.metric.name, p.labels().first(), p.value);
         }
     }
     let _ = writeln!(text, "dropped {:?}", batch.dropped().collect::<Vec<_>>());
     text
 }
 
-/// One entity of each kind with every field, and every metric somewhere.
+/// One entity of each kind with every field, and every metric that the format began with
+/// somewhere: those have one label at most.
 fn complete() -> Batch {
     let mut batch = Assembler::new(proto::Batch {
         sequence: 42,
@@ -161,7 +162,8 @@ fn complete() -> Batch {
             node: 0,
             ended: false,
         });
-        for (value, metric) in (u64::from(number) * 1_000_003..).step_by(997).zip(METRICS) {
+        let first = METRICS.iter().filter(|m| matches!(m.label, None | Some(Label::Of(_))));
+        for (value, metric) in (u64::from(number) * 1_000_003..).step_by(997).zip(first) {
             match (metric.label, metric.value_type) {
                 (Some(_), _) => batch.labelled(metric.id, device, value),
                 (None, ValueType::Double) if !metric.is_rate() => batch.double(metric.id, value as f64 / 3.0),
@@ -375,15 +377,11 @@ fn assemble(entities: &[Made]) -> Batch {
         batch.entity(proto::Entity { kind: *kind, pod, labels, window, ..Default::default() });
         for (metric, label, value) in values {
             let metric = &METRICS[*metric];
-            match (metric.label, metric.value_type) {
-                (Some(_), _) => {
-                    let label = batch.string(label);
-                    batch.labelled(metric.id, label, *value);
-                }
-                (None, ValueType::Double) if !metric.is_rate() => {
-                    batch.double(metric.id, f64::from_bits(*value));
-                }
-                (None, _) => batch.integer(metric.id, *value),
+            let label = if metric.label.is_some() { batch.string(label) } else { 0 };
+            if metric.value_type == ValueType::Double && !metric.is_rate() {
+                batch.labelled_double(metric.id, label, f64::from_bits(*value));
+            } else {
+                batch.labelled(metric.id, label, *value);
             }
         }
     }
@@ -422,7 +420,7 @@ proptest! {
                     Value::Integer(value) => value,
                     Value::Double(value) => value.to_bits(),
                 };
-                (p.metric.id.into(), p.label.map_or("", |(_, label)| label), value)
+                (p.metric.id.into(), p.label.unwrap_or_default(), value)
             }).collect();
             prop_assert_eq!(seen, expected);
         }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nodegauge::push::log::{Log, OpenError, Opened, Options, Order, Record, SinkName};
 use redb::{Database, TableDefinition};
@@ -55,6 +56,31 @@ fn owed(log: &Log, name: &str) -> Vec<u64> {
 fn dropped(log: &Log, name: &str, reason: &str) -> u64 {
     let status = log.status(&sink(name)).unwrap();
     status.dropped.iter().find(|(found, _)| *found == reason).unwrap().1
+}
+
+/// While a disk hangs, the figures are those of when it began to.
+#[test]
+fn what_waits_is_told_while_the_disk_hangs() {
+    let disk = Disk::default();
+    let clock = Arc::new(|| 3_000);
+    let (log, _) = Log::open_on(disk.medium(), Options::default(), &[sink("a"), sink("b")], clock).unwrap();
+    append(&log, 1..=2, 100);
+    log.acknowledge(&sink("a"), &[1]).unwrap();
+    let told = |name: &str| log.waiting(&sink(name)).map(|status| (status.steps, status.oldest_ms));
+    assert_eq!((told("a"), told("b"), told("c")), (Some((1, Some(2_000))), Some((2, Some(1_000))), None));
+    std::thread::scope(|scope| {
+        let hanging = disk.hang();
+        let writing = scope.spawn(|| append(&log, 3..=3, 100));
+        // The step that is being written waits as well.
+        let begun = Instant::now();
+        while told("b") != Some((3, Some(1_000))) {
+            assert!(!writing.is_finished() && begun.elapsed() < Duration::from_secs(120), "{:?}", told("b"));
+            std::thread::yield_now();
+        }
+        assert_eq!(told("a"), Some((2, Some(2_000))));
+        drop(hanging);
+    });
+    assert_eq!(told("a"), Some((2, Some(2_000))));
 }
 
 /// A queue as a kill leaves it.

@@ -193,7 +193,7 @@ fn what_the_api_server_tells_is_put_beside() {
     let plain =
         batch.entities().find(|e| e.pod() == Some("plain-node-e2e") && e.container().is_none()).unwrap();
     assert!(plain.value("network/rx").is_some());
-    let volumes: Vec<_> = plain.metrics().filter_map(|p| p.label).map(|(_, label)| label).collect();
+    let volumes: Vec<_> = plain.metrics().filter_map(|p| p.label).collect();
     assert!(volumes.contains(&"Volume:data"), "{volumes:?}");
 }
 
@@ -212,6 +212,52 @@ fn containers_that_do_not_run_are_there_with_what_is_known_of_them() {
         assert_eq!(entity.value("restart_count"), Some(Value::Integer(0)));
         assert_eq!(entity.value("memory/usage"), None);
     }
+}
+
+#[test]
+fn a_kubelet_of_long_ago_tells_of_accelerators_and_of_what_programs_told_it() {
+    let ingest = ingest();
+    let mut summary: Json = serde_json::from_str(&read("first.json")).unwrap();
+    let pods = summary["pods"].as_array_mut().unwrap();
+    let plain = pods.iter_mut().find(|pod| pod["podRef"]["name"] == "plain-node-e2e").unwrap();
+    let card = |id: &str, used: u64| json!({"make": "nvidia", "model": "Tesla P100", "id": id, "memoryTotal": 100, "memoryUsed": used, "dutyCycle": 7});
+    let told = |name: &str, value: f64| json!({"name": name, "type": "gauge", "units": "x", "value": value});
+    for container in plain["containers"].as_array_mut().unwrap() {
+        if container["name"] == "work" {
+            // The second time it is told it is not believed.
+            container["accelerators"] =
+                json!([card("GPU-1", 30), card("GPU-2", 40), card("GPU-1", 99), card("", 1)]);
+            container["userDefinedMetrics"] = json!([told("queue", 1.5), told("hits", 4.0), told("", 1.0)]);
+        } else {
+            container["userDefinedMetrics"] = json!([told("queue", 2.25)]);
+        }
+    }
+    let summary: Summary = serde_json::from_value(summary).unwrap();
+    let batch = make(&ingest, &summary, &head(1, asked_ms(&summary)), &mut Bases::default());
+    let of = |container: Option<&str>| -> Vec<String> {
+        let mut found = batch.entities().filter(|e| e.pod() == Some("plain-node-e2e"));
+        let points = found.find(|e| e.container() == container).unwrap().metrics();
+        let wanted = points
+            .filter(|p| ["accelerator/", "custom/"].iter().any(|begin| p.metric.name.starts_with(begin)));
+        wanted.map(|p| format!("{} {:?} {:?}", p.name(), p.labels(), p.value)).collect()
+    };
+    let card = |name: &str, id: &str, value: u64| {
+        format!(
+            "accelerator/{name} {:?} Integer({value})",
+            [("make", "nvidia"), ("model", "Tesla P100"), ("accelerator_id", id)]
+        )
+    };
+    let mut expected = Vec::new();
+    for (name, values) in [("memory_total", [100, 100]), ("memory_used", [30, 40]), ("duty_cycle", [7, 7])] {
+        expected.extend(["GPU-1", "GPU-2"].into_iter().zip(values).map(|(id, value)| card(name, id, value)));
+    }
+    expected.extend(["custom/hits [] Double(4.0)", "custom/queue [] Double(1.5)"].map(str::to_owned));
+    assert_eq!(of(Some("work")), expected);
+    assert_eq!(of(Some("idle")), ["custom/queue [] Double(2.25)"]);
+    assert_eq!(of(None), ["custom/hits [] Double(4.0)", "custom/queue [] Double(3.75)"]);
+    // What runs has the id that the API server tells.
+    let ids = batch.entities().filter(|e| e.kind() == EntityKind::Container).map(|e| e.container_id());
+    assert!(ids.flatten().any(|id| id.len() == 64));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! twice, and of two aggregators one sends everything.
 #![allow(clippy::disallowed_methods, reason = "one of these tests is about the program as it is started")]
 
+mod extras;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -77,6 +77,15 @@ impl Model {
         found
     }
 
+    /// What is known of a subject beside its figures, and on which machine.
+    pub fn found_on(&self, subject: &Subject) -> Option<(Arc<str>, Entity)> {
+        let (members, key) = self.places(subject);
+        members.iter().rev().find_map(|member| {
+            let member = lock(member);
+            Some((Arc::clone(&member.status.name), member.node.find(&key)?.1.clone()))
+        })
+    }
+
     /// Machines that are listed, by name.
     pub fn listed_nodes(&self) -> Vec<Arc<str>> {
         let listed = |member: &Member| {

@@ -1,6 +1,6 @@
 //! What the sums of a slot are made from.
 
-use super::{Entity, Node, value, window_of};
+use super::{Entity, Node, WINDOWS, value, window_of};
 use crate::aggregate::window::Step;
 use crate::push::batch::{Metric, Value};
 use crate::rate;
@@ -15,7 +15,7 @@ impl Node {
         metrics: &[&Metric],
         mut each: impl FnMut(u64, usize, &Entity, Value),
     ) {
-        let mut tell = |step: &Step| {
+        let tell = |step: &Step| {
             for (at, metric) in metrics.iter().enumerate() {
                 let column = u16::try_from(metric.id as i32).ok().and_then(|id| step.column(id));
                 let Some((keys, column)) = column else { continue };
@@ -31,7 +31,11 @@ impl Node {
             }
         };
         match slots {
-            [slot] => self.window.at(*slot).iter().for_each(|step| tell(step)),
+            [slot] => {
+                let wanted =
+                    |id: u16| id == WINDOWS || metrics.iter().any(|metric| i32::from(id) == metric.id as i32);
+                self.window.at_with(*slot, wanted).iter().for_each(tell);
+            }
             _ if self.window.times().any(|time| slots.contains(&time)) => {
                 self.window.unpack().iter().filter(|s| slots.contains(&s.time_ms)).for_each(tell);
             }

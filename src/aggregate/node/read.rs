@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{COMMON, Entity, Key, Kind, Labels, Node, Usage, WINDOWS, value, window_of};
 use crate::aggregate::window::Step;
-use crate::push::batch::{Metric, Value, metric};
+use crate::push::batch::{BREAK, Label, Metric, Value, metric};
 use crate::rate;
 
 /// One value of an entity in a slot.
@@ -36,19 +36,30 @@ impl Node {
     /// Metrics without a label that an entity has a value of in the newest slot not
     /// after `until_ms`.
     pub fn metrics_of(&self, number: u32, until_ms: u64) -> Vec<&'static Metric> {
+        let Some(step) = self.newest_until(until_ms) else { return Vec::new() };
         let key = u64::from(number) << 32;
-        let has = |step: &Step| {
-            let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
-            columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
-        };
-        match self.window.newest() {
-            Some(newest) if newest.time_ms <= until_ms => has(newest),
-            Some(_) => {
-                let time = self.window.times().find(|time| *time <= until_ms);
-                time.and_then(|time| self.window.at(time)).map(|step| has(&step)).unwrap_or_default()
-            }
-            None => Vec::new(),
+        let columns = step.columns.iter().filter(|c| step.value(c.id, key).is_some());
+        columns.filter_map(|c| metric(i32::from(c.id))).filter(|m| m.label.is_none()).collect()
+    }
+
+    /// Names under which an entity has values there of metrics that are named by their
+    /// label, and that have no other.
+    pub fn names_of(&self, number: u32, until_ms: u64) -> Vec<String> {
+        let Some(step) = self.newest_until(until_ms) else { return Vec::new() };
+        let mut names = Vec::new();
+        for column in &step.columns {
+            let named = metric(i32::from(column.id)).filter(|m| m.label == Some(Label::Name));
+            let Some((metric, (keys, _))) = named.zip(step.column(column.id)) else { continue };
+            let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
+            let texts = of_entity.filter_map(|key| self.labels.text(*key));
+            let plain = texts.filter(|text| !text.is_empty() && !text.contains(BREAK));
+            names.extend(plain.map(|text| metric.called_with(Some(text)).into_owned()));
         }
+        names
+    }
+
+    fn newest_until(&self, until_ms: u64) -> Option<Step> {
+        self.window.times().find(|time| *time <= until_ms).and_then(|time| self.window.at(time))
     }
 
     /// Times and values of a metric, from new to old; `label` is that of the
@@ -78,8 +89,7 @@ impl Node {
     /// Labels under which the newest step has values of a metric for an entity.
     pub fn labels_of(&self, number: u32, metric: &Metric) -> Vec<Arc<str>> {
         let id = u16::try_from(metric.id as i32).ok();
-        let column = self.window.newest().zip(id).and_then(|(newest, id)| newest.column(id));
-        let keys = column.map_or(&[][..], |(keys, _)| keys);
+        let keys = id.and_then(|id| self.window.newest_keys(id)).map_or(&[][..], |keys| keys);
         let of_entity = keys.iter().filter(|key| **key >> 32 == u64::from(number));
         let label = |key: &u64| self.labels.text(*key);
         of_entity.filter_map(label).cloned().collect()
@@ -92,7 +102,8 @@ impl Node {
         wanted: impl Fn(&Metric) -> bool,
         mut each: impl FnMut(&Entity, &[Figure<'_>]),
     ) {
-        let Some(step) = self.window.at(slot) else { return };
+        let asked = |id: u16| id == WINDOWS || metric(i32::from(id)).is_some_and(&wanted);
+        let Some(step) = self.window.at_with(slot, asked) else { return };
         let mut of: BTreeMap<u32, Vec<Figure<'_>>> = BTreeMap::new();
         for column in &step.columns {
             let Some(metric) = metric(i32::from(column.id)).filter(|m| wanted(m)) else { continue };

@@ -1,8 +1,8 @@
 //! What databases get of a node's slot: every row as it lies there.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
-use super::{Entity, Node, window_of};
+use super::{Entity, Node, Run, window_of};
 use crate::aggregate::window::Step;
 use crate::push::batch::{Metric, metric};
 
@@ -42,6 +42,8 @@ pub struct Row<'a> {
     pub entity: &'a Entity,
     /// Over what its rates were taken, nanoseconds.
     pub window_ns: Option<u64>,
+    /// Of a container: what its runtime called it then.
+    pub run: Option<&'a Run>,
     /// It was in the slot before and is not in this one; its values are of that.
     pub ended: bool,
     /// In the order of the metrics' numbers.
@@ -55,13 +57,18 @@ impl Node {
     }
 
     /// Hands every entity of a slot to `each` in the order of keys, then those that
-    /// were in the slot before and are not in this one.
+    /// were in the slot before and are not in this one, or not as the same run.
     pub fn rows_at(&self, slot: u64, mut each: impl FnMut(&Row<'_>)) {
         let Some(step) = self.window.at(slot) else { return };
         let here = self.rows_of(&step, |_| true, false, &mut each);
         let before = slot.checked_sub(self.resolution_ms).and_then(|before| self.window.at(before));
         if let Some(before) = before {
-            self.rows_of(&before, |number| !here.contains(&number), true, &mut each);
+            let goes_on = |number: u32| {
+                let run = self.entity(number).and_then(|entity| entity.run.as_deref());
+                let another = run.is_some_and(|run| run.at(before.time_ms).differs(run.at(slot)));
+                here.contains(&number) && !another
+            };
+            self.rows_of(&before, |number| !goes_on(number), true, &mut each);
         }
     }
 
@@ -72,7 +79,8 @@ impl Node {
         ended: bool,
         each: &mut impl FnMut(&Row<'_>),
     ) -> HashSet<u32> {
-        let mut of: BTreeMap<u32, Vec<Raw<'_>>> = BTreeMap::new();
+        // One list of all, sorted once: as many lists as entities would each be made room for.
+        let mut of: Vec<(u32, Raw<'_>)> = Vec::new();
         for column in &step.columns {
             let Some(metric) = metric(i32::from(column.id)) else { continue };
             let keys = step.sets.get(usize::from(column.set)).map_or(&[][..], |keys| keys);
@@ -81,17 +89,27 @@ impl Node {
                     continue;
                 };
                 if wanted(number) && !(metric.is_rate() && window_of(step, *key).is_none()) {
-                    of.entry(number).or_default().push(Raw { metric, label, bits: *bits });
+                    of.push((number, Raw { metric, label, bits: *bits }));
                 }
             }
         }
-        let entity = |number: u32| self.entities.get(usize::try_from(number).ok()?)?.as_ref();
-        let mut found: Vec<_> = of.iter().filter_map(|(n, of)| Some((*n, entity(*n)?, of))).collect();
+        of.sort_by_key(|(number, _)| *number);
+        let mut found: Vec<_> = of
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .filter_map(|of| {
+                let (number, _) = of.first()?;
+                Some((*number, self.entity(*number)?, of))
+            })
+            .collect();
         found.sort_by(|(_, a, _), (_, b, _)| a.key.cmp(&b.key));
-        for (number, entity, values) in found {
-            let window_ns = window_of(step, u64::from(number) << 32).filter(|ns| *ns > 0);
-            each(&Row { entity, window_ns, ended, values });
+        let mut values = Vec::new();
+        for (number, entity, of) in &found {
+            values.clear();
+            values.extend(of.iter().map(|(_, raw)| *raw));
+            let window_ns = window_of(step, u64::from(*number) << 32).filter(|ns| *ns > 0);
+            let run = entity.run.as_deref().map(|run| run.at(step.time_ms));
+            each(&Row { entity, window_ns, run, ended, values: &values });
         }
-        of.into_keys().collect()
+        found.into_iter().map(|(number, ..)| number).collect()
     }
 }

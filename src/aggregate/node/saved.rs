@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Entity, Key, Kind, Labelled, Labels, Latest, MAX_ENTITIES, Node, Usage};
+use super::{Entity, Key, Kind, Labelled, Labels, Latest, MAX_ENTITIES, Node, Run, Told, Usage};
 use crate::aggregate::names::Names;
 use crate::aggregate::window::{SavedWindow, Window};
 
@@ -59,6 +59,13 @@ struct SavedEntity {
     host_network: bool,
     #[prost(uint64, tag = "11")]
     seen_ms: u64,
+    /// What a runtime calls the container.
+    #[prost(bytes = "vec", tag = "12")]
+    id: Vec<u8>,
+    #[prost(string, tag = "13")]
+    id_text: String,
+    #[prost(string, tag = "14")]
+    name: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -117,6 +124,9 @@ impl Node {
             start_ms: entity.start_ms,
             host_network: entity.host_network,
             seen_ms: entity.seen_ms,
+            id: entity.run.as_ref().map(|run| run.id().to_vec()).unwrap_or_default(),
+            id_text: entity.run.as_ref().map(|run| run.id_text().to_owned()).unwrap_or_default(),
+            name: entity.run.as_ref().map(|run| run.name()).unwrap_or_default(),
         });
         let entities = entities.collect();
         let pairs = |labels: &&Labels| SavedLabels {
@@ -175,8 +185,12 @@ impl Node {
             let Err(place) = node.place_of(key.parts()) else { return None };
             node.by_key.insert(place, entity.number);
             node.population.came(&key);
+            let mut run = None;
+            let told = Told { id: &entity.id, id_text: &entity.id_text, name: &entity.name };
+            Run::put(&mut run, &told, entity.seen_ms, names);
             let described = Entity {
                 key,
+                run,
                 image: entity.image.as_deref().map(|image| names.get(image)),
                 pod_uid: entity.pod_uid.as_deref().map(|uid| names.get(uid)),
                 labels,

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Entity, Key, Kind, Labels, MAX_ENTITIES, Node};
+use super::{Entity, Key, Kind, Labels, MAX_ENTITIES, Node, Run, Told};
 use crate::aggregate::names::Names;
 use crate::identity::path::PodUid;
 use crate::push::batch::{Batch, proto};
@@ -51,6 +51,11 @@ impl Node {
             |at: u32| usize::try_from(at).ok().and_then(|at| message.strings.get(at)).map_or("", |s| s);
         let mut pod_labels: HashMap<(u32, u32), Labels> = HashMap::new();
         let mut numbers = Vec::with_capacity(message.entities.len());
+        // Most nodes keep about as many as they come with.
+        if self.entities.is_empty() {
+            self.entities.reserve_exact(message.entities.len());
+            self.by_key.reserve_exact(message.entities.len());
+        }
         for (at, entity) in message.entities.iter().enumerate() {
             let kind = match entity.kind() {
                 proto::EntityKind::Node => Kind::Node,
@@ -83,6 +88,14 @@ impl Node {
             let described = Described {
                 image: (entity.image != 0).then(|| text(entity.image)),
                 pod_uid: entity.pod_uid.as_slice().try_into().ok().map(|uid| (uid, entity.static_pod)),
+                run: match kind {
+                    Kind::Container => Told {
+                        id: &entity.container_id,
+                        id_text: text(entity.container_id_text),
+                        name: text(entity.name),
+                    },
+                    _ => Told::default(),
+                },
                 labels: pod_labels.get(&pod).filter(|_| kind != Kind::System),
                 start_ms: (entity.start_ms > 0).then_some(entity.start_ms),
                 host_network: entity.host_network,
@@ -125,6 +138,7 @@ impl Node {
             key,
             image: None,
             pod_uid: None,
+            run: None,
             labels: Labels::default(),
             start_ms: None,
             host_network: false,
@@ -140,6 +154,7 @@ impl Node {
 struct Described<'a> {
     image: Option<&'a str>,
     pod_uid: Option<([u8; 16], bool)>,
+    run: Told<'a>,
     labels: Option<&'a Labels>,
     start_ms: Option<u64>,
     host_network: bool,
@@ -155,6 +170,7 @@ impl Described<'_> {
         put(&mut entity.image, self.image, names);
         let uid = self.pod_uid.map(|(uid, is_static)| PodUid::from_bytes(uid, is_static).to_string());
         put(&mut entity.pod_uid, uid.as_deref(), names);
+        Run::put(&mut entity.run, &self.run, self.seen_ms, names);
         match self.labels {
             None => entity.labels = Labels::default(),
             Some(labels) if Arc::ptr_eq(labels, &entity.labels) => {}

@@ -7,7 +7,7 @@
 //! A pod with the host's network has no network figures, and neither has one of
 //! which that is not known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::bases::{Bases, Counters, Group, scaled};
@@ -15,8 +15,8 @@ use super::summary::{ContainerStats, Cpu, Filesystem, Memory, Network, PodStats,
 use crate::aggregate::objects::Pod;
 use crate::identity::model::{PodContainer, PodInfo, Resources, Role};
 use crate::identity::path::{PodUid, Qos};
-use crate::push::batch::{Assembler, Batch, Malformed, MetricId, proto};
-use crate::push::step::{Drops, Limits};
+use crate::push::batch::{Assembler, Batch, Malformed, MetricId, join, proto};
+use crate::push::step::{Drops, Limits, hex};
 use crate::rate::Window;
 
 /// Bytes of a name in Kubernetes.
@@ -121,8 +121,24 @@ fn assemble(
             drops.series += u64::try_from(entry.values.len()).unwrap_or(u64::MAX);
             continue;
         }
-        let Entry { kind, names: [namespace, pod, container], image, info, uid, start_ms, window, values } =
-            entry;
+        let Entry {
+            kind,
+            names: [namespace, pod, container],
+            image,
+            info,
+            uid,
+            start_ms,
+            window,
+            values,
+            customs,
+        } = entry;
+        let spec = info.filter(|_| kind == proto::EntityKind::Container);
+        let id = spec.and_then(|info| info.container(container)?.id.as_deref());
+        let container_id = id.and_then(hex);
+        let container_id_text = match (id, &container_id) {
+            (Some(id), None) => batch.string(limits.cut(id, &mut drops)),
+            _ => 0,
+        };
         let [namespace, pod, container, image] =
             [namespace, pod, container, image].map(|text| batch.string(limits.cut(text, &mut drops)));
         let labelled = info.filter(|_| kind == proto::EntityKind::Pod);
@@ -142,6 +158,8 @@ fn assemble(
             image,
             pod_uid: uid.map(|uid| uid.to_bytes().to_vec()).unwrap_or_default(),
             static_pod: uid.is_some_and(PodUid::is_static),
+            container_id: container_id.unwrap_or_default(),
+            container_id_text,
             start_ms: start_ms.unwrap_or(0),
             qos: qos.into(),
             labels,
@@ -156,6 +174,10 @@ fn assemble(
                 let label = batch.string(limits.cut(&label, &mut drops));
                 batch.labelled(id, label, value);
             }
+        }
+        for (name, value) in customs {
+            let name = batch.string(limits.cut(name, &mut drops));
+            batch.labelled_double(MetricId::Custom, name, value);
         }
     }
     drops.tell(&mut batch);
@@ -174,12 +196,23 @@ struct Entry<'a> {
     start_ms: Option<u64>,
     window: Option<Window>,
     values: Vec<(MetricId, String, u64)>,
+    /// What it told of itself, by name.
+    customs: BTreeMap<&'a str, f64>,
 }
 
 impl<'a> Entry<'a> {
     fn new(kind: proto::EntityKind, names: [&'a str; 3], start: Time) -> Entry<'a> {
-        let (window, values) = (None, Vec::new());
-        Entry { kind, names, image: "", info: None, uid: None, start_ms: start.ms(), window, values }
+        Entry {
+            kind,
+            names,
+            image: "",
+            info: None,
+            uid: None,
+            start_ms: start.ms(),
+            window: None,
+            values: Vec::new(),
+            customs: BTreeMap::new(),
+        }
     }
 
     fn put(&mut self, id: MetricId, value: Option<u64>) {
@@ -206,21 +239,24 @@ impl<'a> Entry<'a> {
 }
 
 /// What specs and statuses say of a container, or of several together.
-#[derive(Debug, Clone, Copy, Default)]
-struct Declared {
+#[derive(Debug, Clone, Default)]
+struct Declared<'a> {
     requests: Resources,
     limits: Resources,
+    /// Requests of other resources.
+    others: BTreeMap<&'a str, u64>,
     restarts: Option<u64>,
 }
 
-impl Declared {
-    fn of(container: &PodContainer) -> Declared {
+impl<'a> Declared<'a> {
+    fn of(container: &'a PodContainer) -> Declared<'a> {
         let restarts = container.restart_count.map(u64::from);
-        Declared { requests: container.requests, limits: container.limits, restarts }
+        let others = container.other_requests.iter().map(|(name, count)| (&**name, *count)).collect();
+        Declared { requests: container.requests, limits: container.limits, others, restarts }
     }
 
     fn values(&self) -> [(MetricId, Option<u64>); 7] {
-        let Declared { requests, limits, restarts } = self;
+        let Declared { requests, limits, restarts, .. } = self;
         [
             (MetricId::RestartCount, *restarts),
             (MetricId::CpuRequest, requests.cpu_milli),
@@ -233,7 +269,7 @@ impl Declared {
     }
 
     /// Adds up what is known; what nobody tells stays unknown.
-    fn add(&mut self, other: &Declared) {
+    fn add(&mut self, other: &Declared<'a>) {
         let sum = |mine: &mut Option<u64>, theirs: Option<u64>| {
             *mine = theirs.map(|theirs| mine.unwrap_or(0).saturating_add(theirs)).or(*mine);
         };
@@ -242,14 +278,23 @@ impl Declared {
             sum(&mut mine.memory_bytes, theirs.memory_bytes);
             sum(&mut mine.ephemeral_storage_bytes, theirs.ephemeral_storage_bytes);
         }
+        for (name, count) in &other.others {
+            let mine = self.others.entry(name).or_default();
+            *mine = mine.saturating_add(*count);
+        }
         sum(&mut self.restarts, other.restarts);
     }
 
+    /// Nodes have no restarts, and as with Heapster no sums of other resources.
     fn put(&self, entry: &mut Entry<'_>) {
-        let restarts = entry.kind != proto::EntityKind::Node;
+        let is_node = entry.kind == proto::EntityKind::Node;
         for (id, value) in self.values() {
-            entry.put(id, value.filter(|_| restarts || id != MetricId::RestartCount));
+            entry.put(id, value.filter(|_| !is_node || id != MetricId::RestartCount));
         }
+        let others = self.others.iter().filter(|_| !is_node);
+        entry
+            .values
+            .extend(others.map(|(name, count)| (MetricId::ResourceRequest, (*name).to_owned(), *count)));
     }
 }
 
@@ -321,7 +366,7 @@ impl Making<'_> {
         &mut self,
         stats: &'a PodStats,
         info: Option<&'a PodInfo>,
-        of_node: &mut Declared,
+        of_node: &mut Declared<'a>,
         entries: &mut Vec<Entry<'a>>,
     ) {
         let PodStats { pod_ref, .. } = stats;
@@ -347,6 +392,9 @@ impl Making<'_> {
             let declared = spec.map(Declared::of).unwrap_or_default();
             declared.put(&mut entry);
             whole.add(&declared);
+            for (name, value) in &entry.customs {
+                *pod.customs.entry(name).or_default() += value;
+            }
             containers.insert(&container.name, entry);
         }
         if stats.cpu.is_none() && stats.memory.is_none() {
@@ -389,10 +437,42 @@ impl Making<'_> {
         self.used(&mut entry, &format!("{id}/{}", stats.name), used);
         entry.files("/", stats.rootfs.as_ref());
         entry.files("logs", stats.logs.as_ref());
+        self.extras(&mut entry, stats);
         let used = |files: &Option<Filesystem>| files.as_ref().and_then(|files| files.used_bytes);
         let both = used(&stats.rootfs).zip(used(&stats.logs));
         entry.put(MetricId::EphemeralStorageUsage, both.map(|(layer, logs)| layer.saturating_add(logs)));
         entry
+    }
+
+    /// What only kubelets of long ago tell: accelerators, and figures of the program's own.
+    fn extras<'a>(&mut self, entry: &mut Entry<'a>, stats: &'a ContainerStats) {
+        let mut seen = HashSet::new();
+        let most = self.limits.devices;
+        for card in stats.accelerators.iter().flatten() {
+            let said = [&card.make, &card.model, &card.id];
+            let named = !card.id.is_empty() && said.iter().all(|text| !text.contains(char::is_control));
+            if !named || seen.len() >= most || !seen.insert(said) {
+                self.drops.devices += 1;
+                continue;
+            }
+            let text = join(said.map(String::as_str));
+            for (id, value) in [
+                (MetricId::AcceleratorMemoryTotal, card.memory_total),
+                (MetricId::AcceleratorMemoryUsed, card.memory_used),
+                (MetricId::AcceleratorDutyCycle, card.duty_cycle),
+            ] {
+                entry.values.extend(value.map(|value| (id, text.clone(), value)));
+            }
+        }
+        for told in stats.user_defined_metrics.iter().flatten() {
+            let named = !told.name.is_empty() && !told.name.contains(char::is_control);
+            let Some(value) = told.value.filter(|value| value.is_finite() && named) else { continue };
+            if entry.customs.len() < most {
+                entry.customs.insert(&told.name, value);
+            } else {
+                self.drops.series += 1;
+            }
+        }
     }
 
     fn storage(&mut self, pod: &mut Entry<'_>, stats: &PodStats) {

@@ -91,6 +91,10 @@ pub struct ContainerStats {
     pub rootfs: Option<Filesystem>,
     /// Its log files.
     pub logs: Option<Filesystem>,
+    /// Those it was given; kubelets tell of none since 1.25.
+    pub accelerators: Option<Vec<Accelerator>>,
+    /// What it told of itself; kubelets have not asked for it since 1.14.
+    pub user_defined_metrics: Option<Vec<UserDefined>>,
     /// Of its cgroup.
     pub swap: Option<Swap>,
 }
@@ -121,6 +125,34 @@ pub struct Memory {
     pub page_faults: Option<u64>,
     /// Since the start.
     pub major_page_faults: Option<u64>,
+}
+
+/// An accelerator.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Accelerator {
+    /// Who made it: `nvidia`.
+    pub make: String,
+    /// Its model: `Tesla P100`.
+    pub model: String,
+    /// Which one it is.
+    pub id: String,
+    /// Bytes.
+    pub memory_total: Option<u64>,
+    /// Bytes.
+    pub memory_used: Option<u64>,
+    /// Percent of the time in which it worked.
+    pub duty_cycle: Option<u64>,
+}
+
+/// A figure under a name of its own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UserDefined {
+    /// Its name.
+    pub name: String,
+    /// Its newest value.
+    pub value: Option<f64>,
 }
 
 /// Swap.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Column, Head, Keys, Packed, Step, Window};
+use super::flat::{Flat, Layout};
+use super::{Column, Keys, Packed, Step, Window};
 
 /// A window as it is written down.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -62,19 +63,22 @@ impl Window {
             };
             sets.iter().map(number).collect()
         };
-        let newest = self.newest.iter().map(|step| SavedStep {
-            time_ms: step.time_ms,
-            sets: numbers(&step.sets),
-            columns: step.columns.iter().flat_map(|c| [u32::from(c.id), u32::from(c.set)]).collect(),
-            values: step.columns.iter().flat_map(|c| c.values.iter().copied()).collect(),
+        let numbered = |layout: &Layout| -> Vec<u32> {
+            layout.columns.iter().flat_map(|(id, set)| [u32::from(*id), u32::from(*set)]).collect()
+        };
+        let newest = self.newest.iter().map(|flat| SavedStep {
+            time_ms: flat.time_ms,
+            sets: numbers(&flat.layout.sets),
+            columns: numbered(&flat.layout),
+            values: flat.open(|_| true).columns.into_iter().flat_map(|c| c.values).collect(),
             ..SavedStep::default()
         });
         let mut steps: Vec<SavedStep> = newest.collect();
         steps.extend(self.older.iter().map(|packed| SavedStep {
             time_ms: packed.time_ms,
-            sets: numbers(&packed.sets),
-            columns: packed.heads.iter().flat_map(|h| [u32::from(h.id), u32::from(h.set)]).collect(),
-            starts: packed.heads.iter().map(|h| h.start).collect(),
+            sets: numbers(&packed.layout.sets),
+            columns: numbered(&packed.layout),
+            starts: packed.starts.to_vec(),
             bytes: packed.bytes.to_vec(),
             ..SavedStep::default()
         }));
@@ -119,19 +123,21 @@ impl Window {
                     (values.len() == *rows).then_some(Column { id: *id, set: *set, values })
                 };
                 let columns = columns.iter().map(column).collect::<Option<_>>()?;
-                window.newest = Some(Step { time_ms, sets, columns });
+                window.newest = Some(Flat::new(&Step { time_ms, sets, columns }, None));
                 continue;
             }
             if columns.len() != step.starts.len() {
                 return None;
             }
-            let heads = columns.iter().zip(&step.starts).map(|((id, set, _), start)| Head {
-                id: *id,
-                set: *set,
-                start: *start,
-            });
-            let (heads, bytes) = (heads.collect(), step.bytes.into());
-            window.older.push_back(Packed { time_ms, sets: sets.into(), heads, bytes });
+            let columns = columns.iter().map(|(id, set, _)| (*id, *set)).collect();
+            let (layout, newest) = (Layout { sets: sets.into(), columns }, window.newest.as_ref());
+            let near = window.older.back().map(|packed| &packed.layout).or(newest.map(|flat| &flat.layout));
+            let layout = match near.filter(|near| ***near == layout) {
+                Some(near) => Arc::clone(near),
+                None => Arc::new(layout),
+            };
+            let (starts, bytes) = (step.starts.into(), step.bytes.into());
+            window.older.push_back(Packed { time_ms, layout, starts, bytes });
         }
         window.older.truncate(window.most - 1);
         Some(window)

@@ -139,10 +139,10 @@ impl Page<'_> {
         self.end();
         self.raw("\",");
         if let Some(label) = figure.metric.label {
-            self.raw("\"labels\":{\"");
-            self.raw(label);
-            self.raw("\":");
-            self.json(figure.label);
+            for (at, (name, value)) in label.pairs(figure.label).into_iter().enumerate() {
+                self.raw(if at == 0 { "\"labels\":{" } else { "," });
+                self.label(name, value);
+            }
             self.raw("},");
         }
         self.raw("\"value\":");

@@ -44,6 +44,9 @@ pub(super) const EXPORTED: &[Exported] = &[
     exported(MetricId::DiskIoReadBytesRate, "bytes read from a device in a second"),
     exported(MetricId::DiskIoWriteBytes, "bytes written to a device"),
     exported(MetricId::DiskIoWriteBytesRate, "bytes written to a device in a second"),
+    exported(MetricId::AcceleratorMemoryTotal, "memory that an accelerator has"),
+    exported(MetricId::AcceleratorMemoryUsed, "memory of an accelerator that is used"),
+    exported(MetricId::AcceleratorDutyCycle, "part of the time in which an accelerator worked, percent"),
 ];
 
 /// Labels that everything has, and what they mean.

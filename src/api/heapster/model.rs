@@ -113,8 +113,10 @@ fn path_of(first: &str, rest: &[&str]) -> String {
 fn metrics(model: &Model, subject: &Subject, path: &[&str], asked: &Asked) -> Answer {
     let [first, rest @ ..] = path else {
         let mut names: Vec<Arc<str>> = model.metrics(subject).iter().map(|m| Arc::from(m.name)).collect();
+        names.extend(model.names_of_their_own(subject).into_iter().map(Arc::from));
         names.extend(model.customs().names(subject, model.closed_ms().unwrap_or(0)));
         names.sort();
+        names.dedup();
         return Answer::pretty(&names);
     };
     match Range::of(asked) {
@@ -163,12 +165,17 @@ impl<'a> Range<'a> {
     }
 
     fn series(&self, model: &Model, subject: &Subject, metric: &str) -> Series {
-        let values = if metric.starts_with("custom/") {
+        let mut values = if metric.starts_with("custom/") {
             self.custom(model, subject, metric)
         } else {
-            let found = named(metric).and_then(|metric| Some((metric, self.label(metric)?)));
-            found.map(|(metric, label)| model.series(subject, metric, label)).unwrap_or_default()
+            let found = named(metric).and_then(|metric| Some((metric, self.text(metric)?)));
+            found.map(|(metric, text)| model.series(subject, metric, &text)).unwrap_or_default()
         };
+        // Names that are not those of the table are parts of what nodes and pods told.
+        if values.is_empty() && self.labels.is_none() {
+            let told = METRICS.iter().find_map(|known| Some((known, known.text_of(metric)?)));
+            values = told.map(|(known, text)| model.series(subject, known, text)).unwrap_or_default();
+        }
         let within = values.into_iter().filter(|(time, _)| (self.start_ms..=self.end_ms).contains(time));
         let metrics: Vec<Point> = within.map(|(time, value)| point(time, value)).collect();
         let latest_timestamp = metrics.iter().map(|point| point.timestamp).max().unwrap_or_default();
@@ -185,14 +192,11 @@ impl<'a> Range<'a> {
         points.into_iter().map(|(time, value)| (time, Value::Double(value))).collect()
     }
 
-    /// The label under which the model has the values asked for, if it has them.
-    fn label(&self, metric: &Metric) -> Option<&'a str> {
+    /// The text under which the model has the values asked for, if it has them.
+    fn text(&self, metric: &Metric) -> Option<String> {
         match (metric.label, &self.labels) {
-            (None, None) => Some(""),
-            (Some(name), Some(labels)) => match labels.as_slice() {
-                [(key, value)] if *key == name && !value.is_empty() => Some(value),
-                _ => None,
-            },
+            (None, None) => Some(String::new()),
+            (Some(label), Some(labels)) => label.text(labels),
             _ => None,
         }
     }

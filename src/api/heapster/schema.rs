@@ -8,7 +8,7 @@ use super::exported::{COMMON_LABELS, EXPORTED, Exported, POD_LABELS};
 use crate::aggregate::model::Model;
 use crate::api::answer::Answer;
 use crate::api::request::Asked;
-use crate::push::batch::{Kind, ValueType, metric};
+use crate::push::batch::{Kind, Label, ValueType, metric};
 
 /// Answers `/api/v1/metric-export-schema`.
 pub fn answer(_model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
@@ -27,11 +27,12 @@ pub fn answer(_model: &Arc<Model>, asked: &Asked, _now_ms: u64) -> Answer {
 
 fn described(exported: &Exported) -> Option<Value> {
     let metric = metric(exported.id.into())?;
-    let labels: Vec<Value> = metric
-        .label
-        .iter()
-        .map(|key| json!({"key": key, "description": "filesystem, volume or device"}))
-        .collect();
+    let label = |key: &str, description: &str| json!({"key": key, "description": description});
+    let labels: Vec<Value> = match metric.label {
+        None | Some(Label::Name) => Vec::new(),
+        Some(Label::Of(key)) => vec![label(key, "filesystem, volume or device")],
+        Some(Label::Each(keys)) => keys.iter().map(|key| label(key, "of the accelerator")).collect(),
+    };
     let mut described = json!({
         "name": metric.name,
         "description": exported.description,

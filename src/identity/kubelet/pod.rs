@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::identity::grpc::proto::core as pb;
 use crate::identity::model::{
-    ContainerInfo, ContainerState, Labels, Names, Owner, PodContainer, PodInfo, PodOrigin, PodRef, Resources,
-    Role, docker_style_name, resources, time_ns,
+    ContainerInfo, ContainerState, Labels, Names, Owner, PodContainer, PodInfo, PodOrigin, PodRef, Role,
+    docker_style_name, other_resources, resources, time_ns,
 };
 use crate::identity::path::{PodUid, Qos, Runtime};
 use crate::identity::store::View;
@@ -107,16 +107,17 @@ fn pod_container(
     status: Option<&pb::ContainerStatus>,
     names: &mut Names,
 ) -> PodContainer {
-    let wanted = |map: &HashMap<String, pb::Quantity>| -> Resources {
-        resources(map.iter().map(|(k, v)| (k.as_str(), v.string.as_str())))
-    };
+    fn pairs(map: &HashMap<String, pb::Quantity>) -> impl Iterator<Item = (&str, &str)> {
+        map.iter().map(|(k, v)| (k.as_str(), v.string.as_str()))
+    }
     let declared = spec.resources.as_ref();
     let last = status.and_then(|s| s.last_state.as_ref()).and_then(|s| s.terminated.as_ref());
     PodContainer {
         id: status.and_then(|s| split_id(&s.container_id)).map(|(_, id)| names.get(id)),
         image: status.and_then(|s| names.some(&s.image)).or_else(|| names.some(&spec.image)),
-        requests: declared.map(|r| wanted(&r.requests)).unwrap_or_default(),
-        limits: declared.map(|r| wanted(&r.limits)).unwrap_or_default(),
+        requests: declared.map(|r| resources(pairs(&r.requests))).unwrap_or_default(),
+        limits: declared.map(|r| resources(pairs(&r.limits))).unwrap_or_default(),
+        other_requests: declared.map(|r| other_resources(pairs(&r.requests), names)).unwrap_or_default(),
         restart_count: status.and_then(|s| u32::try_from(s.restart_count).ok()),
         state: status.and_then(|s| state(s.state.as_ref())),
         last_termination: last.and_then(|t| names.some(&t.reason)),

@@ -87,6 +87,11 @@ impl Assembler {
         self.put(id, 0, |column| column.doubles.push(value), ValueType::Double);
     }
 
+    /// The same for a metric with a label.
+    pub fn labelled_double(&mut self, id: MetricId, label: u32, value: f64) {
+        self.put(id, label, |column| column.doubles.push(value), ValueType::Double);
+    }
+
     /// How many values were put in.
     pub fn values(&self) -> usize {
         self.values

@@ -1,5 +1,7 @@
 //! A batch entity by entity: who it is, and its values with their metrics.
 
+use std::borrow::Cow;
+
 use super::metrics::{Metric, ValueType, metric};
 use super::proto;
 use crate::identity::path::{PodUid, Qos};
@@ -36,10 +38,22 @@ pub enum Value {
 pub struct Point<'a> {
     /// What it is a value of.
     pub metric: &'static Metric,
-    /// The metric's label and its value, where it has one: `("resource_id", "/dev/sda")`.
-    pub label: Option<(&'static str, &'a str)>,
+    /// The text that tells it apart, where its metric has a label: `/dev/sda`.
+    pub label: Option<&'a str>,
     /// In the metric's unit and of its type.
     pub value: Value,
+}
+
+impl<'a> Point<'a> {
+    /// What it is called: the metric's name, or that with a part of its own.
+    pub fn name(&self) -> Cow<'a, str> {
+        self.metric.called_with(self.label)
+    }
+
+    /// Labels of its own and their values.
+    pub fn labels(&self) -> Vec<(&'a str, &'a str)> {
+        self.metric.label.zip(self.label).map(|(label, text)| label.pairs(text)).unwrap_or_default()
+    }
 }
 
 /// Which values belong to which entity: columns turned into rows.
@@ -281,9 +295,9 @@ impl<'a> Entity<'a> {
                 }
             }
         };
-        let label = metric.label.and_then(|name| {
+        let label = metric.label.and_then(|_| {
             let rows = self.batch.rows.get(usize::try_from(column.rows).ok()?)?;
-            Some((name, self.string(*rows.labels.get(row)?)?))
+            self.string(*rows.labels.get(row)?)
         });
         Some(Point { metric, label, value })
     }

@@ -4,6 +4,7 @@
 //!
 //! It is one file because it is a table, in the order of its numbers.
 
+use super::label::Label;
 use super::proto::MetricId;
 
 /// How values of a metric follow each other.
@@ -73,6 +74,7 @@ pub struct Kinds {
 }
 
 const N: Kinds = kinds(true, false, false, false);
+const C: Kinds = kinds(false, false, false, true);
 const PC: Kinds = kinds(false, false, true, true);
 const NPC: Kinds = kinds(true, false, true, true);
 const SPC: Kinds = kinds(false, true, true, true);
@@ -91,8 +93,8 @@ pub struct Prometheus {
     pub divisor: f64,
     /// Labels that the name needs.
     pub labels: &'static [(&'static str, &'static str)],
-    /// What the metric's own label is called there.
-    pub label: Option<&'static str>,
+    /// What the metric's own labels are called there, in the order of their values.
+    pub own: &'static [&'static str],
 }
 
 /// One metric.
@@ -108,8 +110,8 @@ pub struct Metric {
     pub unit: Unit,
     /// What type they have for a reader.
     pub value_type: ValueType,
-    /// The label that tells several values of one entity apart.
-    pub label: Option<&'static str>,
+    /// What tells several values of one entity apart.
+    pub label: Option<Label>,
     /// Who can carry it.
     pub on: Kinds,
     /// What Prometheus calls it. Rates and ratios have no name there: they are
@@ -209,6 +211,9 @@ pub(super) fn row(id: i32) -> Option<usize> {
     usize::from(*row).checked_sub(1)
 }
 
+/// What tells accelerators apart.
+const ACCELERATOR: Label = Label::Each(&["make", "model", "accelerator_id"]);
+
 const fn counter(id: MetricId, name: &'static str, unit: Unit, on: Kinds, source: &'static str) -> Metric {
     let (kind, value_type) = (Kind::Cumulative, ValueType::Integer);
     Metric { id, name, kind, unit, value_type, label: None, on, prometheus: None, source }
@@ -229,12 +234,21 @@ impl Metric {
     }
 
     const fn by(self, label: &'static str) -> Metric {
+        self.told(Label::Of(label))
+    }
+
+    const fn told(self, label: Label) -> Metric {
         Metric { label: Some(label), ..self }
     }
 
     const fn called(self, name: &'static str, divisor: f64) -> Metric {
-        let label = if self.label.is_some() { Some("device") } else { None };
-        Metric { prometheus: Some(Prometheus { name, divisor, labels: &[], label }), ..self }
+        let own: &[&str] = match self.label {
+            None => &[],
+            Some(Label::Of(_)) => &["device"],
+            Some(Label::Each(_)) => &["make", "model", "acc_id"],
+            Some(Label::Name) => &["resource"],
+        };
+        Metric { prometheus: Some(Prometheus { name, divisor, labels: &[], own }), ..self }
     }
 
     const fn with(self, labels: &'static [(&'static str, &'static str)]) -> Metric {
@@ -385,6 +399,9 @@ pub const METRICS: &[Metric] = &[
         "`ephemeral_storage/usage` / `ephemeral_storage/node_allocatable`").double(),
     gauge(MetricId::EphemeralStorageNodeReservation, "ephemeral_storage/node_reservation", Unit::Ratio, N,
         "`ephemeral_storage/request` / `ephemeral_storage/node_allocatable`").double(),
+    gauge(MetricId::ResourceRequest, "*/request", Unit::Count, PC,
+        "`resources.requests` of anything else; pods have the sum of what is set").told(Label::Name)
+        .called("nodegauge_resource_request", 1.0),
     counter(MetricId::NetworkRx, "network/rx", Unit::Bytes, NSPC,
         "`/proc/<pid>/net/dev`, sum over interfaces")
         .called("container_network_receive_bytes_total", 1.0),
@@ -458,6 +475,18 @@ pub const METRICS: &[Metric] = &[
     gauge(MetricId::ProcessThreads, "process/threads", Unit::Count, NSPC,
         "`pids.current`")
         .called("container_threads", 1.0),
+    gauge(MetricId::AcceleratorMemoryTotal, "accelerator/memory_total", Unit::Bytes, C,
+        "`accelerators[].memoryTotal` of kubelets before 1.25").told(ACCELERATOR)
+        .called("container_accelerator_memory_total_bytes", 1.0),
+    gauge(MetricId::AcceleratorMemoryUsed, "accelerator/memory_used", Unit::Bytes, C,
+        "`accelerators[].memoryUsed` of kubelets before 1.25").told(ACCELERATOR)
+        .called("container_accelerator_memory_used_bytes", 1.0),
+    gauge(MetricId::AcceleratorDutyCycle, "accelerator/duty_cycle", Unit::Count, C,
+        "`accelerators[].dutyCycle` of kubelets before 1.25, percent").told(ACCELERATOR)
+        .called("container_accelerator_duty_cycle", 1.0),
+    gauge(MetricId::Custom, "custom/*", Unit::Count, NSPC,
+        "what programs push of themselves; `userDefinedMetrics` of old kubelets, of which a pod has the sum")
+        .told(Label::Name).double(),
 ];
 
 #[cfg(test)]
@@ -473,7 +502,7 @@ mod tests {
     fn labels_of_series_are_in_order() {
         for named in METRICS.iter().filter_map(|m| m.prometheus) {
             assert!(named.labels.is_sorted_by(|(a, _), (b, _)| a < b), "{}", named.name);
-            let mut names = named.labels.iter().map(|(name, _)| *name).chain(named.label);
+            let mut names = named.labels.iter().map(|(name, _)| *name).chain(named.own.iter().copied());
             assert!(names.all(|name| name > "__name__"), "{}", named.name);
         }
     }
@@ -489,7 +518,12 @@ mod tests {
                 number.contains(&format!("{} = {}", metric.id.as_str_name(), metric.id as i32)),
                 "{line}"
             );
-            let label = metric.label.map(|l| format!(" [{l}]")).unwrap_or_default();
+            let label = match metric.label {
+                None => String::new(),
+                Some(Label::Of(label)) => format!(" [{label}]"),
+                Some(Label::Each(labels)) => format!(" [{}]", labels.join(",")),
+                Some(Label::Name) => " [*]".to_owned(),
+            };
             let kind = match metric.kind {
                 Kind::Cumulative => "C",
                 Kind::Gauge => "G",
@@ -521,11 +555,11 @@ mod tests {
             memory/major_page_faults_rate memory/request memory/limit memory/node_capacity memory/node_allocatable \
             memory/node_utilization memory/node_reservation ephemeral_storage/usage ephemeral_storage/request \
             ephemeral_storage/limit ephemeral_storage/node_capacity ephemeral_storage/node_allocatable \
-            ephemeral_storage/node_utilization ephemeral_storage/node_reservation network/rx network/rx_rate \
+            ephemeral_storage/node_utilization ephemeral_storage/node_reservation */request network/rx network/rx_rate \
             network/rx_errors network/rx_errors_rate network/tx network/tx_rate network/tx_errors \
             network/tx_errors_rate filesystem/usage filesystem/limit filesystem/available filesystem/inodes \
             filesystem/inodes_free disk/io_read_bytes disk/io_read_bytes_rate disk/io_write_bytes \
-            disk/io_write_bytes_rate";
+            disk/io_write_bytes_rate accelerator/memory_total accelerator/memory_used accelerator/duty_cycle custom/*";
         let ours: Vec<_> = METRICS.iter().filter(|m| m.is_heapsters()).map(|m| m.name).collect();
         assert_eq!(ours, had.split_whitespace().collect::<Vec<_>>());
     }
@@ -547,7 +581,7 @@ mod tests {
                 let odd = matches!(m.name, "memory/failcnt" | "filesystem/inodes");
                 let total = prometheus.name.ends_with("_total") != odd;
                 assert_eq!(total, m.kind == Kind::Cumulative, "{}", m.name);
-                assert_eq!(prometheus.label.is_some(), m.label.is_some());
+                assert_eq!(prometheus.own.is_empty(), m.label.is_none());
             }
         }
     }

@@ -16,11 +16,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::push::batch::{Batch, Entity, EntityKind, Point, Value};
+use crate::push::batch::{Batch, Entity, EntityKind, Label, Point, Value};
 use crate::push::labels;
 use crate::push::target::Schema;
 
-/// The one label that metrics of a batch have.
+/// The one label that most metrics of a batch with labels have.
 const LABEL: &str = "resource_id";
 
 /// Writes the lines of one entity after the other.
@@ -76,23 +76,25 @@ impl Lines {
             Value::Double(value) if !value.is_finite() => return,
             _ => {}
         }
-        let name = point.metric.name;
+        let name = point.name();
         let split = if self.schema.with_fields { name.split_once('/') } else { None };
         match (split, point.label) {
             (None, None) => {
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(&self.whole);
             }
-            (split, label) => {
-                let (measurement, field) = split.unwrap_or((name, "value"));
-                out.extend_from_slice(measurement.as_bytes());
+            (split, text) => {
+                let (measurement, field) = split.unwrap_or((&name, "value"));
+                word(measurement, out);
                 out.extend_from_slice(&self.head);
-                if let Some((key, value)) = label {
-                    tag(key, value, out);
+                match (point.metric.label, text) {
+                    (Some(Label::Of(LABEL)), Some(value)) => tag(LABEL, value, out),
+                    (Some(_), Some(_)) => self.own_tags(point, out),
+                    _ => {}
                 }
                 out.extend_from_slice(&self.tail);
                 out.push(b' ');
-                out.extend_from_slice(field.as_bytes());
+                word(field, out);
                 out.push(b'=');
             }
         }
@@ -109,6 +111,23 @@ impl Lines {
             }
         }
         out.extend_from_slice(&self.end);
+    }
+
+    /// Tags of a value that has others than most: their place among the sorted ones is not looked for.
+    fn own_tags(&self, point: &Point<'_>, out: &mut Vec<u8>) {
+        let mut key = Vec::new();
+        for (name, value) in point.labels().into_iter().filter(|(_, value)| !value.is_empty()) {
+            key.clear();
+            word(name, &mut key);
+            let taken = [&self.head, &self.tail].into_iter().any(|tags| has(tags, &key));
+            let name = String::from_utf8_lossy(&key);
+            // Those of the entity stay what they are; InfluxDB has a meaning of its own for the other.
+            if taken || name == "time" {
+                tag(&format!("exported_{name}"), value, out);
+            } else {
+                tag(&name, value, out);
+            }
+        }
     }
 
     /// The tags of an entity, but for that of a metric's own label.
@@ -155,6 +174,24 @@ impl Lines {
     }
 }
 
+/// A name that needs no escapes: what would need one becomes `_`.
+fn word(name: &str, out: &mut Vec<u8>) {
+    let plain = |byte: u8| match byte {
+        b',' | b'=' | b'"' | b'\\' | 0..=b' ' | 0x7f => b'_',
+        byte => byte,
+    };
+    out.extend(name.bytes().map(plain));
+}
+
+/// Whether a tag of that key is among these: a comma or an equals sign of a value is escaped.
+fn has(tags: &[u8], key: &[u8]) -> bool {
+    let begins = |rest: &[u8]| {
+        let after = rest.strip_prefix(b",").and_then(|rest| rest.strip_prefix(key));
+        after.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    (0..tags.len()).filter_map(|at| tags.get(at..)).any(begins)
+}
+
 /// `,key=value`; keys are plain words.
 fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
     out.push(b',');
@@ -176,7 +213,7 @@ fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::batch::{Assembler, METRICS, MetricId, proto};
+    use crate::push::batch::{Assembler, METRICS, MetricId, join, proto};
     use crate::push::labels::LabelRules;
 
     fn written(build: impl FnOnce(&mut Assembler), schema: Schema, extra: &[(&str, &str)]) -> String {
@@ -275,14 +312,64 @@ mod tests {
     }
 
     #[test]
-    fn names_need_no_escapes_and_there_is_one_label() {
+    fn names_and_labels_of_their_own() {
+        let build = |a: &mut Assembler| {
+            container(a);
+            let mut string = |parts: &[&str]| a.string(&join(parts.iter().copied()));
+            let (card, gpu) = (string(&["nvidia", "Tesla P100", "GPU-6a"]), string(&["nvidia.com/gpu"]));
+            let (queue, odd) = (
+                string(&["shop/queue", "kind", "mail", "pod_name", "x"]),
+                string(&["a, b=\"c", "time", "1"]),
+            );
+            a.labelled(MetricId::ResourceRequest, gpu, 2);
+            a.labelled(MetricId::AcceleratorMemoryUsed, card, 7);
+            a.labelled_double(MetricId::Custom, queue, -1.5);
+            a.labelled_double(MetricId::Custom, odd, 2.0);
+        };
+        let head = "cluster_name=default,container_base_image=r/app:0,container_name=c0,labels=app:web\\,tier:x,\
+                    namespace_name=default,nodename=n1,pod_name=web-0";
+        let (tail, time) = ("type=pod_container", "1893456060000000000");
+        let expected = |split: bool| {
+            let [gpu, card, queue, odd] = match split {
+                false => [
+                    "nvidia.com/gpu/request",
+                    "accelerator/memory_used",
+                    "custom/shop/queue",
+                    "custom/a__b__c",
+                ]
+                .map(|name| (name, "value")),
+                true => [
+                    ("nvidia.com", "gpu/request"),
+                    ("accelerator", "memory_used"),
+                    ("custom", "shop/queue"),
+                    ("custom", "a__b__c"),
+                ],
+            };
+            [
+                (gpu, "", "2i"),
+                (card, "make=nvidia,model=Tesla\\ P100,accelerator_id=GPU-6a,", "7i"),
+                (queue, "kind=mail,exported_pod_name=x,", "-1.5"),
+                (odd, "exported_time=1,", "2"),
+            ]
+            .map(|((name, field), own, value)| format!("{name},{head},{own}{tail} {field}={value} {time}\n"))
+            .concat()
+        };
+        for split in [false, true] {
+            let text = written(build, schema(split), &[]);
+            assert!(text.ends_with(&expected(split)), "{text}\n{}", expected(split));
+        }
+    }
+
+    #[test]
+    fn names_need_no_escapes_and_most_have_one_label() {
         for metric in METRICS {
             assert!(
-                metric.name.bytes().all(|b| b.is_ascii_lowercase() || b"/_".contains(&b)),
+                metric.name.bytes().all(|b| b.is_ascii_lowercase() || b"/_*".contains(&b)),
                 "{}",
                 metric.name
             );
-            assert!(metric.label.is_none_or(|l| l == LABEL), "{}", metric.name);
+            // Its place among the tags is known beforehand.
+            assert!(!matches!(metric.label, Some(Label::Of(label)) if label != LABEL), "{}", metric.name);
         }
     }
 }

@@ -19,6 +19,7 @@ use super::cursor::{Cursor, Reason};
 use super::disk::{Change, Content, Disk, DiskError, length, pieces};
 use super::medium::{Marks, Medium};
 use super::rescue::{Rescue, Whole};
+use super::shown::Shown;
 use super::{
     Appended, Clock, KEEP_CURSOR, LogError, MIN_BYTES, OpenError, Opened, Options, Order, REASONS, Record,
     SinkName, Status,
@@ -59,6 +60,7 @@ pub(super) struct State {
     /// Giving up the oldest did not help either: nothing more is given up before a
     /// write succeeds.
     stuck: bool,
+    shown: Arc<Shown>,
 }
 
 impl std::fmt::Debug for State {
@@ -92,6 +94,7 @@ impl State {
             trouble: None,
             compacted_at: None,
             stuck: false,
+            shown: Arc::default(),
         };
         let opened = state.begin(sinks)?;
         state.expire();
@@ -217,6 +220,8 @@ impl State {
         self.next = self.next.saturating_add(1);
         let payload = Some(Bytes::copy_from_slice(payload));
         self.steps.insert(sequence, Step { time_ms, bytes, payload });
+        // Asking for room can hang as well.
+        self.show();
         self.expire();
         self.make_room();
         self.write();
@@ -332,6 +337,16 @@ impl State {
         Ok(status)
     }
 
+    /// What is told while this cannot be asked.
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
+    }
+
+    fn show(&self) {
+        let of = |cursor: &Cursor| Some((Arc::clone(&cursor.name), self.status(&cursor.name).ok()?));
+        self.shown.note(self.steps.len(), || self.cursors.iter().filter_map(of).collect());
+    }
+
     fn cursor(&self, sink: &str) -> Result<&Cursor, LogError> {
         let found = self.cursors.iter().find(|cursor| &*cursor.name == sink);
         found.ok_or_else(|| LogError::UnknownSink(sink.to_owned()))
@@ -399,6 +414,7 @@ impl State {
         if self.disk.is_none() || self.is_written() {
             return;
         }
+        self.show();
         self.raise_ceiling();
         for _ in 0..4 {
             match self.commit(true, &[]) {

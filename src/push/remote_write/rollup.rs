@@ -15,7 +15,7 @@
 use crate::push::batch::{EntityKind, Metric, MetricId, Prometheus};
 
 const fn gauge(name: &'static str, divisor: f64) -> Prometheus {
-    Prometheus { name, divisor, labels: &[], label: None }
+    Prometheus { name, divisor, labels: &[], own: &[] }
 }
 
 /// Metric, name for a namespace, name for the cluster.

@@ -164,7 +164,7 @@ impl<'a> Values<'a> {
     }
 
     /// Collects what an entity's rows tell.
-    pub(super) fn gather(&mut self, found: &Found<'_>, rows: &[Row<'a>], drops: &mut Drops) {
+    pub(super) fn gather(&mut self, found: &Found<'a>, rows: &[Row<'a>], drops: &mut Drops) {
         self.list.clear();
         (self.kind, self.departed, self.window) = (found.kind, found.departed, None);
         let parts: Vec<&Row<'a>> = found.parts.iter().filter_map(|at| rows.get(*at)).collect();
@@ -311,8 +311,8 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn declared(&mut self, declared: &Declared) {
-        let Declared { requests, limits, restarts } = declared;
+    fn declared(&mut self, declared: &Declared<'a>) {
+        let Declared { requests, limits, others, restarts } = declared;
         self.integer(MetricId::RestartCount, *restarts);
         self.integer(MetricId::CpuRequest, requests.cpu_milli);
         self.integer(MetricId::CpuLimit, limits.cpu_milli);
@@ -320,11 +320,14 @@ impl<'a> Values<'a> {
         self.integer(MetricId::MemoryLimit, limits.memory_bytes);
         self.integer(MetricId::EphemeralStorageRequest, requests.ephemeral_storage_bytes);
         self.integer(MetricId::EphemeralStorageLimit, limits.ephemeral_storage_bytes);
+        for (name, count) in others {
+            self.labelled(MetricId::ResourceRequest, &Cow::Borrowed(*name), Some(*count));
+        }
     }
 
     /// What only a node has, after its row: filesystems, what it has and gives
     /// to pods, and what its pods ask for together.
-    pub(super) fn node(&mut self, resources: &NodeResources, pods: &Declared, drops: &mut Drops) {
+    pub(super) fn node(&mut self, resources: &NodeResources, pods: &Declared<'a>, drops: &mut Drops) {
         self.declared(pods);
         let machine = &self.snapshot.machine;
         let cores = machine.cores.map(|c| u64::from(c).saturating_mul(1000));

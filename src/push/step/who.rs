@@ -62,29 +62,36 @@ pub(super) struct Found<'a> {
     pub(super) members: Vec<usize>,
     /// The cgroup that carries its network.
     pub(super) network: Option<usize>,
-    pub(super) declared: Declared,
+    pub(super) declared: Declared<'a>,
 }
 
 /// What a pod's spec and status say of a container, or of several together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Declared {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Declared<'a> {
     pub(super) requests: Resources,
     pub(super) limits: Resources,
+    /// Requests of other resources; summed over containers where they are a pod's.
+    pub(super) others: BTreeMap<&'a str, u64>,
     pub(super) restarts: Option<u64>,
 }
 
-impl Declared {
-    fn of(container: &PodContainer) -> Declared {
+impl<'a> Declared<'a> {
+    fn of(container: &'a PodContainer) -> Declared<'a> {
         let restarts = container.restart_count.map(u64::from);
-        Declared { requests: container.requests, limits: container.limits, restarts }
+        let others = container.other_requests.iter().map(|(name, count)| (&**name, *count)).collect();
+        Declared { requests: container.requests, limits: container.limits, others, restarts }
     }
 
     /// Adds up what is known; what nobody tells stays unknown.
-    fn add(&mut self, other: &Declared) {
+    fn add(&mut self, other: &Declared<'a>) {
         for (mine, theirs) in [(&mut self.requests, other.requests), (&mut self.limits, other.limits)] {
             add(&mut mine.cpu_milli, theirs.cpu_milli);
             add(&mut mine.memory_bytes, theirs.memory_bytes);
             add(&mut mine.ephemeral_storage_bytes, theirs.ephemeral_storage_bytes);
+        }
+        for (name, count) in &other.others {
+            let mine = self.others.entry(name).or_default();
+            *mine = mine.saturating_add(*count);
         }
         add(&mut self.restarts, other.restarts);
     }
@@ -247,10 +254,12 @@ fn place(slot: &mut Option<usize>, at: usize, rows: &[Row<'_>]) {
 }
 
 /// The node's own figures of what pods ask for.
-pub(super) fn node_total(found: &[Found<'_>]) -> Declared {
+pub(super) fn node_total<'a>(found: &[Found<'a>]) -> Declared<'a> {
     let mut total = Declared::default();
     found.iter().filter(|f| f.kind == Kind::Pod).for_each(|f| total.add(&f.declared));
     total.restarts = None;
+    // Heapster has a sum over a pod's containers, and no other.
+    total.others.clear();
     total
 }
 
@@ -424,7 +433,7 @@ fn add_pod<'a>(uid: PodUid, pod: &Pod<'a>, rows: &[Row<'a>], found: &mut Vec<Fou
 
 /// A container's requests, limits and restarts: the kubelet's word, or else what
 /// the kernel enforces and the runtime counted.
-fn declared(spec: Option<&PodContainer>, row: &Row<'_>, info: Option<&ContainerInfo>) -> Declared {
+fn declared<'a>(spec: Option<&'a PodContainer>, row: &Row<'_>, info: Option<&ContainerInfo>) -> Declared<'a> {
     let counted = info.and_then(|c| c.restart_count).map(u64::from);
     let same_run = |spec: &&PodContainer| spec.id.is_none() || spec.id.as_deref() == row.path.container;
     match spec.filter(|s| s.role.is_some()) {

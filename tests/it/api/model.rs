@@ -5,9 +5,11 @@ use axum::http::{Request, StatusCode};
 use nodegauge::aggregate::objects::ApiNode;
 use nodegauge::aggregate::watch::Object as _;
 use nodegauge::identity::model::Names;
+use nodegauge::push::batch::proto::{self, EntityKind};
+use nodegauge::push::batch::{Batch, MetricId};
 use serde_json::{Value, json};
 
-use super::cluster::{MIB, model};
+use super::cluster::{MIB, minute, model, n1};
 use super::{ask, check, get};
 
 /// A series of whole numbers, by minutes.
@@ -217,6 +219,57 @@ fn labels_choose_among_values() {
     let refused = get(&model, &format!("{labelled}resource_id"));
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert!(refused.text().starts_with("labels: "), "{}", refused.text());
+}
+
+/// Metrics whose name is a part of what was told, and those with several labels.
+#[test]
+fn names_of_their_own_and_accelerators() {
+    let model = model();
+    let mut message = n1(4).message().clone();
+    let texts =
+        ["nvidia.com/gpu", "nvidia\u{1f}Tesla P100\u{1f}GPU-6a", "queue", "queue\u{1f}kind\u{1f}mail"];
+    let first = u32::try_from(message.strings.len()).unwrap();
+    message.strings.extend(texts.map(str::to_owned));
+    let container = message.entities.iter().position(|e| e.kind() == EntityKind::Container).unwrap();
+    let container = u32::try_from(container).unwrap();
+    let mut put = |metric: MetricId, labels: Vec<u32>, integers: Vec<u64>, doubles: Vec<f64>| {
+        let rows = u32::try_from(message.rows.len()).unwrap();
+        let entities = labels.iter().enumerate().map(|(at, _)| if at == 0 { container } else { 0 }).collect();
+        message.rows.push(proto::Rows { entities, labels });
+        message.columns.push(proto::Column { metric: metric.into(), rows, integers, doubles });
+    };
+    put(MetricId::ResourceRequest, vec![first], vec![2], Vec::new());
+    put(MetricId::AcceleratorDutyCycle, vec![first + 1], vec![7], Vec::new());
+    put(MetricId::Custom, vec![first + 2, first + 3], Vec::new(), vec![1.5, 2.5]);
+    model.ingest(&Batch::new(message).unwrap(), minute(4) + 1_000);
+    model.tick(minute(4) + 30_000);
+    let root = "/api/v1/model/namespaces/shop/pods/web-0/containers/main/metrics";
+    let names = get(&model, root).json();
+    let names: Vec<_> = names.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(
+        names.is_sorted() && names.contains(&"custom/queue") && names.contains(&"nvidia.com/gpu/request"),
+        "{names:?}"
+    );
+    assert!(!names.iter().any(|name| name.contains('*') || name.contains("duty")), "{names:?}");
+    let values = |path: &str| {
+        let found = get(&model, &format!("{root}/{path}")).json();
+        found["metrics"].as_array().unwrap().iter().map(|point| point["value"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(values("nvidia.com/gpu/request"), [json!(2)]);
+    let card = "accelerator/duty_cycle?labels=";
+    assert_eq!(values(&format!("{card}accelerator_id:GPU-6a,make:nvidia,model:Tesla%20P100")), [json!(7)]);
+    for other in ["accelerator_id:GPU-6a,make:nvidia", "accelerator_id:GPU-6b,make:nvidia,model:Tesla%20P100"]
+    {
+        assert_eq!(values(&format!("{card}{other}")), Vec::<Value>::new(), "{other}");
+    }
+    assert_eq!(values("accelerator/duty_cycle"), Vec::<Value>::new());
+    let queue = get(&model, &format!("{root}/custom/queue")).json();
+    assert_eq!(queue["metrics"][0]["floatValue"], json!(1.5));
+    let export = get(&model, "/api/v1/metric-export").json();
+    let mut points =
+        export.as_array().unwrap().iter().filter_map(|s| s["metrics"].get("accelerator/duty_cycle"));
+    let labels = json!({"make": "nvidia", "model": "Tesla P100", "accelerator_id": "GPU-6a"});
+    assert_eq!(points.next().unwrap()[0]["labels"], labels);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nodegauge::aggregate::exposition::samples;
 use nodegauge::aggregate::model::{Model, Options};
 use nodegauge::aggregate::node::Taken;
 use nodegauge::aggregate::snapshot::{self, SnapshotError};
@@ -34,7 +35,14 @@ fn answers(model: &Arc<Model>) -> Vec<Vec<u8>> {
     let subjects = ["", "nodes/n1/", "nodes/n2/", "namespaces/shop/", "namespaces/shop/pods/web-0/"];
     for subject in subjects.into_iter().chain(["namespaces/shop/pods/web-0/containers/main/"]) {
         targets.push(format!("/api/v1/model/{subject}metrics"));
-        for metric in ["cpu/usage_rate", "memory/usage", "network/rx_rate", "uptime", "cpu/request"] {
+        for metric in [
+            "custom/shop/queue",
+            "cpu/usage_rate",
+            "memory/usage",
+            "network/rx_rate",
+            "uptime",
+            "cpu/request",
+        ] {
             targets.push(format!("/api/v1/model/{subject}metrics/{metric}"));
         }
     }
@@ -47,12 +55,16 @@ fn what_is_taken_back_answers_the_same_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model");
     let before = model();
+    let pushed = samples("queue{namespace=\"shop\",pod=\"web-0\"} 2.5\nqueue 1\n", 9).unwrap();
+    before.take_custom("shop", &pushed, minute(3) - 1).unwrap();
     let bytes = save(&before, &path);
     assert_eq!(bytes, std::fs::metadata(&path).unwrap().len());
     let after = empty();
     assert_eq!(snapshot::load(&after, &path, NOW, MOST).unwrap(), Some(2));
     let expected = answers(&before);
     assert_eq!(answers(&after), expected);
+    let custom = get(&after, "/api/v1/model/namespaces/shop/pods/web-0/metrics/custom/shop/queue").json();
+    assert_eq!(custom["metrics"][0]["floatValue"], 2.5);
     assert!(expected.iter().filter(|answer| answer.len() > 60).count() > 10, "there is something in them");
     assert_eq!(after.nodes(), before.nodes());
     // What agents send once more is known; what is new goes on from there.

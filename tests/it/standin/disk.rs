@@ -77,6 +77,11 @@ impl Disk {
         self.0.lock().unwrap().left = Some(changes);
     }
 
+    /// Until this is dropped every call hangs.
+    pub(crate) fn hang(&self) -> impl Drop + '_ {
+        self.0.lock().unwrap()
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.0.lock().unwrap().left == Some(0)
     }

@@ -83,7 +83,7 @@ fn entities_and_values_are_capped_in_order() {
     let batch = limited(limits, vec![root], &Directory::default());
     let node = batch.entities().next().unwrap();
     let devices: Vec<_> =
-        node.metrics().filter(|p| p.metric.name == "disk/io_reads").map(|p| p.label.unwrap().1).collect();
+        node.metrics().filter(|p| p.metric.name == "disk/io_reads").map(|p| p.label.unwrap()).collect();
     assert_eq!(devices, ["/dev/sd5", "/dev/sd6", "/dev/sd7", "/dev/sd8", "254:0", "254:1", "254:2"]);
     assert_eq!(batch.dropped().collect::<Vec<_>>(), [(DropReason::Devices, 2)]);
 }

@@ -33,7 +33,7 @@ fn labelled(entity: &Entity<'_>, name: &str) -> Vec<(String, u64)> {
         Value::Double(value) => panic!("{value} is a double"),
     };
     let points = entity.metrics().filter(|point| point.metric.name == name);
-    let mut found: Vec<_> = points.map(|p| (p.label.unwrap().1.to_owned(), of(p.value))).collect();
+    let mut found: Vec<_> = points.map(|p| (p.label.unwrap().to_owned(), of(p.value))).collect();
     found.sort();
     found
 }
