@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Whether what is linked in reads `DT_RELR`, with which 26,000 addresses take 10 KiB
 /// instead of 600, which are read at the start and stay in memory. glibc does from
 /// 2.36 on. A dynamic binary could be carried to a machine with an older one.
+#[expect(clippy::disallowed_methods, reason = "while building there is no tick to delay")]
 fn reads_short_relocations() -> bool {
     let is = |name: &str, wanted: &str| std::env::var(name).is_ok_and(|value| value == wanted);
     let has = |name: &str, part: &str| std::env::var(name).is_ok_and(|v| v.split(',').any(|p| p == part));
