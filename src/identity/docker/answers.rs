@@ -128,7 +128,7 @@ impl Event {
 pub(super) struct Actor {
     #[serde(rename = "ID", default)]
     pub(super) id: String,
-    #[serde(default)]
+    #[serde(rename = "Attributes", default)]
     attributes: Attributes,
 }
 
