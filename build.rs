@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".core.v1.Quantity", "#[serde(from = \"String\")]")
         .field_attribute(".core.v1.ContainerStatus.container_id", "#[serde(rename = \"containerID\")]")
         .field_attribute(".core.v1.EphemeralContainer.common", "#[serde(flatten)]")
+        .field_attribute(".core.v1.Volume.source", "#[serde(flatten)]")
         .out_dir(&out)
         .compile_fds(descriptors.clone())?;
 

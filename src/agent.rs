@@ -30,8 +30,8 @@ use crate::expose::routes::{App, Around, Policy};
 use crate::expose::summary::{ImageStore, Surroundings};
 use crate::history::History;
 use crate::identity::kubelet::Access;
-use crate::identity::{self, Identities};
-use crate::kernel::{Roots, handles};
+use crate::identity::{self, Identities, SourceState};
+use crate::kernel::handles;
 use crate::publish::{self, Looker, Publisher, Request, Snapshots};
 use crate::signals::StopSignals;
 use crate::snapshot::{Kinds, Origin, Process, Snapshot};
@@ -134,7 +134,10 @@ impl Agent {
 
         telemetry.names_come_from(&identities);
         let mut around = around(config, Arc::clone(&identities));
-        around.host = Some(Arc::new(Asked(OnDemand::new(Roots::new(&config.host_root), sampler.layout()))));
+        around.host = Some(Arc::new(Asked(OnDemand::new(config.roots(), sampler.layout()))));
+        let known = Arc::clone(&identities);
+        let exits = move |id: &str| known.directory().container(id)?.exit_code;
+        let events = Arc::new(Events::new(config.events, Box::new(exits)));
         let (mut publisher, snapshots) = publish::channel();
         let pushing = push::start(config, local, identities, Arc::clone(telemetry.push()), runtime.handle())?
             .map(|(pushing, tap)| {
@@ -144,7 +147,6 @@ impl Agent {
         let history = Arc::new(History::new(config.history));
         let recorder = Arc::clone(&history);
         publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
-        let events = Arc::new(Events::default());
         let recorder = Arc::clone(&events);
         publisher.tap(Box::new(move |snapshot| recorder.record(snapshot)));
         let policy = Policy {
@@ -235,14 +237,22 @@ impl Host for Asked {
     fn processes(&self, cgroup: &str) -> Vec<Process> {
         self.0.processes(cgroup)
     }
+
+    fn device(&self, uuid: &str) -> Option<(String, u32, u32)> {
+        self.0.device(uuid)
+    }
 }
 
 /// What answers tell besides the snapshot.
 pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
     let (node_name, kubelet_root) = (config.node_name.clone(), config.kubelet_root.clone());
     let mut around = Around::new(move || {
-        let stores = identities.status().into_iter().flat_map(|source| source.images);
-        let images = stores.map(|store| ImageStore {
+        let sources = identities.status();
+        let of_docker = sources.iter().find(|s| s.name == "docker" && s.state == SourceState::Up);
+        let docker = of_docker.and_then(|source| source.versions.clone());
+        let stores = sources.into_iter().flat_map(|s| s.images.into_iter().map(move |store| (s.name, store)));
+        let images = stores.map(|(runtime, store)| ImageStore {
+            runtime,
             path: store.path,
             layers: store.layers,
             used_bytes: store.used_bytes,
@@ -253,6 +263,7 @@ pub fn around(config: &Config, identities: Arc<Identities>) -> Around {
             node_name: node_name.clone(),
             kubelet_root: kubelet_root.clone(),
             images: images.collect(),
+            docker,
         }
     });
     around.paths = config.paths.clone();
@@ -275,6 +286,8 @@ pub fn event_loop() -> Result<tokio::runtime::Runtime> {
 pub async fn identities(config: &Config) -> Arc<Identities> {
     let mut options = identity::Options::new(&config.host_root);
     options.runtime = config.runtime;
+    options.variables.clone_from(&config.variables);
+    options.sockets.clone_from(&config.runtime_sockets);
     let url = match &config.kubelet.choice {
         KubeletChoice::At(url) => Some(url.clone()),
         KubeletChoice::Auto if std::path::Path::new(SERVICE_ACCOUNT_TOKEN).exists() => {
@@ -311,7 +324,7 @@ pub fn sampler(config: &Config, descriptors: u64, namer: Box<dyn Namer>) -> Resu
         max_cgroups: config.max_cgroups,
         disk_usage: config.disk_usage,
     };
-    Ok(Sampler::new(Roots::new(&config.host_root), options, namer)?)
+    Ok(Sampler::new(config.roots(), options, namer)?)
 }
 
 /// What one tick was like, for our own metrics.

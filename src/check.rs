@@ -106,7 +106,7 @@ pub fn run(config: &Config, out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn look(config: &Config, f: &mut Findings) {
-    let roots = Roots::new(&config.host_root);
+    let roots = config.roots();
     if let Err(error) = config.check_host_root() {
         return f.0.push((
             Verdict::Fail,
@@ -318,7 +318,7 @@ fn collection(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &S
             "--log-level debug names them",
         );
     }
-    let roots = Roots::new(&config.host_root);
+    let roots = config.roots();
     if !sees_all_processes(&roots.proc) {
         f.warn(
             "processes",

@@ -182,6 +182,17 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub history: Option<String>,
 
+    /// How long what came, went and was killed is told by /api, as cAdvisor has it: KIND=DURATION for default, oom,
+    /// oomKill, containerCreation and containerDeletion; at most 2048 are kept in all [default: default=24h]
+    #[arg(long, global = true, value_name = "KIND=AGE,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub event_storage_age_limit: Option<Vec<String>>,
+
+    /// How many of each kind, the newest; 0 is none [default: default=100000]
+    #[arg(long, global = true, value_name = "KIND=COUNT,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub event_storage_event_limit: Option<Vec<String>>,
+
     /// Name of this node [default: the host name]
     #[arg(long, global = true, value_name = "NAME")]
     #[serde(deserialize_with = "text")]
@@ -202,6 +213,28 @@ pub struct Settings {
     #[arg(long, global = true, value_name = "RUNTIME")]
     #[serde(deserialize_with = "text")]
     pub runtime: Option<String>,
+
+    /// Sockets of runtimes that are not at their usual place: NAME=PATH for containerd, cri-o, docker, podman and others
+    #[arg(long, global = true, value_name = "NAME=PATH,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub runtime_socket: Option<Vec<String>>,
+
+    /// Variables of containers' environments that become container_env_* labels in the style cadvisor, by the
+    /// beginnings of their names; others are not kept [default: none]
+    #[arg(long, global = true, value_name = "PREFIX,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub env_metadata_whitelist: Option<Vec<String>>,
+
+    /// Files of the host with the machine's id, of which the first that has one counts
+    /// [default: /etc/machine-id,/var/lib/dbus/machine-id]
+    #[arg(long, global = true, value_name = "FILE,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub machine_id_file: Option<Vec<String>>,
+
+    /// The same for the id of the boot [default: /proc/sys/kernel/random/boot_id]
+    #[arg(long, global = true, value_name = "FILE,...", value_delimiter = ',')]
+    #[serde(deserialize_with = "list")]
+    pub boot_id_file: Option<Vec<String>>,
 
     /// The kubelet to ask for pods: auto (where a service account's token is), its URL, or none
     /// [default: auto]
@@ -516,7 +549,8 @@ where
             |name: &str| std::env::var_os(environment_name(name)).is_some_and(|v| !v.is_empty());
         in_environment(setting) || in_environment("config")
     };
-    let (arguments, notices) = match cadvisor::translate(&arguments, &commands, said) {
+    let (arguments, notices) = match cadvisor::translate(&arguments, &commands, said, std::path::Path::is_dir)
+    {
         Ok(Some(translated)) => (translated.words, translated.notices),
         Ok(None) => (arguments, Vec::new()),
         Err(line) => return Parsed::Bad(line),

@@ -8,6 +8,7 @@
 mod access;
 mod aggregator;
 mod apiserver;
+mod events;
 mod go;
 mod heapster;
 mod kinds;
@@ -33,6 +34,7 @@ use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
 use crate::identity::RuntimeChoice;
 use crate::identity::enrich::LabelChoice;
+use crate::kernel::Roots;
 use crate::push::target::Target;
 use crate::snapshot::Kinds;
 
@@ -43,6 +45,7 @@ use values::{
 
 pub use aggregator::AggregatorConfig;
 pub use apiserver::ApiServerConfig;
+pub use events::EventLimits;
 pub use go::{go_bool, go_duration};
 pub use names::{KubeletChoice, KubeletSettings};
 pub use paths::Paths;
@@ -71,6 +74,8 @@ pub struct Config {
     pub max_age: Duration,
     /// How far back the history of cgroups' figures goes.
     pub history: Duration,
+    /// How much of what came, went and was killed is told.
+    pub events: EventLimits,
     /// Name of this node.
     pub node_name: String,
     /// What is collected and shown.
@@ -80,6 +85,15 @@ pub struct Config {
     pub on_request: Kinds,
     /// Container runtimes to ask for names.
     pub runtime: RuntimeChoice,
+    /// Their sockets, where those are not the usual ones, by name.
+    pub runtime_sockets: Vec<(&'static str, PathBuf)>,
+    /// Variables of containers' environments that become labels: those whose names
+    /// begin so.
+    pub variables: Vec<String>,
+    /// Files of the host with the machine's id; the usual ones where none are named.
+    pub machine_ids: Vec<PathBuf>,
+    /// Likewise with the boot's.
+    pub boot_ids: Vec<PathBuf>,
     /// The kubelet to ask for pods.
     pub kubelet: KubeletSettings,
     /// Labels of containers.
@@ -196,11 +210,28 @@ impl Config {
             interval: interval.unwrap_or(default_interval),
             max_age: layers.parse("max-age", |s| &s.max_age, duration)?.unwrap_or(Duration::from_secs(1)),
             history: layers.parse("history", |s| &s.history, history)?.unwrap_or(Duration::from_secs(120)),
+            events: layers.events()?,
             node_name: layers.parse("node-name", |s| &s.node_name, node_name)?.unwrap_or_else(host_name),
             kinds: kinds.unwrap_or(Kinds::DEFAULT),
             on_request: if kinds.is_none() { Kinds::KUBELET } else { Kinds::NONE },
             timestamps: layers.parse("timestamps", |s| &s.timestamps, on_off)?.unwrap_or(false),
             runtime: layers.parse("runtime", |s| &s.runtime, names::runtime)?.unwrap_or_default(),
+            runtime_sockets: layers
+                .parse_list("runtime-socket", |s| &s.runtime_socket, names::sockets)?
+                .unwrap_or_default(),
+            variables: layers
+                .parse_list(
+                    "env-metadata-whitelist",
+                    |s| &s.env_metadata_whitelist,
+                    |list| Ok(words(list).map(str::to_owned).collect()),
+                )?
+                .unwrap_or_default(),
+            machine_ids: layers
+                .parse_list("machine-id-file", |s| &s.machine_id_file, names::files)?
+                .unwrap_or_default(),
+            boot_ids: layers
+                .parse_list("boot-id-file", |s| &s.boot_id_file, names::files)?
+                .unwrap_or_default(),
             kubelet: layers.kubelet()?,
             labels: layers.labels()?,
             handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
@@ -217,6 +248,12 @@ impl Config {
             log_level: layers.parse("log-level", |s| &s.log_level, log_level)?.unwrap_or(LevelFilter::INFO),
             log_format: layers.parse("log-format", |s| &s.log_format, log_format)?.unwrap_or(LogFormat::Text),
         })
+    }
+
+    /// Where the host's kernel files are.
+    pub fn roots(&self) -> Roots {
+        let (machine_ids, boot_ids) = (self.machine_ids.clone(), self.boot_ids.clone());
+        Roots { machine_ids, boot_ids, ..Roots::new(&self.host_root) }
     }
 
     /// Makes sure that the host's root is there.
@@ -275,6 +312,18 @@ impl Layers {
         let given = self.0.iter().find_map(|(origin, s)| get(s).as_deref().map(|text| (origin, text)));
         let Some((origin, text)) = given else { return Ok(None) };
         parse(text).map(Some).with_context(|| format!("{} {text:?}", origin.name(setting)))
+    }
+
+    /// The same of a list, which comes from one place as a whole.
+    fn parse_list<T>(
+        &self,
+        setting: &str,
+        get: impl Fn(&Settings) -> &Option<Vec<String>>,
+        parse: impl Fn(&[String]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let given = self.0.iter().find_map(|(origin, s)| get(s).as_deref().map(|list| (origin, list)));
+        let Some((origin, list)) = given else { return Ok(None) };
+        parse(list).map(Some).with_context(|| origin.name(setting))
     }
 
     fn kubelet(&self) -> Result<KubeletSettings> {

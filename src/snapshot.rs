@@ -113,6 +113,10 @@ pub struct Snapshot {
     /// minutes after, so that a container that died of it is seen to. None of
     /// them is in `cgroups`.
     pub oom_gone: Arc<Vec<OomGone>>,
+    /// Processes killed since the last tick, as far as the kernel's log tells of
+    /// them one by one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub oom_kills: Vec<OomKill>,
 }
 
 /// Tasks of the whole host, threads among them.
@@ -152,6 +156,24 @@ pub struct OomGone {
     pub kills: u64,
     /// Wall clock of the tick that found it gone, milliseconds since the epoch.
     pub gone_ms: u64,
+}
+
+/// A process that the OOM killer ended, as the kernel's log has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OomKill {
+    /// Path of the cgroup it was in, as the `id` label has it.
+    pub cgroup: String,
+    /// Wall clock when the log told of it, milliseconds since the epoch.
+    pub wall_ms: u64,
+    /// Its number, in the host's namespace.
+    pub pid: u32,
+    /// What it called itself, at most fifteen bytes.
+    pub process: String,
+    /// The cgroup whose limit was hit; `None` where it was the machine's memory, or
+    /// the log does not tell.
+    pub limit: Option<String>,
+    /// What was short, in the kernel's word (5.0): `CONSTRAINT_MEMCG`, `CONSTRAINT_NONE`.
+    pub constraint: Option<String>,
 }
 
 /// One cgroup's figures in one tick.
@@ -274,6 +296,21 @@ pub struct Part {
     pub created_ns: Option<u64>,
     /// The runtime's labels, by key.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Variables of its environment that were asked for, by name.
+    pub environment: Vec<(Arc<str>, Arc<str>)>,
+    /// Of a pod its volumes, where its spec is known.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// A volume as a pod's spec has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodVolume {
+    /// Its name in the pod.
+    pub name: Arc<str>,
+    /// The claim it is by, in the pod's namespace.
+    pub claim: Option<Arc<str>>,
+    /// The name of its directory, where a container of the pod tells.
+    pub directory: Option<Arc<str>>,
 }
 
 /// What a cgroup is, as far as the pods of this node's kubelet are concerned.
@@ -286,6 +323,8 @@ pub enum Role {
     Kubelet,
     /// Where the container runtime runs.
     Runtime,
+    /// Where the system's other services run.
+    System,
     /// What all pods are in.
     Pods,
     /// A pod's own.
@@ -380,6 +419,17 @@ pub enum Health {
     Healthy,
     /// It failed as many in a row as it may.
     Unhealthy,
+}
+
+impl Health {
+    /// Docker's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Starting => "starting",
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// CPU time and throttling.
@@ -568,6 +618,9 @@ pub struct ProcessStats {
     /// `Max open files` soft limit of the oldest process, from `/proc/<pid>/limits`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_open_files: Option<Limit>,
+    /// Its hard limit, which the process may raise the soft one to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_files_hard: Option<Limit>,
 }
 
 /// One interface of a network namespace, from `/proc/<pid>/net/dev`.
@@ -746,6 +799,22 @@ pub struct Dimm {
 pub struct Filesystems {
     /// One per device, in mount order.
     pub mounts: Vec<Filesystem>,
+    /// Volumes of pods that are filesystems of their own, by claim or by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
+}
+
+/// A volume that the kubelet has mounted for a pod: `…/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeMount {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Name of its directory: of the persistent volume, or the volume's in the pod.
+    pub name: String,
+    /// `statfs`: absent when the mount hangs, cannot be reached or is not visible here.
+    pub space: Option<FilesystemSpace>,
+    /// Seconds since the epoch at which `space` was read.
+    pub space_read_at: Option<u64>,
 }
 
 /// One mounted filesystem.

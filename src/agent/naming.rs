@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::collect::Described;
 use crate::collect::sampler::Namer;
 use crate::expose::labels::append;
-use crate::identity::Identities;
 use crate::identity::enrich::{
     LabelChoice, LabelRules, LabelStyle, NetworkRole, Row, network_roles, resolve,
 };
 use crate::identity::path::{self, Level, PathIdentity, Runtime, Service};
+use crate::identity::{self, Directory, Identities};
 use crate::kernel::tree::{NetworkRow, Node};
-use crate::snapshot::{Cgroup, Identity, KubeletLabels, LogDirectory, Part, Role, Storage};
+use crate::snapshot::{Cgroup, Identity, KubeletLabels, LogDirectory, Part, PodVolume, Role, Storage};
 
 /// Where a kubelet has the logs of its pods, by [`NAMESPACE_POD_UID`](pod_logs).
 const POD_LOGS: &str = "/var/log/pods";
@@ -85,7 +85,8 @@ impl Namer for Naming {
             let same = self.rows.get(&node.id).is_some_and(|known| known.row.is_same(&row));
             if !same || node.cgroup.labels.is_empty() {
                 let storage = storage(&parsed, &row, &self.pods);
-                let part = part(&parsed, &node.cgroup.path, &row);
+                let mut part = part(&parsed, &node.cgroup.path, &row);
+                part.volumes = volumes(&row, part.role, &directory);
                 let hidden = self.choice.hides(&node.cgroup.path, part.runtime.is_some());
                 let cgroup = Cgroup { storage, part, hidden, ..named(&node.cgroup, &row, rules) };
                 let before = &node.cgroup;
@@ -219,8 +220,28 @@ fn part(parsed: &PathIdentity<'_>, path: &str, row: &Row) -> Part {
         part.created_ns = container.created_ns.or(container.started_ns);
         part.runtime = container.runtime.or(parsed.runtime).and_then(namespace);
         part.labels = container.labels.shared_pairs().collect();
+        part.environment = container.environment.shared_pairs().collect();
     }
     part
+}
+
+/// A pod's volumes, each with its directory where a container has it mounted.
+fn volumes(row: &Row, role: Role, directory: &Directory) -> Vec<PodVolume> {
+    let Some(pod) = row.pod.as_deref().filter(|_| role == Role::Pod) else { return Vec::new() };
+    let found = |volume: &str| {
+        pod.containers.iter().find_map(|container| {
+            let running = directory.container(container.id.as_deref()?)?;
+            let at = container.mounts.iter().filter(|(_, name)| **name == *volume).map(|(at, _)| at);
+            let of = |at: &Arc<str>| running.mounts.iter().find(|(own, _)| own == at);
+            at.filter_map(of).map(|(_, directory)| Arc::clone(directory)).next()
+        })
+    };
+    let volume = |v: &identity::model::PodVolume| PodVolume {
+        name: Arc::clone(&v.name),
+        claim: v.claim.clone(),
+        directory: found(&v.name),
+    };
+    pod.volumes.iter().map(volume).collect()
 }
 
 /// cAdvisor's word for a runtime.
@@ -249,7 +270,8 @@ fn role(parsed: &PathIdentity<'_>, path: &str, row: &Row) -> Role {
             Some((Service::Pods, _)) => Role::Pods,
             Some((Service::Kubelet, _)) => Role::Kubelet,
             Some((Service::Runtime, _)) => Role::Runtime,
-            Some((Service::System, _)) | None => Role::Other,
+            Some((Service::System, _)) => Role::System,
+            None => Role::Other,
         },
     }
 }
@@ -370,6 +392,43 @@ mod tests {
         let inner = format!("/docker/{ID}/kubelet/kubepods/besteffort/pod{UID}/{ID}");
         assert_eq!(at(&inner, &row(&inner)), Storage::default());
         assert_eq!(at("/system.slice", &Row::default()), Storage::default());
+    }
+
+    #[test]
+    fn volumes_are_joined_by_where_containers_have_them() {
+        let path = format!("/kubepods/burstable/pod{UID}");
+        let uid = PodUid::parse(UID).unwrap();
+        let volume = |name: &str, claim: Option<&str>| identity::model::PodVolume {
+            name: name.into(),
+            claim: claim.map(Into::into),
+        };
+        let container = identity::model::PodContainer {
+            id: Some(ID.into()),
+            mounts: vec![("/data".into(), "data".into()), ("/log".into(), "logs".into())],
+            ..identity::model::PodContainer::new("web".into(), None)
+        };
+        let pod = identity::model::PodInfo {
+            volumes: vec![
+                volume("data", Some("orders")),
+                volume("logs", Some("history")),
+                volume("tmp", None),
+            ],
+            containers: vec![container],
+            ..identity::model::PodInfo::new(uid, "shop".into(), "web-1".into())
+        };
+        let running = ContainerInfo {
+            mounts: vec![("/data".into(), "pvc-1".into()), ("/etc/hosts".into(), "x".into())],
+            ..ContainerInfo::new(ID.into())
+        };
+        let directory = Directory::of([running], [pod]);
+        let row = resolve(&path::parse(&path), &directory, Duration::ZERO);
+        let found = volumes(&row, Role::Pod, &directory);
+        let shown: Vec<_> =
+            found.iter().map(|v| (&*v.name, v.claim.as_deref(), v.directory.as_deref())).collect();
+        let expected =
+            [("data", Some("orders"), Some("pvc-1")), ("logs", Some("history"), None), ("tmp", None, None)];
+        assert_eq!(shown, expected);
+        assert!(volumes(&row, Role::Container, &directory).is_empty());
     }
 
     #[test]

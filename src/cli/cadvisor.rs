@@ -7,10 +7,13 @@
 //! runs as cAdvisor did: on port 8080 of all addresses, open to everybody, with
 //! labels in its style. What no longer matters is told once for each flag.
 
+mod storage;
+
 use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::{OTHER_KINDS, go_bool, go_duration};
+use storage::Storage;
 
 /// What becomes of a flag.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,13 @@ enum Become {
     Ip,
     /// Exactly these kinds.
     Kinds,
+    /// The socket of the runtime of this name.
+    Socket(&'static str),
+    /// Of storage drivers; a switch has no value of its own.
+    Stored,
+    StoredSwitch,
+    /// Not served, and what is instead: going on without would be less safe.
+    Refused(&'static str),
     /// How much is logged.
     Verbosity,
     /// The version is printed.
@@ -35,15 +45,21 @@ enum Become {
     NothingSwitch(&'static str),
 }
 
-use Become::{Flag, Ip, Kinds, Nothing, NothingSwitch, Port, Switch, Time, Verbosity, Version};
+use Become::{
+    Flag, Ip, Kinds, Nothing, NothingSwitch, Port, Refused, Socket, Stored, StoredSwitch, Switch, Time,
+    Verbosity, Version,
+};
 
 const PACE: &str = "every cgroup is read once an interval, and again when a scrape finds it old";
-const SOCKET: &str = "runtimes are found at their usual sockets";
+const SOCKET: &str = "runtimes are asked at sockets of this host only";
 const DRIVER: &str = "storage drivers are replaced by --push";
+const NAMESPACE: &str = "containerd is asked by its runtime interface, which is of one namespace";
+const SHADOWED: &str = "as in cAdvisor, -env_metadata_whitelist is what counts";
 const LOGGING: &str = "messages go to standard error; --log-level and --log-format say which and how";
 const FEATURE: &str = "such metrics are not collected";
-const AUTH: &str = "pages are not protected by it; --auth protects every path";
-const EVENTS: &str = "the last events are kept, whatever their kind and age";
+const PASSWORDS: &str = "files of passwords are not served; \
+    accepted: --auth token with --auth-token-file, or a proxy that asks for passwords before --listen 127.0.0.1:8080";
+const REALM: &str = "nobody is asked for a password";
 
 /// Every flag of cAdvisor's, by its name.
 const FLAGS: &[(&str, Become)] = &[
@@ -51,7 +67,7 @@ const FLAGS: &[(&str, Become)] = &[
     ("allow_dynamic_housekeeping", NothingSwitch(PACE)),
     ("alsologtostderr", NothingSwitch(LOGGING)),
     ("application_metrics_count_limit", Nothing(FEATURE)),
-    ("boot_id_file", Nothing("the boot's id comes from the kernel")),
+    ("boot_id_file", Flag("boot-id-file")),
     ("bq_account", Nothing(DRIVER)),
     ("bq_credentials_file", Nothing(DRIVER)),
     ("bq_id", Nothing(DRIVER)),
@@ -60,34 +76,31 @@ const FLAGS: &[(&str, Become)] = &[
     ("collector_cert", Nothing(FEATURE)),
     ("collector_key", Nothing(FEATURE)),
     ("container_hints", Nothing("cgroups have no mounts of their own to be told of")),
-    ("containerd", Nothing(SOCKET)),
-    (
-        "containerd-namespace",
-        Nothing("containerd is asked by its runtime interface, which is of one namespace"),
-    ),
-    ("containerd_env_metadata_whitelist", Nothing("the environment of containers is not read")),
+    ("containerd", Socket("containerd")),
+    ("containerd-namespace", Nothing(NAMESPACE)),
+    ("containerd_env_metadata_whitelist", Nothing(SHADOWED)),
     ("crio_client_timeout", Nothing("calls of runtimes have deadlines")),
     ("disable_metrics", Flag("disable-metrics")),
     ("disable_root_cgroup_stats", Switch("disable-root-cgroup-stats")),
-    ("docker", Nothing(SOCKET)),
+    ("docker", Socket("docker")),
     ("docker-tls", NothingSwitch(SOCKET)),
     ("docker-tls-ca", Nothing(SOCKET)),
     ("docker-tls-cert", Nothing(SOCKET)),
     ("docker-tls-key", Nothing(SOCKET)),
-    ("docker_env_metadata_whitelist", Nothing("the environment of containers is not read")),
+    ("docker_env_metadata_whitelist", Nothing(SHADOWED)),
     ("docker_only", Switch("docker-only")),
     ("docker_root", Nothing("Docker says where its files are")),
     ("enable_load_reader", NothingSwitch("the kind cpuLoad says whether task states are read")),
     ("enable_metrics", Kinds),
-    ("env_metadata_whitelist", Nothing("the environment of containers is not read")),
-    ("event_storage_age_limit", Nothing(EVENTS)),
-    ("event_storage_event_limit", Nothing(EVENTS)),
+    ("env_metadata_whitelist", Flag("env-metadata-whitelist")),
+    ("event_storage_age_limit", Flag("event-storage-age-limit")),
+    ("event_storage_event_limit", Flag("event-storage-event-limit")),
     ("global_housekeeping_interval", Nothing("new cgroups are noticed as they come")),
     ("housekeeping_interval", Time("interval", 100, HOUR_MS)),
-    ("http_auth_file", Nothing(AUTH)),
-    ("http_auth_realm", Nothing(AUTH)),
-    ("http_digest_file", Nothing(AUTH)),
-    ("http_digest_realm", Nothing(AUTH)),
+    ("http_auth_file", Refused(PASSWORDS)),
+    ("http_auth_realm", Nothing(REALM)),
+    ("http_digest_file", Refused(PASSWORDS)),
+    ("http_digest_realm", Nothing(REALM)),
     ("initial_splay_factor", Nothing(PACE)),
     ("jitter_factor", Nothing(PACE)),
     ("listen_ip", Ip),
@@ -97,12 +110,12 @@ const FLAGS: &[(&str, Become)] = &[
     ("log_file", Nothing(LOGGING)),
     ("log_file_max_size", Nothing(LOGGING)),
     ("logtostderr", NothingSwitch(LOGGING)),
-    ("machine_id_file", Nothing("the machine's id is that of /etc/machine-id or D-Bus")),
+    ("machine_id_file", Flag("machine-id-file")),
     ("max_housekeeping_interval", Nothing(PACE)),
     ("max_procs", Nothing("one thread collects, and a few serve")),
     ("one_output", NothingSwitch(LOGGING)),
     ("perf_events_config", Nothing(FEATURE)),
-    ("podman", Nothing(SOCKET)),
+    ("podman", Socket("podman")),
     ("port", Port),
     ("profiling", NothingSwitch("there are no profiles to serve")),
     ("prometheus_endpoint", Flag("prometheus-endpoint")),
@@ -112,25 +125,25 @@ const FLAGS: &[(&str, Become)] = &[
     ("skip_headers", NothingSwitch(LOGGING)),
     ("skip_log_headers", NothingSwitch(LOGGING)),
     ("stderrthreshold", Nothing(LOGGING)),
-    ("storage_driver", Nothing(DRIVER)),
+    ("storage_driver", Stored),
     ("storage_driver_buffer_duration", Nothing(DRIVER)),
-    ("storage_driver_db", Nothing(DRIVER)),
+    ("storage_driver_db", Stored),
     ("storage_driver_es_enable_sniffer", NothingSwitch(DRIVER)),
     ("storage_driver_es_host", Nothing(DRIVER)),
     ("storage_driver_es_index", Nothing(DRIVER)),
     ("storage_driver_es_type", Nothing(DRIVER)),
-    ("storage_driver_host", Nothing(DRIVER)),
-    ("storage_driver_influxdb_retention_policy", Nothing(DRIVER)),
+    ("storage_driver_host", Stored),
+    ("storage_driver_influxdb_retention_policy", Stored),
     ("storage_driver_kafka_broker_list", Nothing(DRIVER)),
     ("storage_driver_kafka_ssl_ca", Nothing(DRIVER)),
     ("storage_driver_kafka_ssl_cert", Nothing(DRIVER)),
     ("storage_driver_kafka_ssl_key", Nothing(DRIVER)),
     ("storage_driver_kafka_ssl_verify", NothingSwitch(DRIVER)),
     ("storage_driver_kafka_topic", Nothing(DRIVER)),
-    ("storage_driver_password", Nothing(DRIVER)),
-    ("storage_driver_secure", NothingSwitch(DRIVER)),
+    ("storage_driver_password", Stored),
+    ("storage_driver_secure", StoredSwitch),
     ("storage_driver_table", Nothing(DRIVER)),
-    ("storage_driver_user", Nothing(DRIVER)),
+    ("storage_driver_user", Stored),
     ("storage_duration", Time("history", 0, HOUR_MS)),
     ("store_container_labels", Switch("store-container-labels")),
     ("update_machine_info_interval", Nothing("the machine is looked at every five minutes")),
@@ -176,19 +189,25 @@ fn flag(word: &OsString) -> Option<Word<'_>> {
     let same = |known: &str| known.len() == name.len() && known.replace('_', "-") == name.replace('_', "-");
     let (known, becomes) = FLAGS.iter().find(|(known, _)| same(known))?;
     // Ours by the same name are written with two dashes, and none with underscores.
-    let ours = ["disable-metrics", "store-container-labels", "whitelisted-container-labels", "version"];
-    let alike = two && !name.contains('_') && ours.contains(&known.replace('_', "-").as_str());
+    let dashed = known.replace('_', "-");
+    let ours = match becomes {
+        Flag(ours) | Switch(ours) => *ours == dashed,
+        Version => true,
+        _ => false,
+    };
+    let alike = two && !name.contains('_') && ours;
     Some(Word { name: known, value, becomes: *becomes, theirs: !alike })
 }
 
 impl Become {
     fn takes_value(self) -> bool {
-        !matches!(self, Switch(_) | NothingSwitch(_) | Version)
+        !matches!(self, Switch(_) | NothingSwitch(_) | StoredSwitch | Version)
     }
 }
 
 /// Translates a command line that is cAdvisor's or has flags of it; `None` for any
-/// other. `commands` are ours, `said` tells whether a setting is in the environment.
+/// other. `commands` are ours, `said` tells whether a setting is in the environment,
+/// `is_there` whether a directory is.
 ///
 /// # Errors
 /// One line for the user about a value that cannot be used.
@@ -196,6 +215,7 @@ pub fn translate(
     words: &[OsString],
     commands: &[String],
     said: impl Fn(&str) -> bool,
+    is_there: impl Fn(&Path) -> bool,
 ) -> Result<Option<Translated>, String> {
     let called = |as_what: &str| {
         words.first().is_some_and(|name| Path::new(name).file_name().is_some_and(|n| n == as_what))
@@ -219,6 +239,7 @@ pub fn translate(
         out.words.push("agent".into());
     }
     let (mut ip, mut port, mut kinds, mut disabled) = (None, None, None, None);
+    let mut stored = Storage::default();
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
         let Some(Word { name, value, becomes, .. }) = flag(word) else {
@@ -267,6 +288,17 @@ pub fn translate(
             Port => port = Some(text),
             Ip => ip = Some(text).filter(|ip| !ip.is_empty()),
             Kinds => kinds = Some(text).filter(|kinds| !kinds.is_empty()),
+            Socket(_) if text.is_empty() => {}
+            Socket(runtime) => match text.strip_prefix("unix://").unwrap_or(&text) {
+                path if path.starts_with('/') => {
+                    out.words.push(format!("--runtime-socket={runtime}={path}").into())
+                }
+                _ => out.notices.push((format!("-{name}"), SOCKET)),
+            },
+            Stored => stored.take(name, text).unwrap_or_default(),
+            StoredSwitch => stored.take(name, switched()?.to_string()).unwrap_or_default(),
+            Refused(_) if text.is_empty() => {}
+            Refused(why) => return Err(format!("-{name} {text:?}: {why}")),
             Verbosity if text.parse::<i32>().is_ok_and(|v| v >= 4) => {
                 out.words.push("--log-level=debug".into())
             }
@@ -296,12 +328,17 @@ pub fn translate(
         (None, Some(disabled)) => out.words.push(format!("--disable-metrics={disabled}").into()),
         (None, None) => {}
     }
+    if let Some(push) = stored.push()? {
+        out.notices.push(("-storage_driver=influxdb".to_owned(), storage::TAKEN));
+        out.words.push(format!("--push={push}").into());
+    }
     let given = |setting: &str| {
         let start = format!("--{setting}");
         said(setting)
             || out.words.iter().filter_map(|w| w.to_str()).any(|w| w.split('=').next() == Some(&start))
     };
     let (listen, auth, style) = (given("listen"), given("auth"), given("label-style"));
+    let given_root = given("host-root");
     let addressed = ip.is_some() || port.is_some();
     if addressed || swapped && !listen {
         let ip = ip.unwrap_or_else(|| DEFAULT_IP.to_owned());
@@ -316,6 +353,10 @@ pub fn translate(
     if swapped && !style {
         out.words.push("--label-style=cadvisor".into());
     }
+    // Where its manifests mount the host, by which it too knew that it is in a container.
+    if swapped && !given_root && is_there(Path::new("/rootfs/proc")) {
+        out.words.push("--host-root=/rootfs".into());
+    }
     Ok(Some(out))
 }
 
@@ -326,7 +367,7 @@ mod tests {
     fn check(line: &str, expected: Option<&str>, notices: &[&str]) {
         let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
         let commands = ["agent", "aggregator", "once"].map(str::to_owned);
-        let found = translate(&words, &commands, |_| false).unwrap();
+        let found = translate(&words, &commands, |_| false, |_| false).unwrap();
         let text = |t: &Translated| t.words.iter().map(|w| w.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(found.as_ref().map(text).as_deref(), expected, "{line}");
         let told: Vec<_> = found.iter().flat_map(|t| &t.notices).map(|(flag, _)| flag.as_str()).collect();
@@ -371,11 +412,51 @@ mod tests {
     }
 
     #[test]
+    fn places_that_are_named() {
+        check(
+            "x -containerd=/run/c.sock -docker unix:///var/run/docker.sock -docker-tls -podman=",
+            Some(&format!(
+                "x agent --runtime-socket=containerd=/run/c.sock --runtime-socket=docker=/var/run/docker.sock {OPEN}"
+            )),
+            &["-docker-tls"],
+        );
+        check("x -docker=tcp://10.0.0.1:2376", Some(&format!("x agent {OPEN}")), &["-docker"]);
+        check(
+            "x -machine_id_file=/a,/b -boot_id_file /c -env_metadata_whitelist=TEAM",
+            Some(&format!(
+                "x agent --machine-id-file=/a,/b --boot-id-file=/c --env-metadata-whitelist=TEAM {OPEN}"
+            )),
+            &[],
+        );
+        check(
+            "x -storage_driver=influxdb -storage_driver_host=db:8086 -storage_driver_table=stats",
+            Some(&format!("x agent --push=influxdb:http://db:8086?db=cadvisor {OPEN}")),
+            &["-storage_driver_table", "-storage_driver=influxdb"],
+        );
+    }
+
+    #[test]
+    fn a_host_that_is_mounted_as_cadvisors() {
+        let found = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            let commands = ["agent".to_owned()];
+            let is_there = |path: &Path| path == Path::new("/rootfs/proc");
+            let words = translate(&words, &commands, |_| false, is_there).unwrap().unwrap().words;
+            words.into_iter().filter(|w| w.to_str().unwrap().starts_with("--host-root")).collect::<Vec<_>>()
+        };
+        assert_eq!(found("/usr/bin/cadvisor"), ["--host-root=/rootfs"]);
+        assert_eq!(found("x -port=1 --host-root=/h"), ["--host-root=/h"]);
+        assert_eq!(found("x agent -port=1"), Vec::<OsString>::new());
+    }
+
+    #[test]
     fn other_command_lines_are_not_touched() {
         check("nodegauge", None, &[]);
         check("nodegauge --interval 5s", None, &[]);
         check("nodegauge --disable-metrics=disk", None, &[]);
         check("nodegauge --version", None, &[]);
+        check("nodegauge --docker-only on --machine-id-file /a", None, &[]);
+        check("nodegauge agent --url-base-prefix /a", None, &[]);
         check("nodegauge aggregator --port=1", None, &[]);
         check("/heapster --source=kubernetes --v=2", None, &[]);
         check("/heapster --metric_resolution=30s --v=2", None, &[]);
@@ -390,13 +471,16 @@ mod tests {
     fn bad_values_are_named() {
         let bad = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
-            translate(&words, &[], |_| false).unwrap_err()
+            translate(&words, &[], |_| false, |_| false).unwrap_err()
         };
         assert_eq!(
             bad("x -docker_only=maybe"),
             "-docker_only \"maybe\": not accepted; accepted: true, false"
         );
         assert_eq!(bad("x -port"), "-port: needs a value");
+        let refused = bad("x -http_auth_file /etc/passwords");
+        assert!(refused.contains("-http_auth_file \"/etc/passwords\"") && refused.contains("--auth token"));
+        assert!(bad("x -storage_driver kafka").contains("Telegraf"));
         assert_eq!(
             bad("x -storage_duration=long"),
             "-storage_duration \"long\": not a duration; accepted: such as 500ms or 1m30s"
@@ -406,7 +490,7 @@ mod tests {
     #[test]
     fn what_is_said_elsewhere_stays() {
         let words: Vec<OsString> = ["x", "-docker_only"].map(Into::into).to_vec();
-        let found = translate(&words, &[], |setting| setting != "port").unwrap().unwrap();
+        let found = translate(&words, &[], |setting| setting != "port", |_| true).unwrap().unwrap();
         assert_eq!(found.words, ["x", "agent", "--docker-only=on"]);
     }
 

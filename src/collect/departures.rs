@@ -129,6 +129,7 @@ mod tests {
             departed: Arc::default(),
             tasks: crate::snapshot::Tasks::default(),
             oom_gone: Arc::default(),
+            oom_kills: Vec::new(),
         }
     }
 

@@ -22,7 +22,9 @@ use crate::kernel::file::{self, Buffer};
 use crate::kernel::mounts::{self, Mount};
 use crate::kernel::tree::Node;
 use crate::kernel::{ReadError, Roots, parse};
-use crate::snapshot::{CgroupSample, DiskStats, Filesystem, FilesystemSpace, Filesystems, Snapshot};
+use crate::snapshot::{
+    CgroupSample, DiskStats, Filesystem, FilesystemSpace, Filesystems, Snapshot, VolumeMount,
+};
 
 /// How often the table is made anew.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -38,6 +40,9 @@ const MAX_STUCK: usize = 8;
 
 /// Mounts followed.
 const MAX_MOUNTS: usize = 512;
+
+/// Volumes of pods followed: more than a node may have attached.
+const MAX_VOLUMES: usize = 512;
 
 /// Filesystem types with files of their own.
 const TYPES: [&str; 24] = [
@@ -172,6 +177,20 @@ fn select(mounts: &[Mount]) -> Vec<(&Mount, String)> {
     selected
 }
 
+/// Volumes of pods, by a mount's place: UID of the pod and name of the directory. What
+/// the kubelet fills itself is measured with the pod.
+fn volume(mount: &Mount) -> Option<(&str, &str)> {
+    let (before, rest) = mount.mount_point.to_str()?.split_once("/volumes/kubernetes.io~")?;
+    let (pods, uid) = before.rsplit_once('/')?;
+    let mut parts = rest.split('/');
+    let (plugin, name) = (parts.next()?, parts.next()?);
+    // A CSI driver's is mounted one level below.
+    let below = (parts.next(), parts.next());
+    let whole = if plugin == "csi" { below == (Some("mount"), None) } else { below == (None, None) };
+    let filled = ["empty-dir", "configmap", "secret", "projected", "downward-api"].contains(&plugin);
+    (pods.ends_with("/pods") && whole && !filled && !name.is_empty()).then_some((uid, name))
+}
+
 /// The `device` label of a mount's filesystem.
 pub(super) fn label(mount: &Mount) -> String {
     match mount.fs_type.as_str() {
@@ -299,7 +318,30 @@ impl Worker {
             }
             table.mounts.push(entry);
         }
-        if table.mounts != previous.mounts {
+        let mut volumes: HashMap<(&str, &str), &Mount> = HashMap::new();
+        for mount in &mounts {
+            let known = volumes.len();
+            if let Some(key) = volume(mount).filter(|key| known < MAX_VOLUMES || volumes.contains_key(key)) {
+                // Of mounts on top of each other the last is seen.
+                volumes.insert(key, mount);
+            }
+        }
+        for ((uid, name), mount) in volumes {
+            let before = previous.volumes.iter().find(|v| v.pod_uid == uid && v.name == name);
+            let mut entry = VolumeMount {
+                pod_uid: uid.to_owned(),
+                name: name.to_owned(),
+                space: before.and_then(|before| before.space),
+                space_read_at: before.and_then(|before| before.space_read_at),
+            };
+            if let Some(answer) = self.ask(mount) {
+                entry.space = answer.ok();
+                entry.space_read_at = SystemTime::UNIX_EPOCH.elapsed().ok().map(|d| d.as_secs());
+            }
+            table.volumes.push(entry);
+        }
+        table.volumes.sort_unstable_by(|a, b| (&a.pod_uid, &a.name).cmp(&(&b.pod_uid, &b.name)));
+        if table.mounts != previous.mounts || table.volumes != previous.volumes {
             self.table.store(Arc::new(table));
         }
     }
@@ -346,6 +388,24 @@ pub fn visible(roots: &Roots, mount: &Mount) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volumes_by_their_place() {
+        let check = |point: &str, expected: Option<(&str, &str)>| {
+            let text = format!("30 27 8:1 / /var/lib/kubelet/pods/{point} rw - ext4 /dev/sda1 rw\n");
+            let (found, _) = mounts::parse(text.as_bytes());
+            assert_eq!(volume(&found[0]), expected, "{point}");
+        };
+        check("u1/volumes/kubernetes.io~csi/pvc-1/mount", Some(("u1", "pvc-1")));
+        check("u1/volumes/kubernetes.io~csi/pvc-1", None);
+        check("u1/volumes/kubernetes.io~nfs/share", Some(("u1", "share")));
+        check("u1/volumes/kubernetes.io~nfs/share/mount/below", None);
+        check("u1/volumes/kubernetes.io~local-volume/disk-1", Some(("u1", "disk-1")));
+        // Measured with the pod.
+        check("u1/volumes/kubernetes.io~empty-dir/cache", None);
+        check("u1/volume-subpaths/pvc-1/app/0", None);
+        check("volumes/kubernetes.io~nfs/share", None);
+    }
 
     #[test]
     fn one_row_per_device() {

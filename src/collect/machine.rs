@@ -21,7 +21,10 @@ pub(super) fn read(roots: &Roots, buffer: &mut Buffer) -> Machine {
     Machine {
         machine_id: machine_id(roots),
         system_uuid: system_uuid(roots),
-        boot_id: file("sys/kernel/random/boot_id"),
+        boot_id: match roots.boot_ids.as_slice() {
+            [] => file("sys/kernel/random/boot_id"),
+            named => first_of(roots, named),
+        },
         kernel_version: kernel_version(roots),
         os_version: os_version(roots),
         boot_time: boot_time(roots, buffer),
@@ -47,13 +50,16 @@ fn reboot_required(roots: &Roots) -> Option<bool> {
     run.join("reboot-required").try_exists().ok()
 }
 
-fn first_of(roots: &Roots, paths: &[&str]) -> String {
-    let found = paths.iter().filter_map(|p| read_trimmed(&roots.in_host(Path::new(p))));
+fn first_of(roots: &Roots, paths: &[impl AsRef<Path>]) -> String {
+    let found = paths.iter().filter_map(|p| read_trimmed(&roots.in_host(p.as_ref())));
     found.into_iter().find(|id| !id.is_empty()).unwrap_or_default()
 }
 
 fn machine_id(roots: &Roots) -> String {
-    first_of(roots, &["/etc/machine-id", "/var/lib/dbus/machine-id"])
+    match roots.machine_ids.as_slice() {
+        [] => first_of(roots, &["/etc/machine-id", "/var/lib/dbus/machine-id"]),
+        named => first_of(roots, named),
+    }
 }
 
 /// DMI on PCs and servers, the device tree on POWER and s390; elsewhere the
@@ -202,6 +208,26 @@ mod tests {
         assert_eq!(reboot_required(&roots), Some(false));
         write(dir.path(), "run/reboot-required", "");
         assert_eq!(reboot_required(&roots), Some(true));
+    }
+
+    #[test]
+    fn ids_come_from_the_first_file_that_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "etc/machine-id", "usual\n");
+        write(dir.path(), "proc/sys/kernel/random/boot_id", "this-boot\n");
+        write(dir.path(), "etc/empty", "\n");
+        write(dir.path(), "etc/own", "ours\n");
+        let ids = |roots: &Roots| {
+            let machine = read(roots, &mut Buffer::new());
+            (machine.machine_id, machine.boot_id, machine.system_uuid)
+        };
+        let mut roots = Roots::new(dir.path());
+        assert_eq!(ids(&roots), ("usual".into(), "this-boot".into(), "usual".into()));
+        roots.machine_ids = ["/etc/none", "/etc/empty", "/etc/own"].map(Into::into).to_vec();
+        roots.boot_ids = vec!["/etc/own".into()];
+        assert_eq!(ids(&roots), ("ours".into(), "ours".into(), "ours".into()));
+        roots.machine_ids = vec!["/etc/none".into()];
+        assert_eq!(ids(&roots).0, "");
     }
 
     #[test]

@@ -14,12 +14,11 @@ use std::time::Instant;
 
 use super::{Collector, Context, End, LogState, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
-use crate::kernel::oom::Kill;
 use crate::kernel::parse::{Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, Snapshot, reading};
+use crate::snapshot::{CgroupSample, OomKill, Snapshot, reading};
 use ledger::{Ledger, Moment, Seen};
-use log::Log;
+use log::{Log, Logged};
 
 #[derive(Debug)]
 struct Oom {
@@ -30,7 +29,7 @@ struct Oom {
     log: Option<Log>,
     ledger: Ledger,
     /// Kills of this tick; the memory is used again.
-    kills: Vec<Kill>,
+    kills: Vec<Logged>,
     /// Kills that could be put on no row.
     unplaced: u64,
     now: Instant,
@@ -87,12 +86,21 @@ impl Collector for Oom {
         if let Some(log) = &self.log {
             let counts = log.take(&mut self.kills);
             state = counts.state;
-            for kill in &self.kills {
+            for Logged { kill, wall_ms } in &self.kills {
                 let placed = kill.cgroup.as_deref().is_some_and(|path| {
                     let is_here = |path: &str| find(nodes, path).is_some();
                     self.ledger.killed(path, find(nodes, path), at, is_here)
                 });
                 self.unplaced += u64::from(!placed);
+                let Some(cgroup) = kill.cgroup.clone().filter(|_| placed) else { continue };
+                snapshot.oom_kills.push(OomKill {
+                    cgroup,
+                    wall_ms: *wall_ms,
+                    pid: kill.pid,
+                    process: kill.process.clone(),
+                    limit: kill.limit.clone(),
+                    constraint: kill.constraint.clone(),
+                });
             }
         }
         self.ledger.begin(state == LogState::Read);

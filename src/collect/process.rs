@@ -78,13 +78,14 @@ fn descriptors(process: &Path) -> Result<(u64, u64), ReadError> {
     Ok((all, sockets))
 }
 
-/// Soft limit of open files, from the table in `/proc/<pid>/limits`.
-fn open_files(text: &[u8]) -> Result<Limit, ReadError> {
+/// Soft and hard limit of open files, from the table in `/proc/<pid>/limits`.
+fn open_files(text: &[u8]) -> Result<(Limit, Limit), ReadError> {
+    let limit = |value| match value {
+        LimitValue::Unlimited => Limit::Max,
+        LimitValue::Value(value) => Limit::Value(value),
+    };
     match Limits::from_buf_read(text) {
-        Ok(limits) => Ok(match limits.max_open_files.soft_limit {
-            LimitValue::Unlimited => Limit::Max,
-            LimitValue::Value(value) => Limit::Value(value),
-        }),
+        Ok(Limits { max_open_files: found, .. }) => Ok((limit(found.soft_limit), limit(found.hard_limit))),
         Err(_) => Err(ReadError::Malformed { line: 1 }),
     }
 }
@@ -119,7 +120,8 @@ impl Process {
         ProcessStats {
             file_descriptors: if readable { reading(all) } else { None },
             sockets: if readable { reading(sockets) } else { None },
-            max_open_files: limit,
+            max_open_files: limit.map(|(soft, _)| soft),
+            max_open_files_hard: limit.map(|(_, hard)| hard),
             ..ProcessStats::default()
         }
     }
@@ -188,7 +190,9 @@ mod tests {
     #[test]
     fn limits_table() {
         let text = std::fs::read("/proc/self/limits").unwrap();
-        assert!(open_files(&text).is_ok());
+        let number = |limit: Limit| limit.value().unwrap_or(u64::MAX);
+        let (soft, hard) = open_files(&text).unwrap();
+        assert!(number(soft) > 0 && number(soft) <= number(hard));
         assert_eq!(open_files(b"\xff\x00"), Err(ReadError::Malformed { line: 1 }));
     }
 

@@ -1,6 +1,6 @@
 //! What is read only when somebody asks for it, apart from ticks and from the thread
-//! that makes them: the processes of a cgroup as `ps` shows them, and the processors
-//! a cgroup may use.
+//! that makes them: the processes of a cgroup as `ps` shows them, the processors a
+//! cgroup may use, and which block device a filesystem is on.
 //!
 //! `/proc/<pid>/stat` is taken apart by hand (proc_pid_stat(5)): a list of all
 //! processes is some thousand files, and the command name in it may hold any byte.
@@ -73,6 +73,22 @@ impl OnDemand {
             Some(Process { pid, cgroup, ..process })
         };
         pids.into_iter().filter_map(one).take(MOST).collect()
+    }
+
+    /// The block device that udev says has a filesystem of that UUID, as `/dev/<name>`,
+    /// and its numbers. Needs the host's `/dev/disk`.
+    pub fn device(&self, uuid: &str) -> Option<(String, u32, u32)> {
+        // As udev writes them: nothing that leads elsewhere.
+        if uuid.is_empty() || uuid.len() > 64 || !uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return None;
+        }
+        let link = self.roots.in_host(Path::new("/dev/disk/by-uuid")).join(uuid);
+        let device = std::fs::read_link(link).ok()?;
+        let name = device.file_name()?.to_str()?;
+        let numbers = read_trimmed(&self.roots.sys.join("class/block").join(name).join("dev"))?;
+        let (major, minor) = numbers.split_once(':')?;
+        Some((format!("/dev/{name}"), major.parse().ok()?, minor.parse().ok()?))
     }
 }
 
@@ -230,6 +246,13 @@ mod tests {
             );
             write(&format!("proc/{pid}/fd/0"), "");
         }
+        write("sys/class/block/sda1/dev", "8:1\n");
+        std::fs::create_dir_all(dir.path().join("dev/disk/by-uuid")).unwrap();
+        let link = |uuid: &str, to: &str| {
+            std::os::unix::fs::symlink(to, dir.path().join("dev/disk/by-uuid").join(uuid)).unwrap();
+        };
+        link("0a1B-2c", "../../sda1");
+        link("lost", "../../sdz");
         write("cg/docker/abc/cpuset.cpus", "0-1\n");
         write("cg/cpuset.cpus", "\n");
         let on_demand =
@@ -243,5 +266,9 @@ mod tests {
         );
         assert_eq!(on_demand.cpus("/docker/abc").as_deref(), Some("0-1"));
         assert_eq!((on_demand.cpus("/").as_deref(), on_demand.cpus("/nope")), (Some(""), None));
+        assert_eq!(on_demand.device("0a1B-2c"), Some(("/dev/sda1".to_owned(), 8, 1)));
+        for uuid in ["lost", "none", "", "../by-uuid/0a1B-2c"] {
+            assert_eq!(on_demand.device(uuid), None, "{uuid}");
+        }
     }
 }

@@ -165,6 +165,7 @@ impl Sampler {
             cgroups: Vec::new(),
             departed: Arc::default(),
             oom_gone: Arc::default(),
+            oom_kills: Vec::new(),
         }
     }
 
@@ -198,6 +199,7 @@ impl Sampler {
         if !Arc::ptr_eq(&snapshot.machine, &self.machine) {
             snapshot.machine = Arc::clone(&self.machine);
         }
+        snapshot.oom_kills.clear();
         self.prepare_rows(snapshot);
         self.collect(snapshot);
         self.drop_incomplete(snapshot);

@@ -1,12 +1,13 @@
 //! Settings of where names come from and how they are shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use axum::http::Uri;
 
-use crate::identity::RuntimeChoice;
+use super::words;
 use crate::identity::enrich::LabelStyle;
+use crate::identity::{RUNTIMES, RuntimeChoice};
 
 /// Which kubelet is asked for pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,42 @@ pub struct KubeletSettings {
     pub token_file: Option<PathBuf>,
     /// Whether any certificate is believed.
     pub insecure: bool,
+}
+
+/// The names of runtimes that `--runtime-socket` knows, as [`RUNTIMES`] has them.
+fn with_socket(name: &str) -> Option<&'static str> {
+    let name = if name == "crio" { "cri-o" } else { name };
+    RUNTIMES.iter().map(|runtime| runtime.name).find(|known| *known == name)
+}
+
+/// `NAME=PATH` pairs, where a path may be written as a URL.
+pub(super) fn sockets(list: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut found = Vec::new();
+    for word in words(list) {
+        let (name, path) = word.split_once('=').unwrap_or((word, ""));
+        let Some(name) = with_socket(name) else {
+            let known: Vec<_> = RUNTIMES.iter().map(|runtime| runtime.name).collect();
+            bail!("{word:?}: no runtime's name; accepted: NAME=PATH for {}", known.join(", "));
+        };
+        let path = path.strip_prefix("unix://").unwrap_or(path);
+        if !path.starts_with('/') {
+            bail!(
+                "{word:?}: not a socket of this host; accepted: an absolute path, such as {name}=/run/a.sock"
+            );
+        }
+        found.push((name, PathBuf::from(path)));
+        // On today's hosts a link, which leads out of a mounted host root.
+        if let Some(rest) = path.strip_prefix("/var/run/") {
+            found.push((name, Path::new("/run").join(rest)));
+        }
+    }
+    Ok(found)
+}
+
+/// Absolute paths of files on the host.
+pub(super) fn files(list: &[String]) -> Result<Vec<PathBuf>> {
+    let absolute = |word: &str| super::values::absolute(word).with_context(|| format!("{word:?}"));
+    words(list).map(absolute).collect()
 }
 
 /// A switch as cAdvisor's flags and ours write it.

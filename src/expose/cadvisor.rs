@@ -8,7 +8,8 @@
 //! different, because no client can depend on it:
 //!
 //! - figures that the kernel does not tell are left out, which Go's decoder reads
-//!   as the 0 that cAdvisor writes;
+//!   as the 0 that cAdvisor writes; those that cAdvisor has switched off by default,
+//!   which are never measured here, are the zeros that it writes ([`never`]);
 //! - samples before the newest have sums over devices and interfaces, and so the
 //!   tables of those only where there is one;
 //! - what is below `/a` is not what begins with `/a`;
@@ -18,6 +19,7 @@
 pub mod disks;
 pub mod events;
 pub mod machine;
+pub mod never;
 pub mod ps;
 pub mod spec;
 pub mod stats;
@@ -30,6 +32,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::http::StatusCode;
 use serde::{Serialize, Serializer};
 
+use super::summary::Surroundings;
 use crate::history::{History, Sample};
 use crate::snapshot::{CgroupSample, Process, Snapshot};
 use events::Events;
@@ -40,6 +43,8 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn cpus(&self, cgroup: &str) -> Option<String>;
     /// The processes of a cgroup itself; of the root all there are.
     fn processes(&self, cgroup: &str) -> Vec<Process>;
+    /// The block device with a filesystem of that UUID: `/dev/<name>`, and its numbers.
+    fn device(&self, uuid: &str) -> Option<(String, u32, u32)>;
 }
 
 /// What is answered from.
@@ -53,6 +58,8 @@ pub struct World {
     pub events: Arc<Events>,
     /// The host, where it can be asked.
     pub host: Option<Arc<dyn Host>>,
+    /// What runtimes tell of themselves.
+    pub surroundings: Arc<Surroundings>,
 }
 
 /// Writes a body while it is sent.

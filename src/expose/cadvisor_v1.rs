@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::cadvisor::disks::{DiskIo, FsStats};
 use super::cadvisor::events::Filter;
 use super::cadvisor::machine::MachineInfo;
+use super::cadvisor::never::{Cpuset, Empty, SocketStats};
 use super::cadvisor::spec::{Reference, Spec};
 use super::cadvisor::stats::{Cpu, Hugetlb, InterfaceStats, Memory, Parts, Processes, Tasks};
 use super::cadvisor::{
     Answer, GoTime, Listed, Mapped, Refused, Span, World, bad, is_within, time_ms, unknown,
 };
 use crate::history::Sample;
-use crate::snapshot::CgroupSample;
+use crate::snapshot::{CgroupSample, Health};
 
 /// Samples that are told where nobody says how many.
 const DEFAULT_SAMPLES: i64 = 60;
@@ -96,8 +97,17 @@ struct Stats {
     task_stats: Option<Tasks>,
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<Processes>,
+    resctrl: Empty,
+    cpuset: Cpuset,
     #[serde(skip_serializing_if = "Option::is_none")]
     oom_events: Option<u64>,
+    health: HealthStats,
+}
+
+/// What a container's own check says; empty where it has none.
+#[derive(Serialize)]
+struct HealthStats {
+    status: &'static str,
 }
 
 #[derive(Serialize)]
@@ -105,6 +115,8 @@ struct Network {
     #[serde(flatten)]
     first: Option<InterfaceStats>,
     interfaces: Vec<InterfaceStats>,
+    #[serde(flatten)]
+    sockets: SocketStats,
 }
 
 fn stats(world: &World, row: &CgroupSample, sample: &Sample) -> Stats {
@@ -116,11 +128,18 @@ fn stats(world: &World, row: &CgroupSample, sample: &Sample) -> Stats {
         diskio: parts.diskio(),
         memory: parts.memory(),
         hugetlb: parts.hugetlb(),
-        network: (!interfaces.is_empty()).then(|| Network { first: interfaces.first().cloned(), interfaces }),
+        network: (!interfaces.is_empty()).then(|| Network {
+            first: interfaces.first().cloned(),
+            interfaces,
+            sockets: SocketStats::default(),
+        }),
         filesystem: parts.filesystems(&world.snapshot),
         task_stats: parts.tasks(),
         processes: parts.processes(),
+        resctrl: Empty::default(),
+        cpuset: Cpuset::default(),
         oom_events: parts.oom_events(),
+        health: HealthStats { status: row.cgroup.identity.health.map_or("", Health::name) },
     }
 }
 

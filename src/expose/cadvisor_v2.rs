@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::cadvisor::disks::{DiskIo, FsStats, InlineIo};
-use super::cadvisor::machine::{Attributes, MachineInfo, storage};
+use super::cadvisor::machine::{Attributes, MachineInfo, Wanted, storage, storage_labels};
+use super::cadvisor::never::SocketStats;
 use super::cadvisor::ps::ProcessInfo;
 use super::cadvisor::spec::Spec;
 use super::cadvisor::stats::{Cpu, CpuUsage, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between};
@@ -116,6 +117,8 @@ struct CpuInst {
 #[derive(Serialize)]
 struct Network {
     interfaces: Vec<InterfaceStats>,
+    #[serde(flatten)]
+    sockets: SocketStats,
 }
 
 /// The misspelt key is cAdvisor's.
@@ -193,7 +196,7 @@ fn stats(world: &World, row: &CgroupSample, before: Option<&Sample>, sample: &Sa
         diskio: parts.diskio(),
         memory: parts.memory(),
         hugetlb: parts.hugetlb(),
-        network: (!interfaces.is_empty()).then_some(Network { interfaces }),
+        network: (!interfaces.is_empty()).then(|| Network { interfaces, sockets: SocketStats::default() }),
         processes: parts.processes(),
         filesystem: written(sample, row),
     }
@@ -392,9 +395,7 @@ pub fn answer(
         ("version", _) => Ok(Answer::json(world, |_, out| {
             serde_json::to_writer(out, concat!("v", env!("CARGO_PKG_VERSION")))
         })),
-        ("attributes", _) => {
-            Ok(Answer::json(world, |w, out| serde_json::to_writer(out, &Attributes::of(&w.snapshot))))
-        }
+        ("attributes", _) => Ok(Answer::json(world, |w, out| serde_json::to_writer(out, &Attributes::of(w)))),
         ("machine", _) => {
             Ok(Answer::json(world, |w, out| serde_json::to_writer(out, &MachineInfo::of(&w.snapshot))))
         }
@@ -448,20 +449,29 @@ fn processes(world: &World, options: &Options, name: &str) -> Result<Answer, Ref
 type Each = fn(&World, &mut dyn std::io::Write, &[String], i64) -> serde_json::Result<()>;
 
 fn storage_of(world: &World, query: &[(String, String)]) -> Result<Answer, Refused> {
-    let value = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-    if value("uuid").is_some_and(|uuid| !uuid.is_empty()) {
-        return Err(bad("uuid: not known here; accepted: label=root, or neither for all"));
+    let value = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, v)| v).filter(|v| !v.is_empty());
+    let short = |text: &str| text.chars().take(80).collect::<String>();
+    if let Some(uuid) = value("uuid") {
+        let device = world.host.as_ref().and_then(|host| host.device(uuid));
+        let wanted = device.map(|(name, major, minor)| Wanted::Device(name, major, minor));
+        let Some(wanted) = wanted.filter(|wanted| !storage(world, wanted).is_empty()) else {
+            let text = format!("uuid {:?}: on no filesystem that is known here", short(uuid));
+            return Err((StatusCode::NOT_FOUND, text));
+        };
+        // One is asked for, so it is no list.
+        return Ok(Answer::json(world, move |world, out| match storage(world, &wanted).first() {
+            Some(one) => serde_json::to_writer(out, one),
+            None => Ok(()),
+        }));
     }
-    let label = value("label").filter(|label| !label.is_empty());
-    if let Some(label) = &label
-        && storage(&world.snapshot, Some(label)).is_empty()
+    let wanted = value("label").map_or(Wanted::All, |label| Wanted::Label(label.clone()));
+    if let Wanted::Label(label) = &wanted
+        && storage(world, &wanted).is_empty()
     {
-        let shown: String = label.chars().take(80).collect();
-        return Err(bad(format!("label {shown:?}: on no filesystem; accepted: root")));
+        let known = storage_labels(world).join(", ");
+        return Err(bad(format!("label {:?}: on no filesystem; accepted: {known}", short(label))));
     }
-    Ok(Answer::json(world, move |world, out| {
-        serde_json::to_writer(out, &storage(&world.snapshot, label.as_deref()))
-    }))
+    Ok(Answer::json(world, move |world, out| serde_json::to_writer(out, &storage(world, &wanted))))
 }
 
 /// The kinds of requests that version `minor` has, sorted.

@@ -38,7 +38,7 @@ use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
 use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
 use crate::auth::path;
-use crate::config::Paths;
+use crate::config::{Paths, go_duration};
 use crate::history::History;
 use crate::publish::Snapshots;
 use crate::snapshot::{Kind, Kinds, Snapshot};
@@ -230,6 +230,10 @@ async fn metrics(
         Ok(names) => names,
         Err(text) => return line(StatusCode::BAD_REQUEST, text),
     };
+    let max_age = match max_age(&uri) {
+        Ok(asked) => asked.map_or(app.policy.max_age, |asked| asked.min(app.policy.max_age)),
+        Err(text) => return line(StatusCode::BAD_REQUEST, text),
+    };
     let Policy { kinds, on_request, .. } = app.policy;
     let (path, kinds, requested) = match view {
         View::All => ("/metrics", kinds, Kinds::NONE),
@@ -242,7 +246,7 @@ async fn metrics(
     let body = if method == Method::HEAD {
         Ok(Body::new(Streamed::nothing()))
     } else {
-        let Some(snapshot) = app.snapshot(requested).await else {
+        let Some(snapshot) = app.snapshots.fresh(max_age, app.policy.patience, requested).await else {
             return line(StatusCode::SERVICE_UNAVAILABLE, "nothing has been collected yet");
         };
         let text = Text { openmetrics: format.is_openmetrics(), view, kinds };
@@ -276,6 +280,15 @@ fn names(uri: &Uri) -> Result<Option<Vec<String>>, &'static str> {
     let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
     let names: Vec<String> = query.into_iter().filter(|(n, _)| n == "name[]").map(|(_, name)| name).collect();
     Ok((!names.is_empty()).then_some(names))
+}
+
+/// cAdvisor's `?max_age=`, which may ask for a fresher collection than others get.
+fn max_age(uri: &Uri) -> Result<Option<Duration>, &'static str> {
+    let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
+    let asked = query.iter().find(|(name, value)| name == "max_age" && !value.is_empty());
+    let read =
+        |(_, value): &(String, String)| go_duration(value).ok_or("max_age: accepted: such as 0s or 1m30s");
+    asked.map(read).transpose()
 }
 
 impl App {

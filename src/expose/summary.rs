@@ -15,14 +15,15 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
 use super::pods::{self, Pod, began_ns};
 use crate::snapshot::{
-    Averages, CgroupSample, DiskPart, DiskUsage, Filesystem, FilesystemSpace, Interface, Limit, Pressure,
-    Reading, Role, Snapshot, Tasks, VolumeUsage, reading,
+    Averages, CgroupSample, DiskPart, DiskUsage, Filesystem, FilesystemSpace, Interface, Limit, PodVolume,
+    Pressure, Reading, Role, Snapshot, Tasks, VolumeMount, VolumeUsage, reading,
 };
 
 /// What an answer says besides the snapshot.
@@ -34,11 +35,15 @@ pub struct Surroundings {
     pub kubelet_root: std::path::PathBuf,
     /// Where the runtime keeps images and layers.
     pub images: Vec<ImageStore>,
+    /// Docker's version and that of its API, where it answers.
+    pub docker: Option<(String, String)>,
 }
 
 /// A filesystem on which a runtime keeps images or layers, as it says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageStore {
+    /// The runtime's name, as `nodegauge check` has it.
+    pub runtime: &'static str,
     /// A directory on it.
     pub path: String,
     /// Whether it is told of writable layers, which may be apart from images.
@@ -296,6 +301,14 @@ struct VolumeStats<'a> {
     #[serde(flatten)]
     fs: FsStats,
     name: &'a str,
+    #[serde(rename = "pvcRef", skip_serializing_if = "Option::is_none")]
+    claim: Option<ClaimReference<'a>>,
+}
+
+#[derive(Serialize)]
+struct ClaimReference<'a> {
+    name: &'a str,
+    namespace: &'a str,
 }
 
 #[derive(Serialize)]
@@ -363,7 +376,12 @@ impl<'a> View<'a> {
             let row = rows.by_ref().min_by_key(|row| row.cgroup.path.len())?;
             Some(self.measured(name, row))
         };
-        let roles = [(Role::Kubelet, "kubelet"), (Role::Runtime, "runtime"), (Role::Pods, "pods")];
+        let roles = [
+            (Role::Kubelet, "kubelet"),
+            (Role::Runtime, "runtime"),
+            (Role::System, "misc"),
+            (Role::Pods, "pods"),
+        ];
         roles.into_iter().filter_map(of_role).collect()
     }
 
@@ -392,11 +410,41 @@ impl<'a> View<'a> {
             memory: own.and_then(|row| self.memory(row)),
             io: own.and_then(|row| self.io(row)),
             network: pod.network().filter(|_| self.full).and_then(|row| self.network(&row.network, of_pod)),
-            volumes: disk.map(|disk| disk.volumes.iter().map(volume).collect()).unwrap_or_default(),
+            volumes: if self.full { self.volumes(pod, disk) } else { Vec::new() },
             ephemeral_storage: if self.full { self.ephemeral(pod, disk) } else { None },
             process_stats: if self.full { processes(pod) } else { None },
             swap: own.and_then(|row| self.swap(row)),
         }
+    }
+
+    /// Those that the kubelet fills, and those that are mounted.
+    fn volumes(&self, pod: &Pod<'a>, disk: Option<&'a DiskUsage>) -> Vec<VolumeStats<'a>> {
+        let filled = disk.into_iter().flat_map(|disk| &disk.volumes).map(volume);
+        let known = pod.own.map_or(&[] as &[PodVolume], |row| &row.cgroup.part.volumes);
+        let mounts = &self.snapshot.filesystems.volumes;
+        let first = mounts.partition_point(|mount| mount.pod_uid.as_str() < pod.uid);
+        let mounts = mounts.iter().skip(first).take_while(|mount| mount.pod_uid == pod.uid);
+        let told = |mount: &&VolumeMount| {
+            let of = |name: &Arc<str>| **name == *mount.name;
+            known.iter().find(|v| v.directory.as_ref().is_some_and(of) || of(&v.name))
+        };
+        // A persistent volume's directory has its own name. What is left over on both
+        // sides is the same only if it is one.
+        let left = |v: &&PodVolume| {
+            let is_told =
+                mounts.clone().filter_map(|mount| told(&mount)).any(|other| std::ptr::eq(other, *v));
+            v.claim.is_some() && !is_told
+        };
+        let only = |all: &mut dyn Iterator<Item = &'a PodVolume>| all.next().filter(|_| all.next().is_none());
+        let alone = mounts.clone().filter(|mount| told(mount).is_none()).count() == 1;
+        let rest = if alone { only(&mut known.iter().filter(left)) } else { None };
+        let mounted = mounts.clone().filter_map(|mount| {
+            let volume = told(&mount).or(rest)?;
+            let fs = whole(Time(mount.space_read_at?), &mount.space?);
+            let claim = volume.claim.as_deref().map(|name| ClaimReference { name, namespace: pod.namespace });
+            Some(VolumeStats { fs, name: &volume.name, claim })
+        });
+        filled.chain(mounted).collect()
     }
 
     fn container(&self, name: &'a str, row: &CgroupSample) -> ContainerStats<'a> {
@@ -599,7 +647,7 @@ fn taken(part: &DiskPart, space: &FilesystemSpace) -> FsStats {
 }
 
 fn volume(volume: &VolumeUsage) -> VolumeStats<'_> {
-    VolumeStats { fs: taken(&volume.usage, &volume.usage.space), name: &volume.name }
+    VolumeStats { fs: taken(&volume.usage, &volume.usage.space), name: &volume.name, claim: None }
 }
 
 /// The filesystem that a path is on.

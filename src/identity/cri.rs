@@ -21,6 +21,7 @@ use super::grpc::proto::cri as pb;
 use super::grpc::proto::cri::image_service_client::ImageServiceClient;
 use super::grpc::proto::cri::runtime_service_client::RuntimeServiceClient;
 use super::grpc::{self, MAX_MESSAGE, call, refused};
+use super::model::Variables;
 use super::socket::Socket;
 use super::source::{Feed, ImageFilesystem, Session, Source, SourceError};
 use picture::{Flavor, Owed, Picture};
@@ -43,11 +44,12 @@ type Client = RuntimeServiceClient<Channel>;
 #[derive(Debug)]
 pub(super) struct Cri {
     sockets: Vec<PathBuf>,
+    variables: Variables,
 }
 
 impl Cri {
-    pub(super) fn new(sockets: Vec<PathBuf>) -> Self {
-        Cri { sockets }
+    pub(super) fn new(sockets: Vec<PathBuf>, variables: Variables) -> Self {
+        Cri { sockets, variables }
     }
 
     async fn follow(&self, feed: &mut Feed) -> Result<Infallible, SourceError> {
@@ -60,7 +62,7 @@ impl Cri {
         let request = pb::VersionRequest { version: "v1".into() };
         let version = call("Version", timing.call, client.version(request)).await?;
         feed.version(format!("{} {}", version.runtime_name, version.runtime_version));
-        let mut picture = Picture::new(Flavor::of(&version.runtime_name));
+        let mut picture = Picture::new(Flavor::of(&version.runtime_name), self.variables.clone());
 
         // Subscribed before the first list, so that nothing falls in between.
         let mut events =

@@ -96,6 +96,13 @@ pub(super) fn merge_containers(
         fill(&mut m.started_ns, &o.started_ns);
         fill(&mut m.health, &o.health);
         fill(&mut m.log_path, &o.log_path);
+        fill(&mut m.exit_code, &o.exit_code);
+        if m.environment.is_empty() {
+            m.environment = o.environment.clone();
+        }
+        if m.mounts.is_empty() {
+            m.mounts.clone_from(&o.mounts);
+        }
         m.is_sandbox |= o.is_sandbox;
         if m.labels.is_empty() {
             m.labels = o.labels.clone();
@@ -125,6 +132,9 @@ pub(super) fn merge_pods(parts: &[Arc<PodInfo>]) -> Option<Arc<PodInfo>> {
         if m.labels.is_empty() {
             m.labels = o.labels.clone();
         }
+        if m.volumes.is_empty() {
+            m.volumes.clone_from(&o.volumes);
+        }
         if m.containers.is_empty() {
             m.containers.clone_from(&o.containers);
             continue;
@@ -149,6 +159,9 @@ fn freshen(mine: &mut PodContainer, theirs: &PodContainer) {
     }
     fill(&mut mine.image, &theirs.image);
     fill(&mut mine.last_termination, &theirs.last_termination);
+    if mine.mounts.is_empty() {
+        mine.mounts.clone_from(&theirs.mounts);
+    }
 }
 
 fn fill<T: Clone>(mine: &mut Option<T>, theirs: &Option<T>) {

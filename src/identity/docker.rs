@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::http::{self, Connection};
 use super::json::{Cutter, Wanted};
-use super::model::{ContainerInfo, ContainerState};
+use super::model::{ContainerInfo, ContainerState, Variables};
 use super::path::Runtime;
 use super::socket::Socket;
 use super::source::{Feed, ImageFilesystem, Session, Source, SourceError, within};
@@ -41,6 +41,7 @@ const EVENTS_QUERY: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5
 pub(super) struct Docker {
     sockets: Vec<PathBuf>,
     runtime: Runtime,
+    variables: Variables,
 }
 
 /// A daemon that answered, and the prefix of its API's paths.
@@ -51,8 +52,8 @@ struct Engine {
 }
 
 impl Docker {
-    pub(super) fn new(sockets: Vec<PathBuf>, runtime: Runtime) -> Self {
-        Docker { sockets, runtime }
+    pub(super) fn new(sockets: Vec<PathBuf>, runtime: Runtime, variables: Variables) -> Self {
+        Docker { sockets, runtime, variables }
     }
 
     async fn follow(&self, feed: &mut Feed) -> Result<Infallible, SourceError> {
@@ -63,9 +64,11 @@ impl Docker {
             within("version", timing.call, engine.get(&mut connection, "version", "/version", MAX_INSPECT))
                 .await?;
         feed.version(format!("{} (API {})", version.version, version.api_version));
+        feed.api(&version.version, &version.api_version);
         engine.prefix = format!("/v{}", version.api_version);
 
-        let mut known = Known { runtime: self.runtime, containers: HashMap::new() };
+        let variables = self.variables.clone();
+        let mut known = Known { runtime: self.runtime, variables, containers: HashMap::new() };
         // Subscribed before the first list, so that nothing falls in between.
         let mut events = subscribe(engine.clone());
         feed.events(true);
@@ -163,6 +166,7 @@ async fn refresh(
 #[derive(Debug)]
 struct Known {
     runtime: Runtime,
+    variables: Variables,
     containers: HashMap<Arc<str>, Entry>,
 }
 
@@ -204,6 +208,7 @@ impl Known {
                     let ended = ContainerInfo {
                         state: Some(ContainerState::Exited),
                         pid: None,
+                        exit_code: event.actor.exit_code(),
                         ..ContainerInfo::clone(info)
                     };
                     *info = Arc::new(ended);
@@ -244,7 +249,7 @@ impl Known {
                 Ok(Some(inspected)) => {
                     let entry = self.containers.entry(id).or_default();
                     entry.inspected = true;
-                    match inspected.info(self.runtime, &mut feed.names) {
+                    match inspected.info(self.runtime, &self.variables, &mut feed.names) {
                         Some(info) if entry.info.as_deref() == Some(&info) => {}
                         Some(info) => entry.info = Some(Arc::new(info)),
                         None => feed.rejected(1),

@@ -248,17 +248,17 @@ impl Row {
         }
     }
 
-    /// `container_label_*`. Keys that become the same label name: the first in
-    /// byte order is shown, so that a series does not change from scrape to scrape.
+    /// `container_label_*` and `container_env_*`. Keys that become the same label name: the
+    /// first in byte order is shown, so that a series does not change from scrape to scrape.
     fn runtime_labels(&self, rules: &LabelRules, mut each: impl FnMut(&str, &str)) {
         let Some(container) = self.container.as_deref() else { return };
         let mut seen: Vec<String> = Vec::new();
-        for (key, value) in container.labels.iter() {
-            if !rules.store_container_labels && !rules.whitelisted.iter().any(|w| w == key) {
-                continue;
-            }
+        let wanted = |key: &str| rules.store_container_labels || rules.whitelisted.iter().any(|w| w == key);
+        let labels = container.labels.iter().filter(|(key, _)| wanted(key)).map(|pair| ("label", pair));
+        let variables = container.environment.iter().map(|pair| ("env", pair));
+        for (what, (key, value)) in labels.chain(variables) {
             let legal = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-            let label: String = "container_label_".chars().chain(key.chars().map(legal)).collect();
+            let label = format!("container_{what}_{}", key.chars().map(legal).collect::<String>());
             if !seen.contains(&label) {
                 each(&label, value);
                 seen.push(label);
@@ -460,6 +460,9 @@ mod tests {
         assert_eq!(labels(&format!("/kubepods/pod{UID}"), &known, &rules), "id=I");
         rules.store_container_labels = false;
         assert_eq!(labels(&path, &known, &rules), format!("id=I image=nginx:1 name={ID}"));
+        let variables = Labels::new([("team-name", "web"), ("team.name", "x")], &mut Names::default());
+        let known_too = directory(vec![ContainerInfo { environment: variables, ..container(ID) }], vec![]);
+        assert!(labels(&path, &known_too, &rules).ends_with(" container_env_team_name=web"));
         rules.whitelisted = vec!["app.kubernetes.io/name".into(), "nothing".into()];
         let want = format!("id=I image=nginx:1 name={ID} container_label_app_kubernetes_io_name=a");
         assert_eq!(labels(&path, &known, &rules), want);

@@ -37,6 +37,7 @@ use cri::Cri;
 use docker::Docker;
 use kubelet::{Access, Kubelet, PodsApi};
 use log_links::LogLinks;
+use model::Variables;
 use path::PathIdentity;
 use source::{Feed, Source, supervise};
 use store::Store;
@@ -161,6 +162,11 @@ pub struct Options {
     pub pods_api: bool,
     /// Whether to read the kubelet's log directories.
     pub log_links: bool,
+    /// Variables of containers' environments that become labels: those whose names
+    /// begin so.
+    pub variables: Vec<String>,
+    /// Sockets of runtimes in the place of their usual ones, by the runtime's name.
+    pub sockets: Vec<(&'static str, PathBuf)>,
     /// How patiently.
     pub timing: Timing,
 }
@@ -174,6 +180,8 @@ impl Options {
             kubelet: None,
             pods_api: true,
             log_links: true,
+            variables: Vec::new(),
+            sockets: Vec::new(),
             timing: Timing::default(),
         }
     }
@@ -250,12 +258,17 @@ fn sources(options: &Options) -> Vec<(SourceStatus, Box<dyn Source>)> {
     let host = |path: &str| below(&options.host_root, path);
     let wanted = |r: &&Runtime| options.runtime == RuntimeChoice::Auto || options.runtime == r.choice;
     for runtime in RUNTIMES.iter().filter(wanted) {
-        let sockets: Vec<PathBuf> = runtime.sockets.iter().map(|s| host(s)).collect();
+        let named = options.sockets.iter().filter(|(name, _)| *name == runtime.name);
+        let mut sockets: Vec<PathBuf> = named.map(|(_, path)| host(&path.to_string_lossy())).collect();
+        if sockets.is_empty() {
+            sockets = runtime.sockets.iter().map(|s| host(s)).collect();
+        }
+        let variables = Variables::beginning(&options.variables);
         let endpoint = sockets.first().map(|s| s.display().to_string()).unwrap_or_default();
         let source: Box<dyn Source> = match runtime.api {
-            Api::Cri => Box::new(Cri::new(sockets)),
-            Api::Docker => Box::new(Docker::new(sockets, path::Runtime::Docker)),
-            Api::Podman => Box::new(Docker::new(sockets, path::Runtime::Podman)),
+            Api::Cri => Box::new(Cri::new(sockets, variables)),
+            Api::Docker => Box::new(Docker::new(sockets, path::Runtime::Docker, variables)),
+            Api::Podman => Box::new(Docker::new(sockets, path::Runtime::Podman, variables)),
         };
         found.push((SourceStatus::new(runtime.api.kind(), runtime.name, endpoint), source));
     }

@@ -46,6 +46,17 @@ pub struct PodInfo {
     pub deleting: bool,
     /// Its containers in spec order: init and sidecar ones first, ephemeral ones last.
     pub containers: Vec<PodContainer>,
+    /// `spec.volumes`, where the source has them.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// A volume as a pod's spec has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PodVolume {
+    /// `name`, unique in the pod.
+    pub name: Arc<str>,
+    /// The claim that it is by, in the pod's namespace.
+    pub claim: Option<Arc<str>>,
 }
 
 impl PodInfo {
@@ -65,6 +76,7 @@ impl PodInfo {
             started_ns: None,
             deleting: false,
             containers: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -120,6 +132,8 @@ pub struct PodContainer {
     pub state: Option<ContainerState>,
     /// Why the run before ended: `OOMKilled`, `Error`, `Completed`.
     pub last_termination: Option<Arc<str>>,
+    /// Where it has the pod's volumes: its own path, and the volume's name.
+    pub mounts: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl PodContainer {
@@ -136,6 +150,7 @@ impl PodContainer {
             restart_count: None,
             state: None,
             last_termination: None,
+            mounts: Vec::new(),
         }
     }
 }
@@ -221,6 +236,13 @@ pub struct ContainerInfo {
     pub health: Option<Health>,
     /// The host's file its output goes to, where there is one.
     pub log_path: Option<Arc<str>>,
+    /// The code its last run ended with; absent while it runs.
+    pub exit_code: Option<i32>,
+    /// The variables of its environment that were asked for, by name.
+    pub environment: Labels,
+    /// Where it has volumes of the kubelet's: its own path, and the name of the
+    /// volume's directory among those of its pod.
+    pub mounts: Vec<(Arc<str>, Arc<str>)>,
     /// Whether the source still owes something that goes into labels.
     pub partial: bool,
 }
@@ -245,6 +267,9 @@ impl ContainerInfo {
             started_ns: None,
             health: None,
             log_path: None,
+            exit_code: None,
+            environment: Labels::default(),
+            mounts: Vec::new(),
             partial: false,
         }
     }
@@ -321,6 +346,38 @@ impl Labels {
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_map(self.iter())
+    }
+}
+
+/// Which variables of containers' environments are kept: those whose names begin so.
+/// What is not asked for, which may be secret, is never held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variables(Arc<[String]>);
+
+impl Variables {
+    /// Those whose names begin with one of `prefixes`.
+    pub fn beginning(prefixes: &[String]) -> Variables {
+        Variables(prefixes.iter().filter(|p| !p.is_empty()).cloned().collect())
+    }
+
+    /// Those among `NAME=VALUE` lines, with names in lower case where `lower`, as
+    /// cAdvisor has Docker's.
+    pub(super) fn of<'a>(
+        &self,
+        lines: impl IntoIterator<Item = &'a str>,
+        lower: bool,
+        names: &mut Names,
+    ) -> Labels {
+        if self.0.is_empty() {
+            return Labels::default();
+        }
+        let wanted = lines.into_iter().filter_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            let wanted = self.0.iter().any(|prefix| name.starts_with(prefix.as_str()));
+            wanted.then(|| (if lower { name.to_lowercase() } else { name.to_owned() }, value))
+        });
+        let wanted: Vec<(String, &str)> = wanted.collect();
+        Labels::new(wanted.iter().map(|(name, value)| (name.as_str(), *value)), names)
     }
 }
 

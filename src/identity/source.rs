@@ -119,6 +119,9 @@ pub struct SourceStatus {
     pub tried: bool,
     /// Where a runtime keeps images and layers; empty until known.
     pub images: Vec<ImageFilesystem>,
+    /// The runtime's own version and that of its API, where it tells both.
+    #[serde(skip)]
+    pub versions: Option<(String, String)>,
 }
 
 /// A filesystem on which a runtime keeps images or layers.
@@ -158,6 +161,7 @@ impl SourceStatus {
             rejected: 0,
             tried: false,
             images: Vec::new(),
+            versions: None,
         }
     }
 }
@@ -290,6 +294,12 @@ impl Feed {
     /// Notes what is being talked to.
     pub(super) fn version(&mut self, version: String) {
         self.store.update(self.slot, |s| s.version = Some(cut(&version, MAX_ERROR).to_owned()));
+    }
+
+    /// Notes a version and that of the API.
+    pub(super) fn api(&mut self, version: &str, api: &str) {
+        let short = |text: &str| cut(text, MAX_ERROR).to_owned();
+        self.store.update(self.slot, |s| s.versions = Some((short(version), short(api))));
     }
 
     /// Notes whether changes are told without being asked for.

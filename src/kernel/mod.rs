@@ -30,12 +30,23 @@ pub struct Roots {
     pub proc: PathBuf,
     /// `<host>/sys`.
     pub sys: PathBuf,
+    /// Files of the host with the machine's id, the first that has one counts; the
+    /// usual ones where none are named.
+    pub machine_ids: Vec<PathBuf>,
+    /// Likewise with the boot's.
+    pub boot_ids: Vec<PathBuf>,
 }
 
 impl Roots {
     /// The roots below `host`.
     pub fn new(host: &Path) -> Self {
-        Roots { host: host.to_path_buf(), proc: host.join("proc"), sys: host.join("sys") }
+        Roots {
+            host: host.to_path_buf(),
+            proc: host.join("proc"),
+            sys: host.join("sys"),
+            machine_ids: Vec::new(),
+            boot_ids: Vec::new(),
+        }
     }
 
     /// Whether the host is the one this process runs on, seen from its own `/`.

@@ -68,6 +68,14 @@ pub struct Kill {
     pub cgroup: Option<String>,
     /// Whether that is its own cgroup; otherwise it may be one above it.
     pub certain: bool,
+    /// What it called itself.
+    pub process: String,
+    /// The cgroup whose limit was hit; `None` where it was the machine's memory that
+    /// was short, or where the log does not tell.
+    pub limit: Option<String>,
+    /// What was short, in the kernel's word: `CONSTRAINT_MEMCG`, `CONSTRAINT_NONE`; from
+    /// 5.0 on.
+    pub constraint: Option<String>,
 }
 
 /// Takes one record apart; `None` for what is none.
@@ -91,24 +99,32 @@ pub struct Parser {
     /// Pieces of it may follow.
     open: bool,
     /// The victim the last summary named.
-    named: Option<(u32, String)>,
-    /// The cgroup of the next victim, before 5.0.
-    next: Option<String>,
+    named: Option<Named>,
+    /// The cgroup of the next victim and that of the limit, before 5.0.
+    next: Option<(String, Option<String>)>,
     /// The cgroup that is killed as a whole, and since when.
     group: Option<(String, u64)>,
+}
+
+/// What a summary says.
+#[derive(Debug)]
+struct Named {
+    pid: u32,
+    cgroup: String,
+    process: String,
+    limit: Option<String>,
+    constraint: String,
 }
 
 /// What a line says.
 #[derive(Debug)]
 enum Line {
     Invoked,
-    Summary {
-        pid: u32,
-        cgroup: String,
-    },
-    Victim(String),
+    Summary(Named),
+    Victim(String, Option<String>),
     Group(String),
-    Killed(u32),
+    /// Its name where the line has it whole.
+    Killed(u32, Option<String>),
     /// Begins like one of these.
     Unfinished,
     Other,
@@ -139,34 +155,37 @@ impl Parser {
                 (self.named, self.next, self.group) = (None, None, None);
                 None
             }
-            Line::Summary { pid, cgroup } => {
-                self.named = Some((pid, cgroup));
+            Line::Summary(named) => {
+                self.named = Some(named);
                 self.group = None;
                 None
             }
-            Line::Victim(cgroup) => {
-                self.next = Some(cgroup);
+            Line::Victim(cgroup, limit) => {
+                self.next = Some((cgroup, limit));
                 None
             }
             Line::Group(cgroup) => {
                 self.group = Some((cgroup, record.usec));
                 None
             }
-            Line::Killed(pid) => Some(self.kill(pid, record.usec)),
+            Line::Killed(pid, process) => Some(self.kill(pid, process, record.usec)),
             Line::Unfinished | Line::Other => None,
         }
     }
 
-    fn kill(&mut self, pid: u32, usec: u64) -> Kill {
-        if let Some((_, cgroup)) = self.named.take_if(|(named, _)| *named == pid) {
-            return Kill { pid, cgroup: Some(cgroup), certain: true };
+    fn kill(&mut self, pid: u32, process: Option<String>, usec: u64) -> Kill {
+        if let Some(named) = self.named.take_if(|named| named.pid == pid) {
+            let (process, limit) = (process.unwrap_or(named.process), named.limit);
+            let (cgroup, constraint) = (Some(named.cgroup), Some(named.constraint));
+            return Kill { pid, cgroup, certain: true, process, limit, constraint };
         }
-        if let Some(cgroup) = self.next.take() {
-            return Kill { pid, cgroup: Some(cgroup), certain: true };
+        let process = process.unwrap_or_default();
+        if let Some((cgroup, limit)) = self.next.take() {
+            return Kill { pid, cgroup: Some(cgroup), certain: true, process, limit, constraint: None };
         }
         let young = |since: u64| usec.saturating_sub(since) <= GROUP_LASTS_USEC;
         let group = self.group.as_ref().filter(|(_, since)| young(*since)).map(|(group, _)| group.clone());
-        Kill { pid, cgroup: group, certain: false }
+        Kill { pid, cgroup: group, certain: false, process, limit: None, constraint: None }
     }
 }
 
@@ -209,8 +228,12 @@ fn read_line(line: &[u8]) -> Line {
         return summary(line).unwrap_or(Line::Unfinished);
     }
     if let Some(rest) = line.strip_prefix(VICTIM) {
-        return match find_last(rest, VICTIM_LIMIT).and_then(|at| rest.get(..at)) {
-            Some(cgroup) => path(cgroup).map_or(Line::Other, Line::Victim),
+        let parts = find_last(rest, VICTIM_LIMIT).and_then(|at| rest.split_at_checked(at));
+        return match parts {
+            Some((cgroup, after)) => {
+                let limit = after.strip_prefix(VICTIM_LIMIT).and_then(path);
+                path(cgroup).map_or(Line::Other, |cgroup| Line::Victim(cgroup, limit))
+            }
             None => Line::Unfinished,
         };
     }
@@ -223,8 +246,8 @@ fn read_line(line: &[u8]) -> Line {
     let message = REASONS.iter().find_map(|reason| line.strip_prefix(*reason)).unwrap_or(line);
     if let Some(rest) = message.strip_prefix(KILLED) {
         // A name in brackets must follow, so that no other line is taken for it.
-        let pid = split_once(rest, b" (").and_then(|(pid, _)| number(pid));
-        return pid.map_or(Line::Other, Line::Killed);
+        let found = split_once(rest, b" (").and_then(|(pid, rest)| Some((number(pid)?, name(rest))));
+        return found.map_or(Line::Other, |(pid, name)| Line::Killed(pid, name));
     }
     if find(line, INVOKED).is_some() { Line::Invoked } else { Line::Other }
 }
@@ -242,9 +265,21 @@ fn summary(line: &[u8]) -> Option<Line> {
     const TASK: &[u8] = b",task=";
     let longest = line.len().saturating_sub(TASK.len() + MAX_NAME);
     let at = longest + find(line.get(longest..)?, TASK)?;
+    let process = lossless_text(line.get(at + TASK.len()..)?);
     let line = line.get(..at)?;
-    let (_, cgroup) = split_once(line, b",task_memcg=")?;
-    Some(Line::Summary { pid, cgroup: path(cgroup)? })
+    let (before, cgroup) = split_once(line, b",task_memcg=")?;
+    let limit = split_once(before, b",oom_memcg=").and_then(|(_, limit)| path(limit));
+    let constraint = before.strip_prefix(SUMMARY)?.split(|b| *b == b',').next().unwrap_or_default();
+    let constraint = lossless_text(constraint);
+    Some(Line::Summary(Named { pid, cgroup: path(cgroup)?, process, limit, constraint }))
+}
+
+/// What stands before the last bracket that can end a name: `dd) total-vm:1kB`. The name
+/// may hold brackets itself.
+fn name(rest: &[u8]) -> Option<String> {
+    let ends = |at: &usize| rest.get(*at) == Some(&b')') && matches!(rest.get(at + 1), Some(b' ' | b','));
+    let end = (0..=MAX_NAME).rev().find(ends)?;
+    rest.get(..end).map(lossless_text)
 }
 
 fn path(bytes: &[u8]) -> Option<String> {
@@ -500,6 +535,33 @@ mod tests {
         ] {
             assert_eq!(kills(&[none]), [], "{none}");
         }
+    }
+
+    #[test]
+    fn what_else_a_kill_says() {
+        let last = |lines: &[&str]| {
+            let mut parser = Parser::default();
+            let push = |line: &&str| parser.push(&record(format!("6,1,77,-;{line}").as_bytes()).unwrap());
+            lines.iter().filter_map(push).last().unwrap()
+        };
+        let check = |lines: &[&str], process: &str, limit: Option<&str>, constraint: Option<&str>| {
+            let kill = last(lines);
+            assert_eq!(kill.process, process, "{lines:?}");
+            assert_eq!((kill.limit.as_deref(), kill.constraint.as_deref()), (limit, constraint), "{lines:?}");
+        };
+        for name in ["dd", "(sd-pam)", ") (", "a), UID b", ""] {
+            let lines = [summary("oom_memcg=/a", "/a/c1", name, 7), killed(name, 7)];
+            let lines = lines.each_ref().map(String::as_str);
+            check(&lines, name, Some("/a"), Some("CONSTRAINT_MEMCG"));
+        }
+        let global = summary("global_oom", "/a/c1", "dd", 7).replace("MEMCG", "NONE");
+        check(&[&global, "Out of memory: Killed process 7 (dd"], "dd", None, Some("CONSTRAINT_NONE"));
+        let old = [
+            "Task in /kubepods/pod1/c1 killed as a result of limit of /kubepods/pod1",
+            "Killed process 9 (java), UID 1000, total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB",
+        ];
+        check(&old, "java", Some("/kubepods/pod1"), None);
+        check(&[&killed("dd", 8)], "dd", None, None);
     }
 
     #[test]

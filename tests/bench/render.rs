@@ -140,7 +140,8 @@ fn compression(criterion: &mut Criterion) {
     render(&mut Renderer::new(options), &node, |chunk| plain.extend_from_slice(chunk));
     let samples = plain.split(|b| *b == b'\n').filter(|l| !l.is_empty() && l[0] != b'#').count() as u64;
     let bytes = Sending::from(get(&next())).size_hint().exact().unwrap();
-    println!("gzip: {bytes} bytes for {samples} samples, {} bytes a sample", bytes / samples);
+    let a_sample = bytes as f64 / samples as f64;
+    println!("gzip: {bytes} bytes for {samples} samples, {a_sample:.1} bytes a sample");
     let mut group = criterion.benchmark_group("gzip");
     group.bench_function("of a new snapshot", |bencher| {
         bencher.iter_custom(|times| {

@@ -90,6 +90,7 @@ pub(crate) fn snapshot(hierarchy: Hierarchy, cgroups: usize) -> Snapshot {
         cgroups,
         departed: Arc::default(),
         oom_gone: Arc::default(),
+        oom_kills: Vec::new(),
     }
 }
 
@@ -174,6 +175,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         file_descriptors: n.figure(),
         sockets: n.figure(),
         max_open_files: Some(Limit::Value(n.number())),
+        max_open_files_hard: Some(Limit::Max),
     };
     let mut traffic =
         || Traffic { bytes: n.number(), packets: n.number(), errors: n.number(), dropped: n.number() };
@@ -287,7 +289,7 @@ fn filesystems(n: &mut Numbers) -> (Filesystems, Vec<Option<DiskStats>>) {
         io_ms: n.number(),
         weighted_ms: n.number(),
     };
-    (Filesystems { mounts }, vec![Some(disk()), Some(disk()), None])
+    (Filesystems { mounts, ..Filesystems::default() }, vec![Some(disk()), Some(disk()), None])
 }
 
 fn hardware(n: &mut Numbers) -> Hardware {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use nodegauge::auth::path;
 use nodegauge::expose::cadvisor::events::Events;
 use nodegauge::expose::cadvisor::{Answer, Host, Refused, World};
+use nodegauge::expose::summary::{ImageStore, Surroundings};
 use nodegauge::expose::{cadvisor_v1, cadvisor_v2};
 use nodegauge::history::History;
-use nodegauge::snapshot::{Hierarchy, Origin, Process, Snapshot, reading};
+use nodegauge::snapshot::{Health, Hierarchy, Origin, Process, Snapshot, reading};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -43,11 +44,20 @@ impl Host for Asked {
         };
         vec![one(7), one(9)]
     }
+
+    fn device(&self, uuid: &str) -> Option<(String, u32, u32)> {
+        match uuid {
+            "by-name" => Some(("/dev/mapper/data".to_owned(), 253, 7)),
+            "by-number" => Some(("/dev/dm-1".to_owned(), 254, 1)),
+            "not-mounted" => Some(("/dev/sdz".to_owned(), 8, 99)),
+            _ => None,
+        }
+    }
 }
 
 /// So many ticks of a node, a second apart, in each of which every cgroup used
 /// half a second of CPU.
-fn world(hierarchy: Hierarchy, ticks: u64) -> World {
+pub(crate) fn world(hierarchy: Hierarchy, ticks: u64) -> World {
     let (history, events) = (Arc::new(History::new(Duration::from_secs(120))), Arc::new(Events::default()));
     let mut last = None;
     for tick in 0..ticks {
@@ -68,10 +78,16 @@ fn world(hierarchy: Hierarchy, ticks: u64) -> World {
         events.record(&snapshot);
         last = Some(snapshot);
     }
-    World { snapshot: last.unwrap(), history, events, host: Some(Arc::new(Asked)) }
+    World {
+        snapshot: last.unwrap(),
+        history,
+        events,
+        host: Some(Arc::new(Asked)),
+        surroundings: Arc::default(),
+    }
 }
 
-fn taken(answer: Option<Result<Answer, Refused>>) -> Value {
+pub(crate) fn taken(answer: Option<Result<Answer, Refused>>) -> Value {
     match answer {
         Some(Ok(Answer::Json(write))) => {
             let mut text = Vec::new();
@@ -90,7 +106,7 @@ fn v2(world: &World, kind: &str, name: &str, query: &str) -> Value {
     taken(cadvisor_v2::answer(world, 1, kind, name, &path::query(query).unwrap()))
 }
 
-const POD: &str = "kubepods/pod0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
+pub(crate) const POD: &str = "kubepods/pod0d1c2b3a-4f5e-4a7b-8c9d-0e1f2a3b4c5d";
 
 #[test]
 fn a_container_with_its_samples() {
@@ -100,6 +116,7 @@ fn a_container_with_its_samples() {
     assert_eq!(app["namespace"], "docker");
     assert_eq!(app["aliases"], json!(["k8s_app", format!("{:0>64}", "app")]));
     assert_eq!(app["spec"]["labels"], json!({"team": "a<b"}));
+    assert_eq!(app["spec"]["envs"], json!({"app_name": "app"}));
     assert_eq!(app["spec"]["image"], "registry.example/web:1");
     assert_eq!(app["spec"]["memory"]["swap_limit"], json!(u64::MAX));
     assert_eq!(app["spec"]["creation_time"], "2023-07-22T04:26:43.5Z");
@@ -264,6 +281,114 @@ fn processors_that_were_given() {
     assert_eq!(mask("kubepods"), None);
 }
 
+#[test]
+fn storage_by_label_and_by_uuid() {
+    let mut world = world(Hierarchy::V2, 1);
+    let mut snapshot = (*world.snapshot).clone();
+    let mut filesystems = (*snapshot.filesystems).clone();
+    for (number, mount) in filesystems.mounts.iter_mut().enumerate() {
+        (mount.device, mount.mount_point) = [
+            ("/dev/vda1".to_owned(), "/".to_owned()),
+            ("/dev/mapper/data".to_owned(), "/var/lib".to_owned()),
+            ("/dev/mapper/images".to_owned(), "/var/lib/containers".to_owned()),
+        ][number]
+            .clone();
+        (mount.major, mount.minor) = (254, 9 - u32::try_from(number).unwrap() * 4);
+    }
+    snapshot.filesystems = Arc::new(filesystems);
+    world.snapshot = Arc::new(snapshot);
+    let store = |runtime, path: &str, layers| ImageStore {
+        runtime,
+        layers,
+        path: path.to_owned(),
+        ..ImageStore::default()
+    };
+    let images = vec![
+        store("docker", "/var/lib/docker", false),
+        store("containerd", "/var/lib/containerd", false),
+        store("cri-o", "/var/lib/containers/storage/overlay-images", false),
+        store("cri-o", "/run/containers/storage", true),
+    ];
+    world.surroundings = Arc::new(Surroundings { images, ..Surroundings::default() });
+    let labels = |query: &str| -> Vec<(Value, Value)> {
+        let found = v2(&world, "storage", "", query);
+        found.as_array().unwrap().iter().map(|fs| (fs["mountpoint"].clone(), fs["labels"].clone())).collect()
+    };
+    let all = [
+        (json!("/"), json!(["root", "crio-containers"])),
+        (json!("/var/lib"), json!(["docker-images"])),
+        (json!("/var/lib/containers"), json!(["crio-images"])),
+    ];
+    assert_eq!(labels(""), all);
+    assert_eq!(labels("label=docker-images"), all[1..2]);
+    assert_eq!(labels("label=crio-containers"), all[..1]);
+    let one = |uuid: &str| v2(&world, "storage", "", &format!("uuid={uuid}"));
+    assert_eq!(one("by-name")["mountpoint"], "/var/lib");
+    assert_eq!(one("by-number")["labels"], json!(["crio-images"]));
+    let refused =
+        |query: &str| match cadvisor_v2::answer(&world, 1, "storage", "", &path::query(query).unwrap()) {
+            Some(Err((status, text))) => (status.as_u16(), text),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(refused("uuid=not-mounted").0, 404);
+    assert_eq!(refused("uuid=x&label=root").0, 404);
+    let (status, text) = refused("label=podman-images");
+    assert!(
+        status == 400 && text.ends_with("accepted: root, docker-images, crio-images, crio-containers"),
+        "{text}"
+    );
+}
+
+#[test]
+fn dockers_versions_and_what_its_checks_say() {
+    let mut world = world(Hierarchy::V2, 1);
+    assert_eq!(v2(&world, "attributes", "", "")["docker_version"], "");
+    let docker = Some(("28.1.0".to_owned(), "1.49".to_owned()));
+    world.surroundings = Arc::new(Surroundings { docker, ..Surroundings::default() });
+    let attributes = v2(&world, "attributes", "", "");
+    assert_eq!(
+        (&attributes["docker_version"], &attributes["docker_api_version"]),
+        (&json!("28.1.0"), &json!("1.49"))
+    );
+    let mut snapshot = (*world.snapshot).clone();
+    let row = snapshot.cgroups.iter_mut().find(|row| row.cgroup.path.ends_with("b-app")).unwrap();
+    let mut cgroup = (*row.cgroup).clone();
+    cgroup.identity.health = Some(Health::Unhealthy);
+    row.cgroup = Arc::new(cgroup);
+    world.snapshot = Arc::new(snapshot);
+    let health =
+        |name: &str| v1(&world, "containers", &format!("{POD}/{name}"), "")["stats"][0]["health"].clone();
+    assert_eq!((health("b-app"), health("c-log")), (json!({"status": "unhealthy"}), json!({"status": ""})));
+}
+
+/// What cAdvisor has switched off by default: the objects that its clients look into.
+#[test]
+fn what_is_never_measured_is_as_in_cadvisor() {
+    let world = world(Hierarchy::V2, 1);
+    let app = format!("{POD}/b-app");
+    let one = &v1(&world, "containers", &app, "")["stats"][0];
+    let two = &v2(&world, "stats", &app, "")[format!("/{app}")]["stats"][0];
+    for sample in [one, two] {
+        assert_eq!(sample["cpu"]["schedstat"], json!({"run_time": 0, "runqueue_time": 0, "run_periods": 0}));
+        for data in ["container_data", "hierarchical_data"] {
+            assert_eq!(sample["memory"][data]["numa_stats"], json!({}));
+        }
+        let sockets = &sample["network"];
+        for protocol in ["tcp", "tcp6"] {
+            assert_eq!(sockets[protocol].as_object().unwrap().len(), 11);
+            assert_eq!(
+                (&sockets[protocol]["SynRecv"], &sockets[protocol]["FinWait2"]),
+                (&json!(0), &json!(0))
+            );
+        }
+        let udp = json!({"Listen": 0, "Dropped": 0, "RxQueued": 0, "TxQueued": 0});
+        assert_eq!((&sockets["udp"], &sockets["udp6"]), (&udp, &udp));
+        assert_eq!(sockets["tcp_advanced"], json!({}));
+        assert_eq!(sample["processes"]["ulimits"][0]["hard_limit"], -1);
+    }
+    assert_eq!((&one["cpuset"], &one["resctrl"]), (&json!({"memory_migrate": 0}), &json!({})));
+}
+
 /// Whatever a name or a label holds, it is JSON and comes back as it was.
 #[test]
 fn names_and_labels_hold_any_character() {
@@ -316,61 +441,6 @@ fn answers_are_what_they_were() {
         )),
     );
     golden("ps.json", v2(&world, "ps", &app, ""));
-}
-
-#[test]
-fn events_are_what_came_went_and_was_killed() {
-    let mut world = world(Hierarchy::V2, 1);
-    let next = |world: &World, change: &dyn Fn(&mut Snapshot)| {
-        let mut snapshot = (*world.snapshot).clone();
-        snapshot.sequence += 1;
-        snapshot.wall_ms += 10_000;
-        change(&mut snapshot);
-        Arc::new(snapshot)
-    };
-    world.snapshot = next(&world, &|s| {
-        let kills = s.cgroups[4].memory.oom_kills.unwrap().get();
-        s.cgroups[4].memory.oom_kills = reading(kills + 2);
-    });
-    world.events.record(&world.snapshot);
-    world.snapshot = next(&world, &|s| drop(s.cgroups.remove(5)));
-    world.events.record(&world.snapshot);
-    let find = |query: &str| {
-        let found = taken(cadvisor_v1::answer(&world, 3, "events", "", &path::query(query).unwrap(), b""));
-        let list = found.as_array().unwrap().clone();
-        list.iter()
-            .map(|e| (e["event_type"].clone(), e["container_name"].clone(), e["event_data"].clone()))
-            .collect::<Vec<_>>()
-    };
-    let types = |query: &str| find(query).into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
-    assert_eq!(types(""), Vec::<Value>::new());
-    assert_eq!(types("creation_events=true"), ["containerCreation"]);
-    assert_eq!(types("creation_events=true&subcontainers=true").len(), 6);
-    assert_eq!(types("creation_events=true&subcontainers=true&max_events=2").len(), 2);
-    assert_eq!(
-        types("oom_events=1&oom_kill_events=true&subcontainers=true"),
-        ["oom", "oomKill", "oom", "oomKill"]
-    );
-    let gone = find("deletion_events=true&subcontainers=true");
-    let expected = (
-        json!("containerDeletion"),
-        json!(format!("/{POD}/c-log")),
-        json!({"container_deletion": {"exit_code": -1}}),
-    );
-    assert_eq!(gone, [expected]);
-    assert_eq!(
-        types("all_events=true&subcontainers=true&start_time=2023-11-14T22:13:31Z"),
-        ["containerDeletion"]
-    );
-    let both = cadvisor_v1::answer(
-        &world,
-        3,
-        "events",
-        "",
-        &path::query("stream=true&start_time=2023-11-14T22:13:31Z").unwrap(),
-        b"",
-    );
-    assert!(matches!(both, Some(Err(_))));
 }
 
 #[test]

@@ -168,6 +168,18 @@ fn a_fresh_tick_is_asked_for_only_when_the_last_is_too_old() {
     assert_eq!(asked, Ok(Request::Fresh(Kinds::NONE)));
     let expected = rendered(&server.publish(2, 7), Format::Prometheus);
     assert!(scraper.join().unwrap() == expected, "not the fresh one");
+    // cAdvisor's way of asking for one that is fresher than others get.
+    let patient = Policy { max_age: Duration::from_secs(3600), ..POLICY };
+    let server = Server::with(2, patient, limits());
+    let (address, path) = (server.address, "/metrics?max_age=0s");
+    let scraper = thread::spawn(move || get(address, path, "").body);
+    let asked = server.publisher.requests.recv_timeout(Duration::from_secs(5));
+    assert_eq!(asked, Ok(Request::Fresh(Kinds::NONE)));
+    let expected = rendered(&server.publish(2, 7), Format::Prometheus);
+    assert!(scraper.join().unwrap() == expected, "not the fresh one");
+    assert_eq!(server.get("/metrics?max_age=1h", "").status, 200);
+    assert_eq!(server.get("/metrics?max_age=soon", "").status, 400);
+    assert_eq!(server.publisher.requests.try_recv().ok(), None, "asked although the last was young");
     // A reader thread that does not answer costs the patience, not the scrape.
     let impatient = Policy { patience: Duration::from_millis(200), max_age: Duration::ZERO, ..POLICY };
     let server = Server::with(2, impatient, limits());

@@ -8,7 +8,8 @@ use nodegauge::auth::{Guard, How, rules};
 use nodegauge::expose::summary::{Extent, ImageStore, Surroundings, write};
 use nodegauge::expose::{Format, resource};
 use nodegauge::snapshot::{
-    Averages, Cgroup, CgroupSample, Hierarchy, Identity, Limit, Part, PressureStats, Role, Snapshot, reading,
+    Averages, Cgroup, CgroupSample, FilesystemSpace, Filesystems, Hierarchy, Identity, Limit, Part,
+    PodVolume, PressureStats, Role, Snapshot, VolumeMount, reading,
 };
 use serde_json::Value;
 
@@ -41,6 +42,8 @@ pub(crate) fn node(hierarchy: Hierarchy) -> Snapshot {
             runtime: container.map(|_| "docker"),
             created_ns: Some(created_ns),
             labels: vec![("team".into(), "a<b".into())],
+            environment: container.map(|name| ("app_name".into(), name.into())).into_iter().collect(),
+            volumes: Vec::new(),
         };
         let cgroup = Cgroup { part, ..(*data::cgroup(path, identity)).clone() };
         snapshot.cgroups.push(row(hierarchy, Arc::new(cgroup), numbers));
@@ -56,7 +59,12 @@ pub(crate) fn node(hierarchy: Hierarchy) -> Snapshot {
 
 fn around() -> Surroundings {
     let store = ImageStore { path: "/var/lib/x".into(), used_bytes: Some(77), ..ImageStore::default() };
-    Surroundings { node_name: "n1".into(), kubelet_root: "/var/lib/kubelet".into(), images: vec![store] }
+    Surroundings {
+        node_name: "n1".into(),
+        kubelet_root: "/var/lib/kubelet".into(),
+        images: vec![store],
+        docker: None,
+    }
 }
 
 fn summary(snapshot: &Snapshot, extent: Extent) -> Value {
@@ -169,6 +177,76 @@ fn values_of_the_summary_are_those_of_the_rows() {
     let own = own.logs.as_ref().unwrap().used_bytes + own.volumes[0].usage.used_bytes;
     assert_eq!(disks.len(), 4);
     assert_eq!(pod["ephemeral-storage"]["usedBytes"], disks.iter().sum::<u64>() + own);
+}
+
+/// Volumes that are filesystems of their own: by the directory that a container has,
+/// by the name in the pod, and the one that is left over.
+#[test]
+fn volumes_by_claim() {
+    let found = |volumes: &[(&str, Option<&str>, Option<&str>)], mounts: &[&str]| {
+        let mut snapshot = node(Hierarchy::V2);
+        let row = snapshot.cgroups.iter_mut().find(|row| row.cgroup.part.role == Role::Pod).unwrap();
+        let mut cgroup = (*row.cgroup).clone();
+        let volume = |(name, claim, directory): &(&str, Option<&str>, Option<&str>)| PodVolume {
+            name: (*name).into(),
+            claim: claim.map(Into::into),
+            directory: directory.map(Into::into),
+        };
+        cgroup.part.volumes = volumes.iter().map(volume).collect();
+        row.cgroup = Arc::new(cgroup);
+        row.disk = None;
+        let mount = |pod: &str, name: &str| {
+            let space = FilesystemSpace {
+                capacity_bytes: 100,
+                available_bytes: 60,
+                usage_bytes: 30,
+                inodes: Some(10),
+                inodes_free: Some(7),
+            };
+            let (pod_uid, name, space_read_at) = (pod.to_owned(), name.to_owned(), Some(1_700_000_000));
+            VolumeMount { pod_uid, name, space: Some(space), space_read_at }
+        };
+        let mut all = vec![mount("0", "pvc-9"), mount("f", "pvc-9")];
+        all.extend(mounts.iter().map(|name| mount(UID, name)));
+        all.sort_by(|a, b| (&a.pod_uid, &a.name).cmp(&(&b.pod_uid, &b.name)));
+        let filesystems = Filesystems { volumes: all, ..(*snapshot.filesystems).clone() };
+        snapshot.filesystems = Arc::new(filesystems);
+        assert_eq!(summary(&snapshot, Extent::CpuAndMemory)["pods"][0].get("volume"), None);
+        summary(&snapshot, Extent::Full)["pods"][0]["volume"].clone()
+    };
+    let shown = |name: &str, claim: Option<&str>| {
+        let mut volume = serde_json::json!({
+            "time": "2023-11-14T22:13:20Z", "name": name, "capacityBytes": 100, "availableBytes": 60, "usedBytes": 30,
+            "inodes": 10, "inodesFree": 7, "inodesUsed": 3,
+        });
+        if let Some(claim) = claim {
+            volume["pvcRef"] = serde_json::json!({"name": claim, "namespace": "shop"});
+        }
+        volume
+    };
+    let two =
+        [("data", Some("orders"), Some("pvc-2")), ("more", Some("history"), None), ("share", None, None)];
+    let expected = [shown("more", Some("history")), shown("data", Some("orders")), shown("share", None)];
+    assert_eq!(found(&two, &["pvc-2", "pvc-1", "share"]), Value::from(expected.to_vec()));
+    // Which of two it is nobody says.
+    let unknown = [("a", Some("a"), None), ("b", Some("b"), None)];
+    assert_eq!(found(&unknown, &["pvc-1", "pvc-2"]), Value::Null);
+    assert_eq!(found(&unknown, &["pvc-1"]), Value::Null);
+    assert_eq!(found(&unknown[..1], &["pvc-1", "pvc-2"]), Value::Null);
+    assert_eq!(found(&[], &["pvc-1"]), Value::Null);
+}
+
+#[test]
+fn the_systems_services_are_misc() {
+    let mut snapshot = node(Hierarchy::V2);
+    let mut row = snapshot.cgroups[1].clone();
+    let part = Part { role: Role::System, ..Part::default() };
+    row.cgroup = Arc::new(Cgroup { path: "/system.slice".into(), part, ..Cgroup::default() });
+    snapshot.cgroups.push(row);
+    let all = summary(&snapshot, Extent::Full);
+    let names: Vec<_> =
+        all["node"]["systemContainers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    assert_eq!(names, ["misc", "pods"]);
 }
 
 /// What is not known is not there, and the rest is.

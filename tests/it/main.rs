@@ -13,6 +13,7 @@ mod apiserver;
 mod auth;
 mod batch;
 mod cadvisor_api;
+mod cadvisor_events;
 mod cli;
 mod custom;
 #[path = "../data/mod.rs"]

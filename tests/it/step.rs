@@ -417,7 +417,7 @@ fn the_node_has_filesystems_and_shares() {
     builder.set_node_resources(NodeResources { capacity: Resources::default(), allocatable });
     builder.set_node_labels(Labels::new([("zone", "a")], &mut Names::default()));
     let tick = |seconds, factor| Snapshot {
-        filesystems: Arc::new(Filesystems { mounts: mounts.clone() }),
+        filesystems: Arc::new(Filesystems { mounts: mounts.clone(), ..Filesystems::default() }),
         ..clock.tick(seconds, shop(factor))
     };
     make(&mut builder, &tick(0, 1), &directory()).unwrap();

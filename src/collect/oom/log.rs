@@ -16,6 +16,7 @@ use crate::kernel::oom::{self, Kill, Parser};
 use crate::kernel::problems::Problem;
 use crate::kernel::{ReadError, Roots};
 
+use super::super::sampler::wall_ms;
 use super::super::{LogCounts, LogState};
 
 /// Kills that wait for the next tick at most; more are counted, and shown by
@@ -34,9 +35,17 @@ pub(super) struct Log {
     shared: Arc<Mutex<Shared>>,
 }
 
+/// A kill, and when the log told of it.
+#[derive(Debug)]
+pub(super) struct Logged {
+    pub(super) kill: Kill,
+    /// Milliseconds since the epoch.
+    pub(super) wall_ms: u64,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
-    kills: Vec<Kill>,
+    kills: Vec<Logged>,
     counts: LogCounts,
 }
 
@@ -73,7 +82,7 @@ impl Log {
 
     /// Moves the kills since the last call into `kills`, which is emptied first
     /// and whose memory is used again.
-    pub(super) fn take(&self, kills: &mut Vec<Kill>) -> LogCounts {
+    pub(super) fn take(&self, kills: &mut Vec<Logged>) -> LogCounts {
         kills.clear();
         let mut shared = lock(&self.shared);
         std::mem::swap(&mut shared.kills, kills);
@@ -172,7 +181,7 @@ impl Shared {
         self.counts.kills += 1;
         tracing::debug!(pid = kill.pid, cgroup = kill.cgroup.as_deref().unwrap_or("?"), "OOM kill logged");
         if self.kills.len() < MAX_WAITING {
-            self.kills.push(kill);
+            self.kills.push(Logged { kill, wall_ms: wall_ms() });
         } else {
             self.counts.unplaced += 1;
         }

@@ -4,10 +4,12 @@
 //! or 0.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::GoTime;
+use super::{GoTime, World};
+use crate::expose::summary::holder;
 use crate::snapshot::{Cache, Core, Disk, Filesystem, HugePages, Machine, NumaNode, Reading, Snapshot};
 
 /// What cAdvisor says of clouds since version 0.60.
@@ -226,21 +228,24 @@ fn disk(disk: &Disk) -> (String, DiskInfo<'_>) {
 pub struct Attributes<'a> {
     kernel_version: &'a str,
     container_os_version: &'a str,
-    docker_version: &'static str,
-    docker_api_version: &'static str,
+    docker_version: &'a str,
+    docker_api_version: &'a str,
     cadvisor_version: &'static str,
     #[serde(flatten)]
     machine: MachineInfo<'a>,
 }
 
 impl<'a> Attributes<'a> {
-    /// Those of a snapshot.
-    pub fn of(snapshot: &'a Snapshot) -> Attributes<'a> {
+    /// Those of the host and its Docker, empty where there is none.
+    pub fn of(world: &'a World) -> Attributes<'a> {
+        let snapshot = &world.snapshot;
+        let (docker_version, docker_api_version) =
+            world.surroundings.docker.as_ref().map_or(("", ""), |(version, api)| (version, api));
         Attributes {
             kernel_version: &snapshot.machine.kernel_version,
             container_os_version: &snapshot.machine.os_version,
-            docker_version: "",
-            docker_api_version: "",
+            docker_version,
+            docker_api_version,
             cadvisor_version: env!("CARGO_PKG_VERSION"),
             machine: MachineInfo::of(snapshot),
         }
@@ -263,30 +268,67 @@ pub struct Storage<'a> {
     inodes_free: Option<u64>,
 }
 
-/// Whether a filesystem has the label: `root`, or what `holds` says.
-fn labels(fs: &Filesystem) -> Option<Vec<&'static str>> {
-    (fs.mount_point == "/").then(|| vec!["root"])
+/// Whose images and layers a filesystem may have, as its label says.
+const STORES: [(&str, &str, bool); 3] =
+    [("docker-images", "docker", false), ("crio-images", "cri-o", false), ("crio-containers", "cri-o", true)];
+
+/// Labels and the filesystems they are on.
+fn labelled(world: &World) -> Vec<(&'static str, &Filesystem)> {
+    let on = |path: &str| holder(&world.snapshot, Path::new(path));
+    let store = |(label, runtime, layers): (&'static str, &str, bool)| {
+        let mut of_runtime = world.surroundings.images.iter().filter(|store| store.runtime == runtime);
+        // Layers are with images unless they are said to be apart.
+        let first = of_runtime.clone().next()?;
+        let store = of_runtime.find(|store| store.layers == layers).unwrap_or(first);
+        Some((label, on(&store.path)?))
+    };
+    let root = world.snapshot.filesystems.mounts.iter().filter(|fs| fs.mount_point == "/");
+    root.map(|fs| ("root", fs)).chain(STORES.into_iter().filter_map(store)).collect()
 }
 
-/// The filesystems of a snapshot, or those with a label.
-pub fn storage<'a>(snapshot: &'a Snapshot, label: Option<&str>) -> Vec<Storage<'a>> {
-    let wanted = |fs: &&Filesystem| match label {
-        None => true,
-        Some(label) => labels(fs).is_some_and(|labels| labels.contains(&label)),
-    };
+/// The labels there are.
+pub fn storage_labels(world: &World) -> Vec<&'static str> {
+    let mut labels: Vec<_> = labelled(world).into_iter().map(|(label, _)| label).collect();
+    labels.dedup();
+    labels
+}
+
+/// Which filesystems are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    All,
+    /// Those with a label.
+    Label(String),
+    /// The one on the device of this name, or with these numbers.
+    Device(String, u32, u32),
+}
+
+/// The filesystems of the host that are wanted.
+pub fn storage<'a>(world: &'a World, wanted: &Wanted) -> Vec<Storage<'a>> {
+    let labels = labelled(world);
     let row = |fs: &'a Filesystem| {
         let space = fs.space?;
-        Some(Storage {
+        let on_it = labels.iter().filter(|(_, labelled)| std::ptr::eq(*labelled, fs));
+        let labels: Vec<&'static str> = on_it.map(|(label, _)| *label).collect();
+        let is_wanted = match wanted {
+            Wanted::All => true,
+            Wanted::Label(label) => labels.contains(&label.as_str()),
+            Wanted::Device(name, major, minor) => {
+                fs.device == *name || (fs.major, fs.minor) == (*major, *minor)
+            }
+        };
+        is_wanted.then(|| Storage {
             timestamp: GoTime { ns: fs.space_read_at.map(|s| s.saturating_mul(1_000_000_000)) },
             device: &fs.device,
             mountpoint: &fs.mount_point,
             capacity: space.capacity_bytes,
             available: space.available_bytes,
             usage: space.usage_bytes,
-            labels: labels(fs),
+            labels: (!labels.is_empty()).then_some(labels),
             inodes: space.inodes,
             inodes_free: space.inodes_free,
         })
     };
-    snapshot.filesystems.mounts.iter().filter(wanted).filter_map(row).collect()
+    world.snapshot.filesystems.mounts.iter().filter_map(row).collect()
 }

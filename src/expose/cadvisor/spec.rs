@@ -1,6 +1,7 @@
 //! What a cgroup is and is allowed, in cAdvisor's JSON.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -55,6 +56,8 @@ pub struct Spec<'a> {
     start_time: Option<GoTime>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    envs: BTreeMap<&'a str, &'a str>,
     has_cpu: bool,
     cpu: CpuSpec,
     has_memory: bool,
@@ -116,7 +119,8 @@ impl<'a> Spec<'a> {
         Spec {
             creation_time: GoTime { ns: part.created_ns.or(created) },
             start_time: row.cgroup.identity.started_ns.or(created).map(|ns| GoTime { ns: Some(ns) }),
-            labels: part.labels.iter().map(|(key, value)| (&**key, &**value)).collect(),
+            labels: pairs(&part.labels),
+            envs: pairs(&part.environment),
             has_cpu: row.cpu.usage_ns.is_some(),
             cpu: CpuSpec {
                 mask: world.host.as_ref().and_then(|host| mask(host.cpus(&row.cgroup.path)?, world)),
@@ -155,6 +159,10 @@ impl<'a> Spec<'a> {
             ..one
         }
     }
+}
+
+fn pairs(all: &[(Arc<str>, Arc<str>)]) -> BTreeMap<&str, &str> {
+    all.iter().map(|(key, value)| (&**key, &**value)).collect()
 }
 
 /// Processors as cAdvisor tells them: all where none in particular were given.

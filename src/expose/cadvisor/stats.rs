@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::GoTime;
 use super::disks::{DiskIo, FsStats, whole};
+use super::never::{Empty, Schedstat};
 use crate::history::{Figure, Sample};
 use crate::snapshot::{
     Averages, CgroupSample, HugetlbStats, Interface, IoDevice, IoOperations, Limit, Pressure, Reading,
@@ -20,6 +21,7 @@ type Told = Option<u64>;
 pub struct Cpu {
     usage: CpuUsage,
     cfs: Cfs,
+    schedstat: Schedstat,
     #[serde(skip_serializing_if = "Option::is_none")]
     load_average: Told,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +146,7 @@ struct Faults {
     pgfault: Told,
     #[serde(skip_serializing_if = "Option::is_none")]
     pgmajfault: Told,
+    numa_stats: Empty,
 }
 
 #[derive(Debug, Serialize)]
@@ -243,6 +246,8 @@ pub struct Processes {
 struct Ulimit {
     name: &'static str,
     soft_limit: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hard_limit: Option<i64>,
 }
 
 /// A sample, as far as its parts are alike in all versions.
@@ -293,6 +298,7 @@ impl<'a> Parts<'a> {
                 bursts_periods: self.get(Figure::CpuBurstPeriods),
                 burst_time: self.get(Figure::CpuBurst),
             },
+            schedstat: Schedstat::default(),
             load_average: self.get(Figure::LoadMilli),
             load_d_average: self.get(Figure::LoadDMilli),
             psi: psi(
@@ -365,10 +371,12 @@ impl<'a> Parts<'a> {
             container_data: Faults {
                 pgfault: self.get(Figure::PgfaultOwn).or(self.get(Figure::Pgfault)),
                 pgmajfault: self.get(Figure::PgmajfaultOwn).or(self.get(Figure::Pgmajfault)),
+                numa_stats: Empty::default(),
             },
             hierarchical_data: Faults {
                 pgfault: self.get(Figure::Pgfault),
                 pgmajfault: self.get(Figure::Pgmajfault),
+                numa_stats: Empty::default(),
             },
             psi: psi(
                 self.sample,
@@ -418,6 +426,7 @@ impl<'a> Parts<'a> {
             Limit::Value(value) => i64::try_from(value).unwrap_or(i64::MAX),
         };
         let files = self.now.and_then(|row| row.process.max_open_files);
+        let hard = self.now.and_then(|row| row.process.max_open_files_hard).map(limit);
         Some(Processes {
             process_count,
             fd_count: self.get(Figure::FileDescriptors),
@@ -426,7 +435,7 @@ impl<'a> Parts<'a> {
             // 0 is cAdvisor's word for no limit.
             threads_max: self.now.and_then(|row| row.spec.threads_max).map(|l| l.value().unwrap_or(0)),
             ulimits: files
-                .map(|files| Ulimit { name: "max_open_files", soft_limit: limit(files) })
+                .map(|files| Ulimit { name: "max_open_files", soft_limit: limit(files), hard_limit: hard })
                 .into_iter()
                 .collect(),
         })

@@ -214,8 +214,8 @@ pub(super) fn kind(cgroup: &Cgroup) -> char {
         Role::Pod => 'p',
         Role::Sandbox => 's',
         Role::Container => 'c',
-        Role::Other | Role::Kubelet | Role::Runtime | Role::Pods if named => 'c',
-        Role::Other | Role::Kubelet | Role::Runtime | Role::Pods => 'g',
+        Role::Other | Role::Kubelet | Role::Runtime | Role::System | Role::Pods if named => 'c',
+        Role::Other | Role::Kubelet | Role::Runtime | Role::System | Role::Pods => 'g',
     }
 }
 

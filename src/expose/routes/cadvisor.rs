@@ -144,6 +144,7 @@ impl App {
             history: Arc::clone(&self.history),
             events: Arc::clone(&self.events),
             host: self.around.host.clone(),
+            surroundings: Arc::new(self.around.tell()),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::identity::grpc::proto::cri as pb;
 use crate::identity::model::{
     ContainerInfo, ContainerState, Labels, Names, NetworkMode, PodContainer, PodInfo, PodOrigin, PodRef,
-    docker_style_name,
+    Variables, docker_style_name,
 };
 use crate::identity::path::{PodUid, Runtime};
 use crate::identity::store::View;
@@ -21,6 +21,8 @@ const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 /// Details that failed this often are not asked for again.
 const DETAIL_TRIES: u8 = 3;
+/// Mounts looked at of one container.
+const MAX_MOUNTS: usize = 256;
 
 /// Whose conventions a runtime follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Flavor {
 #[derive(Debug)]
 pub(super) struct Picture {
     flavor: Flavor,
+    variables: Variables,
     sandboxes: HashMap<Arc<str>, Sandbox>,
     containers: HashMap<Arc<str>, Container>,
     pods: HashMap<PodUid, Arc<PodInfo>>,
@@ -94,11 +97,18 @@ struct Details {
     started_ns: Option<u64>,
     log_path: Option<Arc<str>>,
     host_network: Option<bool>,
+    exit_code: Option<i32>,
+    environment: Labels,
+    mounts: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Details {
     fn is_owed(&self) -> bool {
         !self.known && self.tries < DETAIL_TRIES
+    }
+
+    fn ended_is_owed(&self) -> bool {
+        self.exit_code.is_none() && self.tries < DETAIL_TRIES
     }
 }
 
@@ -115,6 +125,21 @@ pub(super) enum Owed {
 struct Verbose {
     pid: Option<u32>,
     image: Option<String>,
+    #[serde(rename = "runtimeSpec")]
+    spec: Option<RuntimeSpec>,
+}
+
+/// Of the specification a container was made by, its environment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RuntimeSpec {
+    process: Option<SpecProcess>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SpecProcess {
+    env: Option<Vec<String>>,
 }
 
 impl Verbose {
@@ -124,8 +149,14 @@ impl Verbose {
 }
 
 impl Picture {
-    pub(super) fn new(flavor: Flavor) -> Self {
-        Picture { flavor, sandboxes: HashMap::new(), containers: HashMap::new(), pods: HashMap::new() }
+    pub(super) fn new(flavor: Flavor, variables: Variables) -> Self {
+        Picture {
+            flavor,
+            variables,
+            sandboxes: HashMap::new(),
+            containers: HashMap::new(),
+            pods: HashMap::new(),
+        }
     }
 
     /// Takes complete lists; what is not in them is gone. Details stay.
@@ -223,13 +254,25 @@ impl Picture {
         let (old, details) = old.map(|c| (Arc::clone(&c.info), c.details.clone())).unzip();
         let mut details: Details = details.unwrap_or_default();
         details.known = true;
+        let exited = status.state() == pb::ContainerState::ContainerExited;
+        details.exit_code = exited.then_some(status.exit_code);
+        let mounts = status.mounts.iter().take(MAX_MOUNTS);
+        let mounts: Vec<_> =
+            mounts.filter_map(|m| Some((&*m.container_path, volume(&m.host_path)?))).collect();
+        if !mounts.is_empty() {
+            details.mounts = mounts.into_iter().map(|(at, name)| (names.get(at), names.get(name))).collect();
+        }
         details.image = status.image.as_ref().and_then(|i| names.some(&i.image)).or(details.image);
         details.started_ns = ns(status.started_at).or(details.started_ns);
         // Behind cri-dockerd that is a link to the file that Docker tells of itself.
         let told = (!status.log_path.is_empty() && self.flavor != Flavor::Docker).then_some(status.log_path);
         details.log_path = told.map(Arc::from).or(details.log_path);
         if let Some(info) = info {
-            details.pid = Verbose::parse(info).pid.filter(|p| *p > 0);
+            let verbose = Verbose::parse(info);
+            details.pid = verbose.pid.filter(|p| *p > 0);
+            let process = verbose.spec.and_then(|spec| spec.process);
+            let lines = process.and_then(|process| process.env).unwrap_or_default();
+            details.environment = self.variables.of(lines.iter().map(String::as_str), false, names);
         }
         let listed = pb::Container {
             id: status.id,
@@ -273,10 +316,11 @@ impl Picture {
     /// takes from the end.
     pub(super) fn owed(&self) -> Vec<Owed> {
         let sandboxes = self.sandboxes.iter().filter(|(_, s)| s.ready && s.details.is_owed());
-        let containers = self
-            .containers
-            .iter()
-            .filter(|(_, c)| c.info.state != Some(ContainerState::Exited) && c.details.is_owed());
+        // Of one that ended while it was followed how it did.
+        let containers = self.containers.iter().filter(|(_, c)| match c.info.state {
+            Some(ContainerState::Exited) => c.details.known && c.details.ended_is_owed(),
+            _ => c.details.is_owed(),
+        });
         let sandboxes = sandboxes.map(|(id, _)| Owed::Sandbox(Arc::clone(id)));
         sandboxes.chain(containers.map(|(id, _)| Owed::Container(Arc::clone(id)))).collect()
     }
@@ -441,6 +485,9 @@ impl Picture {
             created_ns: ns(listed.created_at),
             started_ns: details.started_ns,
             log_path: details.log_path.clone(),
+            exit_code: details.exit_code,
+            environment: details.environment.clone(),
+            mounts: details.mounts.clone(),
             partial: owed,
             ..ContainerInfo::new(Arc::clone(&id))
         };
@@ -466,7 +513,73 @@ fn keep(old: Option<Arc<ContainerInfo>>, new: ContainerInfo) -> Arc<ContainerInf
     old.filter(|old| **old == new).unwrap_or_else(|| Arc::new(new))
 }
 
+/// The name of a volume's directory among those of its pod, of a path in it:
+/// `…/pods/<uid>/volumes/kubernetes.io~csi/<name>/mount`.
+fn volume(host_path: &str) -> Option<&str> {
+    let (_, rest) = host_path.split_once("/volumes/kubernetes.io~")?;
+    rest.split('/').nth(1).filter(|name| !name.is_empty())
+}
+
 /// CRI's times are nanoseconds; 0 is none.
 fn ns(time: i64) -> Option<u64> {
     u64::try_from(time).ok().filter(|t| *t > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_volumes() {
+        let pod = "/var/lib/kubelet/pods/0d1c";
+        let check = |path: &str, expected| assert_eq!(volume(&format!("{pod}/{path}")), expected, "{path}");
+        check("volumes/kubernetes.io~csi/pvc-1/mount", Some("pvc-1"));
+        check("volumes/kubernetes.io~nfs/share", Some("share"));
+        check("volumes/kubernetes.io~csi/", None);
+        check("etc-hosts", None);
+    }
+
+    #[test]
+    fn what_a_status_says_of_the_end_the_environment_and_volumes() {
+        let mut picture = Picture::new(Flavor::Containerd, Variables::beginning(&["TEAM".to_owned()]));
+        let mut names = Names::default();
+        let status = |state: pb::ContainerState, exit_code| pb::ContainerStatus {
+            id: "c1".into(),
+            metadata: Some(pb::ContainerMetadata { name: "app".into(), attempt: 0 }),
+            state: state.into(),
+            exit_code,
+            mounts: vec![pb::Mount {
+                container_path: "/data".into(),
+                host_path: "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc-1/mount".into(),
+            }],
+            ..pb::ContainerStatus::default()
+        };
+        let info = r#"{"pid":7,"runtimeSpec":{"process":{"env":["TEAM_A=b","SECRET=x"]}}}"#;
+        let info = HashMap::from([("info".to_owned(), info.to_owned())]);
+        assert!(picture.container_status(
+            status(pb::ContainerState::ContainerRunning, 0),
+            "",
+            Some(&info),
+            &mut names
+        ));
+        let found = Arc::clone(&picture.view().containers["c1"]);
+        assert_eq!(found.environment.iter().collect::<Vec<_>>(), [("TEAM_A", "b")]);
+        assert_eq!((found.exit_code, found.mounts.len(), &*found.mounts[0].1), (None, 1, "pvc-1"));
+        // It is listed as ended, and asked once how.
+        let listed = pb::Container {
+            id: "c1".into(),
+            metadata: Some(pb::ContainerMetadata { name: "app".into(), attempt: 0 }),
+            state: pb::ContainerState::ContainerExited.into(),
+            ..pb::Container::default()
+        };
+        picture.listed(Vec::new(), vec![listed], &mut names);
+        assert_eq!(picture.owed(), [Owed::Container("c1".into())]);
+        assert!(picture.container_status(
+            status(pb::ContainerState::ContainerExited, 137),
+            "",
+            None,
+            &mut names
+        ));
+        assert_eq!((picture.view().containers["c1"].exit_code, picture.owed().len()), (Some(137), 0));
+    }
 }

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::identity::model::{ContainerInfo, ContainerState, Labels, Names, NetworkMode, PodRef, time_ns};
+use crate::identity::model::{
+    ContainerInfo, ContainerState, Labels, Names, NetworkMode, PodRef, Variables, time_ns,
+};
 use crate::identity::path::{PodUid, Runtime};
 use crate::snapshot::Health;
 
@@ -72,6 +75,7 @@ pub(super) struct Inspected {
 struct State {
     status: String,
     pid: u32,
+    exit_code: i32,
     started_at: String,
     #[serde(alias = "Healthcheck")]
     health: Option<HealthCheck>,
@@ -88,6 +92,7 @@ struct HealthCheck {
 #[serde(rename_all = "PascalCase", default)]
 struct Config {
     image: String,
+    env: Option<Vec<String>>,
     labels: Option<HashMap<String, String>>,
 }
 
@@ -123,6 +128,27 @@ impl Event {
 pub(super) struct Actor {
     #[serde(rename = "ID", default)]
     pub(super) id: String,
+    #[serde(rename = "Attributes", default)]
+    attributes: Attributes,
+}
+
+/// Of what an event tells besides, the code that a container ended with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Attributes {
+    /// Docker's is text; Podman's has another name.
+    #[serde(rename = "exitCode", alias = "containerExitCode")]
+    exit_code: Option<Value>,
+}
+
+impl Actor {
+    /// The code that it ended with.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        match self.attributes.exit_code.as_ref()? {
+            Value::String(text) => text.parse().ok(),
+            other => i32::try_from(other.as_i64()?).ok(),
+        }
+    }
 }
 
 /// The word for a state of health, in an answer and in an event.
@@ -161,8 +187,13 @@ impl Listed {
 }
 
 impl Inspected {
-    /// All there is to know.
-    pub(super) fn info(&self, runtime: Runtime, names: &mut Names) -> Option<ContainerInfo> {
+    /// All there is to know, with those variables of its environment.
+    pub(super) fn info(
+        &self,
+        runtime: Runtime,
+        variables: &Variables,
+        names: &mut Names,
+    ) -> Option<ContainerInfo> {
         let seen = Seen {
             id: &self.id,
             name: self.name.trim_start_matches('/'),
@@ -178,6 +209,9 @@ impl Inspected {
             health: self.state.health.as_ref().and_then(|check| health(&check.status)),
             pid: Some(self.state.pid).filter(|p| *p > 0),
             log_path: Some(self.log_path.as_str()).filter(|p| !p.is_empty()).map(Arc::from),
+            exit_code: matches!(self.state.status.as_str(), "exited" | "dead")
+                .then_some(self.state.exit_code),
+            environment: variables.of(self.config.env.iter().flatten().map(String::as_str), true, names),
             ..seen.info(runtime, names)?
         })
     }
@@ -272,7 +306,7 @@ mod tests {
                 "Config":{"Image":"postgres:16","Labels":null},"HostConfig":{"NetworkMode":"host"}}"#,
         )
         .unwrap();
-        let info = inspected.info(Runtime::Docker, &mut names).unwrap();
+        let info = inspected.info(Runtime::Docker, &Variables::default(), &mut names).unwrap();
         assert_eq!((info.image.as_deref(), info.pid), (Some("postgres:16"), Some(7)));
         assert_eq!(info.network, Some(NetworkMode::Host));
         assert_eq!(info.health, Some(Health::Starting));
@@ -286,7 +320,8 @@ mod tests {
         let check = |state: &str, want: Option<Health>| {
             let text = format!(r#"{{"Id":"ab","State":{{{state}}}}}"#);
             let info = serde_json::from_str::<Inspected>(&text).unwrap();
-            assert_eq!(info.info(Runtime::Docker, &mut Names::default()).unwrap().health, want, "{state}");
+            let info = info.info(Runtime::Docker, &Variables::default(), &mut Names::default()).unwrap();
+            assert_eq!(info.health, want, "{state}");
         };
         check("", None);
         check(r#""Health":null"#, None);
@@ -303,9 +338,46 @@ mod tests {
     }
 
     #[test]
+    fn how_a_container_ended() {
+        let code = |text: &str| {
+            let text = format!(r#"{{"Action":"die","Actor":{{"ID":"ab","Attributes":{text}}}}}"#);
+            serde_json::from_str::<Event>(&text).unwrap().actor.exit_code()
+        };
+        assert_eq!(code(r#"{"exitCode":"137","image":"x"}"#), Some(137));
+        assert_eq!(code(r#"{"containerExitCode":"1"}"#), Some(1));
+        assert_eq!(code(r#"{"exitCode":-1}"#), Some(-1));
+        assert_eq!(code(r#"{"exitCode":"soon"}"#), None);
+        assert_eq!(code("{}"), None);
+        let inspected = |status: &str| {
+            let text = format!(r#"{{"Id":"ab","State":{{"Status":"{status}","ExitCode":3}}}}"#);
+            let inspected: Inspected = serde_json::from_str(&text).unwrap();
+            inspected.info(Runtime::Docker, &Variables::default(), &mut Names::default()).unwrap().exit_code
+        };
+        assert_eq!((inspected("exited"), inspected("running")), (Some(3), None));
+    }
+
+    #[test]
+    fn only_variables_that_are_asked_for_are_kept() {
+        let inspected: Inspected = serde_json::from_str(
+            r#"{"Id":"ab","Config":{"Env":["TEAM_NAME=web=1","PASSWORD=x","APP","TEAM_NR=","team=no"]}}"#,
+        )
+        .unwrap();
+        let of = |prefixes: &[&str]| {
+            let prefixes: Vec<String> = prefixes.iter().map(|p| (*p).to_owned()).collect();
+            let mut names = Names::default();
+            let info = inspected.info(Runtime::Docker, &Variables::beginning(&prefixes), &mut names).unwrap();
+            info.environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["TEAM_", "OTHER"]), ["team_name=web=1", "team_nr="]);
+        assert_eq!(of(&[]), Vec::<String>::new());
+        // An empty word would ask for all.
+        assert_eq!(of(&[""]), Vec::<String>::new());
+    }
+
+    #[test]
     fn podman_leaves_things_out() {
         let bare: Inspected = serde_json::from_str(r#"{"Id":"ab"}"#).unwrap();
-        let info = bare.info(Runtime::Podman, &mut Names::default()).unwrap();
+        let info = bare.info(Runtime::Podman, &Variables::default(), &mut Names::default()).unwrap();
         assert_eq!((info.name, info.image, info.pid, info.started_ns), (None, None, None, None));
         let none: Listed = serde_json::from_str(r#"{"Id":""}"#).unwrap();
         assert_eq!(none.info(Runtime::Podman, &mut Names::default()), None);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::identity::grpc::proto::core as pb;
 use crate::identity::model::{
-    ContainerInfo, ContainerState, Labels, Names, Owner, PodContainer, PodInfo, PodOrigin, PodRef, Role,
-    docker_style_name, other_resources, resources, time_ns,
+    ContainerInfo, ContainerState, Labels, Names, Owner, PodContainer, PodInfo, PodOrigin, PodRef, PodVolume,
+    Role, docker_style_name, other_resources, resources, time_ns,
 };
 use crate::identity::path::{PodUid, Qos, Runtime};
 use crate::identity::store::View;
@@ -77,10 +77,21 @@ pub(in crate::identity) fn add(pod: pb::Pod, view: &mut View, names: &mut Names)
         started_ns: status.start_time.and_then(ns),
         deleting: metadata.deletion_timestamp.is_some(),
         containers,
+        volumes: spec.volumes.iter().map(|v| volume(v, &metadata.name, names)).collect(),
         ..PodInfo::new(uid, reference.namespace, reference.name)
     };
     view.pods.insert(uid, Arc::new(info));
     true
+}
+
+/// A volume, with the name of its claim; of a generic ephemeral one that of the claim
+/// that is made for it.
+fn volume(volume: &pb::Volume, pod: &str, names: &mut Names) -> PodVolume {
+    let source = volume.source.as_ref();
+    let named = source.and_then(|s| s.persistent_volume_claim.as_ref()).map(|claim| claim.claim_name.clone());
+    let made = || source.and_then(|s| s.ephemeral.as_ref()).map(|_| format!("{pod}-{}", volume.name));
+    let claim = named.or_else(made).filter(|claim| !claim.is_empty());
+    PodVolume { name: names.get(&volume.name), claim: claim.map(|claim| names.get(&claim)) }
 }
 
 /// The UID that the pod's cgroup carries: of a mirror pod that of its static pod.
@@ -121,6 +132,7 @@ fn pod_container(
         restart_count: status.and_then(|s| u32::try_from(s.restart_count).ok()),
         state: status.and_then(|s| state(s.state.as_ref())),
         last_termination: last.and_then(|t| names.some(&t.reason)),
+        mounts: spec.volume_mounts.iter().map(|m| (names.get(&m.mount_path), names.get(&m.name))).collect(),
         ..PodContainer::new(names.get(&spec.name), Some(role))
     }
 }
@@ -155,6 +167,7 @@ fn container_info(status: &pb::ContainerStatus, pod: &PodRef, names: &mut Names)
         ("io.kubernetes.pod.uid", uid.as_str()),
     ];
     let running = status.state.as_ref().and_then(|s| s.running.as_ref());
+    let ended = status.state.as_ref().and_then(|s| s.terminated.as_ref());
     Some(ContainerInfo {
         name: match docker_style {
             true => names.some(&docker_style_name(&status.name, pod, restarts.unwrap_or(0))),
@@ -168,6 +181,7 @@ fn container_info(status: &pb::ContainerStatus, pod: &PodRef, names: &mut Names)
         state: state(status.state.as_ref()),
         restart_count: restarts,
         started_ns: running.and_then(|r| r.started_at).and_then(ns),
+        exit_code: ended.map(|t| t.exit_code),
         ..ContainerInfo::new(names.get(id))
     })
 }
@@ -200,9 +214,10 @@ mod tests {
                 "creationTimestamp":"2026-08-20T12:44:28Z","labels":{"app":"web"},
                 "annotations":{"kubernetes.io/config.source":"api"},
                 "ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"web-7","controller":true}]},
-              "spec":{"nodeName":"n1","volumes":[{"name":"v","emptyDir":{}}],
+              "spec":{"nodeName":"n1","volumes":[{"name":"v","emptyDir":{}},
+                  {"name":"data","persistentVolumeClaim":{"claimName":"orders"}},{"name":"tmp","ephemeral":{"volumeClaimTemplate":{}}}],
                 "initContainers":[{"name":"setup","image":"a"},{"name":"proxy","image":"b","restartPolicy":"Always"}],
-                "containers":[{"name":"web","image":"c","env":[{"name":"X","value":"{]}"}],
+                "containers":[{"name":"web","image":"c","env":[{"name":"X","value":"{]}"}],"volumeMounts":[{"name":"data","mountPath":"/data"}],
                   "resources":{"limits":{"cpu":"1500m","memory":"128Mi"},"requests":{"cpu":"100m","ephemeral-storage":"1Gi"}}}],
                 "ephemeralContainers":[{"name":"debug","image":"d","targetContainerName":"web"}]},
               "status":{"phase":"Running","qosClass":"Burstable","startTime":"2026-08-20T12:44:29Z",
@@ -226,6 +241,9 @@ mod tests {
         assert_eq!((web.limits.cpu_milli, web.limits.memory_bytes), (Some(1500), Some(128 << 20)));
         assert_eq!((web.requests.cpu_milli, web.requests.memory_bytes), (Some(100), None));
         assert_eq!(web.requests.ephemeral_storage_bytes, Some(1 << 30));
+        let volumes: Vec<_> = pod.volumes.iter().map(|v| (&*v.name, v.claim.as_deref())).collect();
+        assert_eq!(volumes, [("v", None), ("data", Some("orders")), ("tmp", Some("web-1-tmp"))]);
+        assert_eq!(web.mounts, [("/data".into(), "data".into())]);
         assert_eq!((web.restart_count, web.last_termination.as_deref()), (Some(3), Some("OOMKilled")));
         assert_eq!(web.image.as_deref(), Some("docker.io/library/c:1"));
         let proxy = pod.container("proxy").unwrap();
@@ -235,6 +253,7 @@ mod tests {
         assert_eq!((info.name.as_deref(), info.container.as_deref()), (Some("ab"), Some("web")));
         assert_eq!(info.started_ns, Some(1_787_229_870_000_000_000));
         assert_eq!(view.containers["5e"].state, Some(ContainerState::Exited));
+        assert_eq!((view.containers["5e"].exit_code, info.exit_code), (Some(0), None));
     }
 
     #[test]

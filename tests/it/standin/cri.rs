@@ -143,6 +143,7 @@ impl Runtime {
             reason: String::new(),
             labels,
             annotations: listed_container.annotations.clone(),
+            mounts: Vec::new(),
             log_path: format!("/var/log/pods/shop_pod-{number}_{}/app/2.log", uid(number)),
         };
         let info = format!(r#"{{"sandboxID":"{sandbox}","pid":{}}}"#, 2000 + number);
