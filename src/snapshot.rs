@@ -7,6 +7,7 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+mod extra;
 mod hardware;
 mod process;
 
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 use nonmax::NonMaxU64;
 use serde::Serialize;
 
+pub use extra::{
+    Extra, NumaPages, OF_SNMP, Pages, Queues, SchedStats, SocketStates, SocketStats, TCP_FIGURES, TCP_STATES,
+    TcpFigures,
+};
 pub use hardware::{Cache, Core, Disk, Hardware, HugePages, NetworkCard, NumaNode};
 pub use process::Process;
 
@@ -185,9 +190,17 @@ pub struct CgroupSample {
     /// between ticks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Arc<DiskUsage>>,
+    /// Kinds that are off by default and have fields of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Box<Extra>>,
 }
 
 impl CgroupSample {
+    /// Where to put the figures of kinds that are off by default.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
     /// An empty row for `cgroup`.
     pub fn new(cgroup: Arc<Cgroup>) -> Self {
         CgroupSample {
@@ -203,6 +216,7 @@ impl CgroupSample {
             load: LoadStats::default(),
             spec: Spec::default(),
             disk: None,
+            extra: None,
         }
     }
 
@@ -224,6 +238,9 @@ impl CgroupSample {
         self.load = LoadStats::default();
         self.spec = Spec::default();
         self.disk = None;
+        if let Some(extra) = &mut self.extra {
+            extra.clear();
+        }
     }
 }
 
@@ -885,11 +902,25 @@ pub enum Kind {
     Pressure,
     /// Processes, threads, descriptors, sockets.
     Process,
+    /// TCP sockets by state.
+    Tcp,
+    /// UDP sockets and what waits in them.
+    Udp,
+    /// What TCP did, by the kernel's own names.
+    Advtcp,
+    /// What the scheduler did.
+    Sched,
+    /// Processors, caches and memory of the machine by NUMA node.
+    CpuTopology,
+    /// Whether memory follows a cpuset (v1 only).
+    Cpuset,
+    /// Memory by NUMA node.
+    MemoryNuma,
 }
 
 impl Kind {
     /// Every kind this version collects.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Cpu,
         Kind::Percpu,
         Kind::CpuLoad,
@@ -901,6 +932,13 @@ impl Kind {
         Kind::OomEvent,
         Kind::Pressure,
         Kind::Process,
+        Kind::Tcp,
+        Kind::Udp,
+        Kind::Advtcp,
+        Kind::Sched,
+        Kind::CpuTopology,
+        Kind::Cpuset,
+        Kind::MemoryNuma,
     ];
 
     /// cAdvisor's name.
@@ -917,6 +955,13 @@ impl Kind {
             Kind::OomEvent => "oom_event",
             Kind::Pressure => "pressure",
             Kind::Process => "process",
+            Kind::Tcp => "tcp",
+            Kind::Udp => "udp",
+            Kind::Advtcp => "advtcp",
+            Kind::Sched => "sched",
+            Kind::CpuTopology => "cpu_topology",
+            Kind::Cpuset => "cpuset",
+            Kind::MemoryNuma => "memory_numa",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod oom;
 pub mod own;
 pub mod parse;
+pub mod sock_diag;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
