@@ -421,6 +421,9 @@ pub struct CpuStats {
     /// Its use between the last two ticks of the grid, billionths of a core;
     /// absent before the second. A fresh tick has that of the last on the grid.
     pub nanocores: Reading,
+    /// Over the same time: of what its threads ran and were held back by the quota, how much
+    /// they were held back, millionths; absent without a quota, and where they did neither.
+    pub throttled_millionths: Reading,
     /// v1 `cpuacct.usage_percpu`, one figure per possible CPU; `percpu` kind only.
     pub per_cpu_ns: Vec<u64>,
 }
@@ -480,6 +483,14 @@ pub struct MemoryStats {
     pub events_oom: Reading,
     /// v2 `memory.events:oom_kill`: processes of the subtree killed by the OOM killer.
     pub events_oom_kill: Reading,
+    /// v2 `memory.events:oom_group_kill` (5.17).
+    pub events_oom_group_kill: Reading,
+    /// v2 `memory.swap.events:high` (5.8): times swap use went over its high mark.
+    pub swap_events_high: Reading,
+    /// v2 `memory.swap.events:max`: times swap use was about to go over its limit.
+    pub swap_events_max: Reading,
+    /// v2 `memory.swap.events:fail`: times no swap was to be had.
+    pub swap_events_fail: Reading,
     /// Processes killed by the OOM killer since the cgroup was made. Of this cgroup
     /// alone; a pod's and a container's are those of all that is or was below it.
     /// The larger of what counters and the kernel's log tell:

@@ -19,7 +19,7 @@ use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::tree::{NetworkRow, Node};
 use crate::kernel::{ReadError, file, parse};
-use crate::snapshot::{CgroupSample, Interface, InterfaceName, Kind, Snapshot};
+use crate::snapshot::{CgroupSample, Interface, InterfaceName, Kind, Kinds, Snapshot};
 
 /// More interfaces than this in one namespace are not followed.
 const MAX_INTERFACES: usize = 256;
@@ -149,13 +149,13 @@ impl Network {
     }
 
     /// Says which namespaces there are and who is asked about each.
-    fn ask_for_sockets(&mut self) {
+    fn ask_for_sockets(&mut self, kinds: Kinds) {
         let Some(sockets) = &mut self.sockets else { return };
         let host = self.host.map(|namespace| Place { namespace, pid: 1 });
         let owned = self.owners.iter().filter_map(|(namespace, owner)| {
             Some(Place { namespace: *namespace, pid: self.members.get(&owner.member)?.pid })
         });
-        sockets.ask(host.into_iter().chain(owned));
+        sockets.begin(kinds, host.into_iter().chain(owned));
     }
 
     /// Finds a process of the cgroup and the namespace it lives in.
@@ -257,7 +257,7 @@ impl Collector for Network {
                 self.locate(cx, node);
             }
         }
-        self.ask_for_sockets();
+        self.ask_for_sockets(snapshot.kinds);
     }
 
     fn read(

@@ -18,7 +18,7 @@ use super::{Context, Setup};
 use crate::kernel::ReadError;
 use crate::kernel::parse::network::{Columns, snmp6, sockstat};
 use crate::kernel::sock_diag::Wanted;
-use crate::snapshot::{CgroupSample, Kind, OF_SNMP, SocketStats, TCP_FIGURES, reading};
+use crate::snapshot::{CgroupSample, Kind, Kinds, OF_SNMP, SocketStats, TCP_FIGURES, reading};
 
 /// Device and inode of a namespace's `net/dev`.
 pub(super) type Namespace = (u64, u64);
@@ -33,6 +33,7 @@ pub(super) struct Place {
 /// Reads what the kinds `tcp`, `udp` and `advtcp` show.
 #[derive(Debug)]
 pub(super) struct Sockets {
+    /// In this tick.
     tcp: bool,
     udp: bool,
     advtcp: bool,
@@ -68,8 +69,11 @@ impl Sockets {
         })
     }
 
-    /// Says which namespaces there are now.
-    pub(super) fn ask(&mut self, places: impl Iterator<Item = Place>) {
+    /// A tick begins, which wants these kinds, and in which there are these namespaces.
+    pub(super) fn begin(&mut self, kinds: Kinds, places: impl Iterator<Item = Place>) {
+        self.tcp = kinds.has(Kind::Tcp);
+        self.udp = kinds.has(Kind::Udp);
+        self.advtcp = kinds.has(Kind::Advtcp);
         if let Some(asker) = &mut self.asker {
             asker.ask(places);
         }
@@ -77,6 +81,9 @@ impl Sockets {
 
     /// Reads the figures of a namespace into the row that has it.
     pub(super) fn read(&mut self, cx: &mut Context<'_>, place: Place, row: &mut CgroupSample) {
+        if !(self.tcp || self.udp || self.advtcp) {
+            return;
+        }
         let (path, proc, cgroup) = (&mut self.path, self.proc.display(), Arc::clone(&row.cgroup));
         let mut file = |name: &str, parse: &mut dyn FnMut(&[u8]) -> Result<(), ReadError>| {
             path.clear();

@@ -112,6 +112,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         burst_periods: on(true),
         burst_ns: on(true),
         nanocores: on(true),
+        throttled_millionths: reading(250_000),
         per_cpu_ns: if v1 { vec![12_000_000_345, 0, 700_000_000] } else { Vec::new() },
     };
     sample.memory = MemoryStats {
@@ -142,7 +143,16 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         events_oom: on(v2),
         events_oom_kill: on(v2),
         oom_kills: on(true),
+        ..MemoryStats::default()
     };
+    // Figures that came later have numbers of their own, so that those of others stay.
+    let later = &mut Numbers(n.0 + 500_000_000_000);
+    if v2 {
+        sample.memory.events_oom_group_kill = later.figure();
+        sample.memory.swap_events_high = later.figure();
+        sample.memory.swap_events_max = later.figure();
+        sample.memory.swap_events_fail = later.figure();
+    }
     sample.io = vec![IoDevice {
         major: 254,
         minor: 0,
@@ -186,7 +196,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         max_usage: if v1 { n.figure() } else { None },
         failcnt: n.figure(),
     }];
-    sample.extra = Some(Box::new(extra(v1, n)));
+    sample.extra = Some(Box::new(extra(v1, later)));
     if v1 {
         sample.load = LoadStats {
             sleeping: n.figure(),

@@ -3,7 +3,7 @@
 use super::MetricType::{Counter, Gauge};
 use super::Source::{File, None as Absent};
 use super::{Emit, Family, Row, Source, Sources, Unit, by_version, everywhere};
-use crate::expose::lines::{Label, Lines, Value, nanoseconds, number};
+use crate::expose::lines::{Label, Lines, Value, microseconds, nanoseconds, number};
 use crate::snapshot::{Kind, Limit, reading};
 
 const NO_TASK_STATES: Source = Absent("the kernel counts task states on cgroup v1 only");
@@ -296,6 +296,21 @@ pub(super) const FAMILIES: &[Family] = &[
         sources: everywhere(SLICES),
         emit: Emit::Cgroup(|row, out| {
             out.sample(row.sample.extra.as_ref().and_then(|e| number(e.sched.slices)))
+        }),
+    },
+    Family {
+        name: "nodegauge_cpu_throttled_ratio",
+        help: "How long threads were held back by the CPU quota, of that and the time they ran, between the last two collections on the grid.",
+        metric: Gauge,
+        unit: Unit::None,
+        kind: Some(Kind::Cpu),
+        stamped: true,
+        sources: by_version(
+            File("cpu.stat:throttled_time and cpuacct.usage, between two ticks"),
+            File("cpu.stat:throttled_usec and usage_usec, between two ticks"),
+        ),
+        emit: Emit::Cgroup(|row, out| {
+            throttling(row, out, microseconds(row.sample.cpu.throttled_millionths))
         }),
     },
 ];

@@ -433,4 +433,45 @@ pub(super) const FAMILIES: &[Family] = &[
             out.sample(row.sample.extra.as_ref().and_then(|e| number(e.memory_migrate)))
         }),
     },
+    Family {
+        name: "nodegauge_memory_events_total",
+        help: "Events of memory limits and protections, by the kernel's names.",
+        metric: Counter,
+        unit: Unit::Count,
+        kind: Some(Kind::Memory),
+        stamped: true,
+        sources: by_version(V2_ONLY, File("memory.events")),
+        emit: Emit::Cgroup(|row, out| {
+            let memory = &row.sample.memory;
+            for (event, count) in [
+                ("low", memory.events_low),
+                ("high", memory.events_high),
+                ("max", memory.events_max),
+                ("oom", memory.events_oom),
+                ("oom_kill", memory.events_oom_kill),
+                ("oom_group_kill", memory.events_oom_group_kill),
+            ] {
+                out.labelled(&[("event", Label::Word(event))], number(count));
+            }
+        }),
+    },
+    Family {
+        name: "nodegauge_memory_swap_events_total",
+        help: "Events of swap limits, by the kernel's names.",
+        metric: Counter,
+        unit: Unit::Count,
+        kind: Some(Kind::Memory),
+        stamped: true,
+        sources: by_version(V2_ONLY, File("memory.swap.events")),
+        emit: Emit::Cgroup(|row, out| {
+            let memory = &row.sample.memory;
+            for (event, count) in [
+                ("high", memory.swap_events_high),
+                ("max", memory.swap_events_max),
+                ("fail", memory.swap_events_fail),
+            ] {
+                out.labelled(&[("event", Label::Word(event))], number(count));
+            }
+        }),
+    },
 ];
