@@ -26,15 +26,14 @@ pub fn sockstat(text: &[u8], mut each: impl FnMut(&[u8], &[u8], u64)) -> Result<
 /// One figure of `/proc/<pid>/net/snmp6`; `None` where there is no such line.
 ///
 /// ```text
-/// Udp6InDatagrams                 	0
+/// Udp6InDatagrams                    0
 /// ```
+///
+/// In the file a tab comes before the number.
 pub fn snmp6(text: &[u8], wanted: &str) -> Result<Option<u64>, ReadError> {
     for (number, line) in lines(text) {
-        match line.strip_prefix(wanted.as_bytes()) {
-            Some(rest @ [b' ' | b'\t', ..]) => {
-                return digits(trim(rest)).map(Some).ok_or_else(|| malformed(number));
-            }
-            _ => {}
+        if let Some(rest @ [b' ' | b'\t', ..]) = line.strip_prefix(wanted.as_bytes()) {
+            return digits(trim(rest)).map(Some).ok_or_else(|| malformed(number));
         }
     }
     Ok(None)
