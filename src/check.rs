@@ -3,6 +3,7 @@
 //! Most of it is told by two trial collections rather than by looking at
 //! versions: what they could not read will be missing from `/metrics` too.
 
+mod costs;
 mod readings;
 mod sinks;
 
@@ -131,12 +132,15 @@ fn look(config: &Config, f: &mut Findings) {
     };
     let identities = event_loop.block_on(agent::identities(config));
     let namer = Box::new(Naming::new(Arc::clone(&identities), config.labels.clone(), &config.kubelet_root));
-    let mut sampler = match agent::sampler(config, descriptors.saturating_sub(clients), namer) {
+    // What is off is read as well in the end, to say what it would cost.
+    let asked = costs::on_request(config);
+    let mut sampler = match agent::sampler(&asked, descriptors.saturating_sub(clients), namer) {
         Ok(sampler) => sampler,
         Err(error) => {
             return f.fail("hierarchy", format_args!("{error:#}"), "nothing can be collected", "see above");
         }
     };
+    sampler.want(config.kinds);
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Fresh, &mut snapshot);
     std::thread::park_timeout(SETTLE);
@@ -151,6 +155,8 @@ fn look(config: &Config, f: &mut Findings) {
     readings::processes(f, config, &roots);
     readings::filesystems(f, &snapshot);
     readings::disk_usage(f, config, &usage::probe(&roots, sampler.layout(), &snapshot.cgroups));
+    costs::look(f, config, &mut sampler);
+    costs::socket_states(f, config);
     names(f, &identities, &snapshot);
     listener(f, config, &event_loop);
     event_loop.block_on(sinks::look(f, config));

@@ -28,7 +28,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize as _;
 use tracing::level_filters::LevelFilter;
 
-pub(crate) use self::kinds::OTHER_KINDS;
+pub(crate) use self::kinds::refused;
 use self::kinds::{enabled, not_disabled, words};
 use crate::auth::Access;
 use crate::cli::{Settings, environment_name};
@@ -491,10 +491,10 @@ mod tests {
     #[test]
     fn disabled_kinds_replace_the_default_list() {
         let all = Kind::ALL.into_iter().fold(Kinds::NONE, Kinds::with);
-        assert_eq!(load(&["--disable-metrics", "tcp,accelerator"], &[]).unwrap().kinds, all);
+        assert_eq!(load(&["--disable-metrics", "resctrl,accelerator"], &[]).unwrap().kinds, all);
         assert_eq!(load(&["--disable-metrics="], &[]).unwrap().kinds, all);
-        let config = load(&["--disable-metrics", "percpu,sched,process"], &[]).unwrap();
-        assert_eq!(config.kinds, all.without(Kind::Percpu).without(Kind::Process));
+        let config = load(&["--disable-metrics", "percpu,sched,process,app"], &[]).unwrap();
+        assert_eq!(config.kinds, all.without(Kind::Percpu).without(Kind::Sched).without(Kind::Process));
     }
 
     #[test]
@@ -523,14 +523,15 @@ mod tests {
         check(&["--log-format", "xml"], "--log-format \"xml\": not accepted; accepted: text, json");
         check(&["--auth", "all"], "--auth \"all\": not accepted; accepted: none, token, kubernetes");
         check(
-            &["--metrics", "cpu,tcp"],
-            "--metrics: \"tcp\": a kind of cAdvisor's that this version does not collect; accepted: cpu, percpu, \
-             cpuLoad, memory, hugetlb, disk, diskIO, network, oom_event, pressure, process",
+            &["--metrics", "cpu,app"],
+            "--metrics: \"app\": a kind of cAdvisor's that is not collected: it scrapes what containers serve themselves, \
+             which Prometheus does with more care; accepted: cpu, percpu, cpuLoad, memory, hugetlb, disk, diskIO, network, \
+             oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa",
         );
         check(
             &["--disable-metrics", "tpc"],
             "--disable-metrics: \"tpc\": unknown kind; accepted: cpu, percpu, cpuLoad, memory, hugetlb, disk, diskIO, \
-             network, oom_event, pressure, process",
+             network, oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa",
         );
         check(
             &["--metrics", "cpu", "--disable-metrics", "tcp"],

@@ -7,6 +7,7 @@
 //! It is long because it is one file on purpose: every figure, its unit and its
 //! kernel source in one place, with hardly any code.
 
+mod extra;
 mod hardware;
 mod process;
 
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 use nonmax::NonMaxU64;
 use serde::Serialize;
 
+pub use extra::{
+    Extra, NumaPages, OF_SNMP, Pages, Queues, SchedStats, SocketStates, SocketStats, TCP_FIGURES, TCP_STATES,
+    TcpFigures,
+};
 pub use hardware::{Cache, Core, Disk, Hardware, HugePages, NetworkCard, NumaNode};
 pub use process::Process;
 
@@ -207,9 +212,17 @@ pub struct CgroupSample {
     /// between ticks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Arc<DiskUsage>>,
+    /// Kinds that are off by default and have fields of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Box<Extra>>,
 }
 
 impl CgroupSample {
+    /// Where to put the figures of kinds that are off by default.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
     /// An empty row for `cgroup`.
     pub fn new(cgroup: Arc<Cgroup>) -> Self {
         CgroupSample {
@@ -225,6 +238,7 @@ impl CgroupSample {
             load: LoadStats::default(),
             spec: Spec::default(),
             disk: None,
+            extra: None,
         }
     }
 
@@ -246,6 +260,9 @@ impl CgroupSample {
         self.load = LoadStats::default();
         self.spec = Spec::default();
         self.disk = None;
+        if let Some(extra) = &mut self.extra {
+            extra.clear();
+        }
     }
 }
 
@@ -454,6 +471,9 @@ pub struct CpuStats {
     /// Its use between the last two ticks of the grid, billionths of a core;
     /// absent before the second. A fresh tick has that of the last on the grid.
     pub nanocores: Reading,
+    /// Over the same time: of what its threads ran and were held back by the quota, how much
+    /// they were held back, millionths; absent without a quota, and where they did neither.
+    pub throttled_millionths: Reading,
     /// v1 `cpuacct.usage_percpu`, one figure per possible CPU; `percpu` kind only.
     pub per_cpu_ns: Vec<u64>,
 }
@@ -513,6 +533,14 @@ pub struct MemoryStats {
     pub events_oom: Reading,
     /// v2 `memory.events:oom_kill`: processes of the subtree killed by the OOM killer.
     pub events_oom_kill: Reading,
+    /// v2 `memory.events:oom_group_kill` (5.17).
+    pub events_oom_group_kill: Reading,
+    /// v2 `memory.swap.events:high` (5.8): times swap use went over its high mark.
+    pub swap_events_high: Reading,
+    /// v2 `memory.swap.events:max`: times swap use was about to go over its limit.
+    pub swap_events_max: Reading,
+    /// v2 `memory.swap.events:fail`: times no swap was to be had.
+    pub swap_events_fail: Reading,
     /// Processes killed by the OOM killer since the cgroup was made. Of this cgroup
     /// alone; a pod's and a container's are those of all that is or was below it.
     /// The larger of what counters and the kernel's log tell:
@@ -958,11 +986,25 @@ pub enum Kind {
     Pressure,
     /// Processes, threads, descriptors, sockets.
     Process,
+    /// TCP sockets by state.
+    Tcp,
+    /// UDP sockets and what waits in them.
+    Udp,
+    /// What TCP did, by the kernel's own names.
+    Advtcp,
+    /// What the scheduler did.
+    Sched,
+    /// Processors, caches and memory of the machine by NUMA node.
+    CpuTopology,
+    /// Whether memory follows a cpuset (v1 only).
+    Cpuset,
+    /// Memory by NUMA node.
+    MemoryNuma,
 }
 
 impl Kind {
     /// Every kind this version collects.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Cpu,
         Kind::Percpu,
         Kind::CpuLoad,
@@ -974,6 +1016,13 @@ impl Kind {
         Kind::OomEvent,
         Kind::Pressure,
         Kind::Process,
+        Kind::Tcp,
+        Kind::Udp,
+        Kind::Advtcp,
+        Kind::Sched,
+        Kind::CpuTopology,
+        Kind::Cpuset,
+        Kind::MemoryNuma,
     ];
 
     /// cAdvisor's name.
@@ -990,6 +1039,13 @@ impl Kind {
             Kind::OomEvent => "oom_event",
             Kind::Pressure => "pressure",
             Kind::Process => "process",
+            Kind::Tcp => "tcp",
+            Kind::Udp => "udp",
+            Kind::Advtcp => "advtcp",
+            Kind::Sched => "sched",
+            Kind::CpuTopology => "cpu_topology",
+            Kind::Cpuset => "cpuset",
+            Kind::MemoryNuma => "memory_numa",
         }
     }
 }

@@ -12,7 +12,7 @@ mod storage;
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::{OTHER_KINDS, go_bool, go_duration};
+use crate::config::{go_bool, go_duration, refused};
 use storage::Storage;
 
 /// What becomes of a flag.
@@ -318,12 +318,14 @@ pub fn translate(
     match (kinds, disabled) {
         // As in cAdvisor, the one overrides the other.
         (Some(kinds), _) => {
-            let (known, unknown): (Vec<_>, Vec<_>) =
-                kinds.split(',').map(str::trim).partition(|kind| !OTHER_KINDS.contains(kind));
-            if !unknown.is_empty() {
-                out.notices.push((format!("-enable_metrics={}", unknown.join(",")), FEATURE));
+            let mut taken = Vec::new();
+            for kind in kinds.split(',').map(str::trim) {
+                match refused(kind) {
+                    Some(why) => out.notices.push((format!("-enable_metrics={kind}"), why)),
+                    None => taken.push(kind),
+                }
             }
-            out.words.push(format!("--metrics={}", known.join(",")).into());
+            out.words.push(format!("--metrics={}", taken.join(",")).into());
         }
         (None, Some(disabled)) => out.words.push(format!("--disable-metrics={disabled}").into()),
         (None, None) => {}
@@ -393,9 +395,9 @@ mod tests {
         check("/usr/bin/cadvisor", Some(&format!("/usr/bin/cadvisor agent {OPEN}")), &[]);
         check("x -disable_metrics=tcp,udp", Some(&format!("x agent --disable-metrics=tcp,udp {OPEN}")), &[]);
         check(
-            "x -enable_metrics cpu,tcp",
-            Some(&format!("x agent --metrics=cpu {OPEN}")),
-            &["-enable_metrics=tcp"],
+            "x -enable_metrics cpu,tcp,resctrl,app",
+            Some(&format!("x agent --metrics=cpu,tcp {OPEN}")),
+            &["-enable_metrics=resctrl", "-enable_metrics=app"],
         );
         check(
             "x -storage_duration=1m -v=4",

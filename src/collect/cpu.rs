@@ -24,7 +24,7 @@ use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
 use crate::rate::{Moment, Window, increase};
-use crate::snapshot::{CgroupSample, Hierarchy, Kind, Origin, Reading, Snapshot, reading};
+use crate::snapshot::{CgroupSample, CpuStats, Hierarchy, Kind, Origin, Reading, Snapshot, reading};
 
 /// The kernel shows ticks of USER_HZ, which is 100 on every architecture we know.
 const NS_PER_TICK: u64 = 10_000_000;
@@ -72,7 +72,22 @@ struct Pacer {
 struct Last {
     taken_ns: u64,
     usage_ns: Option<u64>,
+    throttled_ns: Option<u64>,
+    speed: Speed,
+}
+
+/// How fast, and how much slower than it wanted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Speed {
     nanocores: Reading,
+    throttled_millionths: Reading,
+}
+
+/// Of two times how much the first is of both, millionths; `None` where both are 0.
+fn share(part: u64, rest: u64) -> Reading {
+    let both = u128::from(part) + u128::from(rest);
+    let share = (u128::from(part) * 1_000_000).checked_div(both)?;
+    u64::try_from(share).ok().and_then(reading)
 }
 
 impl Pacer {
@@ -83,19 +98,26 @@ impl Pacer {
         self.on_grid = snapshot.origin == Origin::Grid;
     }
 
-    fn of(&mut self, node: u64, usage: Reading) -> Reading {
+    fn of(&mut self, node: u64, cpu: &CpuStats) -> Speed {
         if !self.on_grid {
-            return self.last.get(&node).and_then(|last| last.nanocores);
+            return self.last.get(&node).map(|last| last.speed).unwrap_or_default();
         }
         // A node's number is never given to another life of its cgroup.
         let moment = |taken_ns| Moment { id: "", start: Some(node), taken_ns };
-        let usage_ns = usage.map(u64::from);
-        let nanocores = self.last.get(&node).and_then(|last| {
+        let usage_ns = cpu.usage_ns.map(u64::from);
+        let throttled_ns = cpu.throttled_ns.map(u64::from);
+        let since = self.last.get(&node).and_then(|last| {
             let window = Window::between(&moment(last.taken_ns), &moment(self.now_ns))?;
-            increase(last.usage_ns, usage_ns).map(|rise| window.nanocores(rise)).and_then(reading)
+            let used = increase(last.usage_ns, usage_ns)?;
+            let throttled = increase(last.throttled_ns, throttled_ns);
+            Some(Speed {
+                nanocores: reading(window.nanocores(used)),
+                throttled_millionths: throttled.and_then(|throttled| share(throttled, used)),
+            })
         });
-        self.last.insert(node, Last { taken_ns: self.now_ns, usage_ns, nanocores });
-        nanocores
+        let speed = since.unwrap_or_default();
+        self.last.insert(node, Last { taken_ns: self.now_ns, usage_ns, throttled_ns, speed });
+        speed
     }
 }
 
@@ -132,7 +154,9 @@ impl Collector for Cpu {
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
         self.figures(cx, node, row)?;
-        row.cpu.nanocores = self.pace.of(node.id, row.cpu.usage_ns);
+        let Speed { nanocores, throttled_millionths } = self.pace.of(node.id, &row.cpu);
+        row.cpu.nanocores = nanocores;
+        row.cpu.throttled_millionths = throttled_millionths;
         Ok(())
     }
 
@@ -185,5 +209,19 @@ impl Cpu {
         }
         cx.file(node, self.per_cpu, |text| parse::per_cpu(text, &mut cpu.per_cpu_ns))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        assert_eq!(share(0, 0), None);
+        assert_eq!(share(0, 7), reading(0));
+        assert_eq!(share(1, 3), reading(250_000));
+        assert_eq!(share(u64::MAX, 0), reading(1_000_000));
+        assert_eq!(share(u64::MAX, u64::MAX), reading(500_000));
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -89,19 +89,21 @@ struct Worker {
 impl Worker {
     fn run(mut self, cgroups: &Receiver<Cgroups>) {
         let mut current = Cgroups::new();
+        let mut due = Instant::now() + Duration::from_secs(3600);
         loop {
-            match cgroups.recv_timeout(if current.is_empty() { Duration::from_secs(3600) } else { PERIOD }) {
+            match cgroups.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
                     let is_start = current.is_empty();
                     current = cgroups.try_iter().last().unwrap_or(first);
                     // New cgroups wait for the next turn, but the first answers come at once.
-                    if !is_start {
+                    if !is_start && Instant::now() < due {
                         continue;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            due = Instant::now() + PERIOD;
             self.count(&current);
         }
     }

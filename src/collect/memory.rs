@@ -4,13 +4,14 @@
 //! prefix `total_`, for its subtree; we take the subtree, and the faults both
 //! ways. v2 `memory.stat` is the subtree only.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, MemoryStats, Snapshot, reading};
+use crate::snapshot::{CgroupSample, MemoryStats, Reading, Snapshot, reading};
 
 const V1: &[&str] = &[
     "total_cache",
@@ -55,7 +56,9 @@ const V2: &[&str] = &[
     "slab",
 ];
 
-const EVENTS: &[&str] = &["low", "high", "max", "oom", "oom_kill"];
+const EVENTS: &[&str] = &["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
+
+const SWAP_EVENTS: &[&str] = &["high", "max", "fail"];
 
 #[derive(Debug)]
 struct V1Memory {
@@ -75,13 +78,26 @@ struct V2Memory {
     peak: Option<FileKey>,
     swap: Option<FileKey>,
     events: Option<FileKey>,
+    swap_events: Option<FileKey>,
+    /// By cgroup.
+    last_swap_events: HashMap<u64, SwapEvents>,
     meminfo: PathBuf,
     root_swap: Option<u64>,
     // The root's memory.stat has other lines than everyone else's.
     root_keys: Keyed,
     keys: Keyed,
     event_keys: Keyed,
+    swap_event_keys: Keyed,
     values: Values,
+}
+
+/// `memory.swap.events` as last read. They rise only while memory is reclaimed, so the file
+/// is read again when pages were looked at for that, and every tenth tick otherwise.
+#[derive(Debug, Clone, Copy)]
+struct SwapEvents {
+    pgscan: Option<u64>,
+    /// In the order of [`SWAP_EVENTS`].
+    counts: [Reading; 3],
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -94,11 +110,14 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
             peak: register("memory.peak"),
             swap: register("memory.swap.current"),
             events: register("memory.events"),
+            swap_events: setup.reader.register(tree, "memory.swap.events", Pace::Slow),
+            last_swap_events: HashMap::new(),
             meminfo: setup.roots.proc.join("meminfo"),
             root_swap: None,
             root_keys: Keyed::new(V2),
             keys: Keyed::new(V2),
             event_keys: Keyed::new(EVENTS),
+            swap_event_keys: Keyed::new(SWAP_EVENTS),
             values: [None; MAX_KEYS],
         }));
     }
@@ -210,17 +229,39 @@ impl Collector for V2Memory {
             memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
             let keys = &mut self.event_keys;
             if cx.file(node, self.events, |text| keys.read(text, values))?.is_some() {
-                let [low, high, max, oom, oom_kill, ..] = *values;
+                let [low, high, max, oom, oom_kill, oom_group_kill, ..] = *values;
                 memory.events_low = low.and_then(reading);
                 memory.events_high = high.and_then(reading);
                 memory.events_max = max.and_then(reading);
                 memory.events_oom = oom.and_then(reading);
                 memory.events_oom_kill = oom_kill.and_then(reading);
+                memory.events_oom_group_kill = oom_group_kill.and_then(reading);
                 memory.failcnt = memory.events_max;
             }
+            let pgscan = memory.pgscan.map(u64::from);
+            let mut swap = self.last_swap_events.get(&node.id).copied();
+            if node.slow || swap.is_none_or(|last| last.pgscan != pgscan) {
+                let keys = &mut self.swap_event_keys;
+                swap = cx.file(node, self.swap_events, |text| keys.read(text, values))?.map(|()| {
+                    let [high, max, fail, ..] = values.map(|value| value.and_then(reading));
+                    SwapEvents { pgscan, counts: [high, max, fail] }
+                });
+                match swap {
+                    Some(read) => self.last_swap_events.insert(node.id, read),
+                    None => self.last_swap_events.remove(&node.id),
+                };
+            }
+            let [high, max, fail] = swap.map_or([None; 3], |swap| swap.counts);
+            memory.swap_events_high = high;
+            memory.swap_events_max = max;
+            memory.swap_events_fail = fail;
         }
         set_working_set(memory);
         Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.last_swap_events.remove(&id);
     }
 }
 

@@ -10,6 +10,7 @@
 //! `snapshot.rs`, and one row per metric in `expose/families`.
 
 mod cpu;
+mod cpuset;
 mod departures;
 pub mod filesystem;
 mod hardware;
@@ -19,6 +20,7 @@ mod load;
 mod machine;
 mod memory;
 mod network;
+mod numa;
 mod oom;
 mod pids;
 mod pressure;
@@ -26,6 +28,8 @@ mod process;
 pub(crate) use process::sees_all_processes;
 pub mod ps;
 pub mod sampler;
+mod sched;
+mod sockets;
 mod spec;
 mod tasks;
 pub mod usage;
@@ -122,8 +126,16 @@ pub const COLLECTORS: &[Entry] = &[
     Entry { name: "pids", kinds: &[Kind::Process], make: pids::make },
     Entry { name: "process", kinds: &[Kind::Process], make: process::make },
     Entry { name: "hugetlb", kinds: &[Kind::Hugetlb], make: hugetlb::make },
-    Entry { name: "network", kinds: &[Kind::Network], make: network::make },
+    Entry {
+        name: "network",
+        kinds: &[Kind::Network, Kind::Tcp, Kind::Udp, Kind::Advtcp],
+        make: network::make,
+    },
     Entry { name: "cpuLoad", kinds: &[Kind::CpuLoad], make: load::make },
+    Entry { name: "sched", kinds: &[Kind::Sched], make: sched::make },
+    Entry { name: "memory_numa", kinds: &[Kind::MemoryNuma], make: numa::make },
+    // Before the settings of all, which take the mark that some have changed.
+    Entry { name: "cpuset", kinds: &[Kind::Cpuset], make: cpuset::make },
     Entry { name: "tasks", kinds: &[], make: tasks::make },
     Entry { name: "spec", kinds: &[], make: spec::make },
     Entry { name: "disk", kinds: &[Kind::Disk, Kind::DiskIo], make: filesystem::make },

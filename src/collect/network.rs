@@ -14,20 +14,18 @@ use std::path::PathBuf;
 
 use nix::sys::stat::fstat;
 
+use super::sockets::{Namespace, Place, Sockets};
 use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::tree::{NetworkRow, Node};
 use crate::kernel::{ReadError, file, parse};
-use crate::snapshot::{CgroupSample, Interface, InterfaceName, Snapshot};
+use crate::snapshot::{CgroupSample, Interface, InterfaceName, Kind, Kinds, Snapshot};
 
 /// More interfaces than this in one namespace are not followed.
 const MAX_INTERFACES: usize = 256;
 
 /// Processes of one namespace asked in one tick until one answers.
 const MAX_ASKED: usize = 4;
-
-/// Device and inode of a namespace's `net/dev`.
-type Namespace = (u64, u64);
 
 #[derive(Debug, Clone, Copy)]
 struct Member {
@@ -64,6 +62,10 @@ struct Network {
     rows: HashMap<u64, Namespace>,
     /// Cgroups whose process was gone when another's row was read.
     lost: HashSet<u64>,
+    /// Whether this tick wants interfaces.
+    interfaces: bool,
+    /// What else is asked of a namespace.
+    sockets: Option<Sockets>,
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -78,6 +80,8 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         owners: HashMap::new(),
         rows: HashMap::new(),
         lost: HashSet::new(),
+        interfaces: true,
+        sockets: Sockets::new(setup),
     }))
 }
 
@@ -93,7 +97,7 @@ fn is_followed(name: &[u8], host: bool) -> bool {
 impl Network {
     /// Reads the interfaces that the process `pid` sees; its namespace is given
     /// also when it is not the expected one, with no interfaces then.
-    fn interfaces(
+    fn look(
         &mut self,
         cx: &mut Context<'_>,
         pid: u32,
@@ -126,6 +130,34 @@ impl Network {
         parsed.map(|()| namespace)
     }
 
+    /// Reads what the row that has a namespace shows of it.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pid: u32,
+        expected: Option<Namespace>,
+        row: &mut CgroupSample,
+    ) -> Result<Namespace, ReadError> {
+        let out = if self.interfaces { Some(&mut row.network) } else { None };
+        let namespace = self.look(cx, pid, expected, expected.is_none(), out)?;
+        if expected.is_none_or(|expected| expected == namespace)
+            && let Some(sockets) = &mut self.sockets
+        {
+            sockets.read(cx, Place { namespace, pid }, row);
+        }
+        Ok(namespace)
+    }
+
+    /// Says which namespaces there are and who is asked about each.
+    fn ask_for_sockets(&mut self, kinds: Kinds) {
+        let Some(sockets) = &mut self.sockets else { return };
+        let host = self.host.map(|namespace| Place { namespace, pid: 1 });
+        let owned = self.owners.iter().filter_map(|(namespace, owner)| {
+            Some(Place { namespace: *namespace, pid: self.members.get(&owner.member)?.pid })
+        });
+        sockets.begin(kinds, host.into_iter().chain(owned));
+    }
+
     /// Finds a process of the cgroup and the namespace it lives in.
     fn place(&mut self, cx: &mut Context<'_>, node: &mut Node) -> Result<Option<Member>, Vanished> {
         // A cgroup has mostly one process or a few of one namespace; trying some
@@ -143,7 +175,7 @@ impl Network {
             })
         })?;
         for pid in pids.into_iter().take(count) {
-            match self.interfaces(cx, pid, None, false, None) {
+            match self.look(cx, pid, None, false, None) {
                 Ok(namespace) => {
                     let network = node.network;
                     return Ok(Some(Member { pid, namespace, network, claim: None }));
@@ -206,8 +238,9 @@ impl Network {
 }
 
 impl Collector for Network {
-    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], _snapshot: &mut Snapshot) {
-        match self.interfaces(cx, 1, None, true, None) {
+    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], snapshot: &mut Snapshot) {
+        self.interfaces = snapshot.kinds.has(Kind::Network);
+        match self.look(cx, 1, None, true, None) {
             Ok(namespace) => self.host = Some(namespace),
             // Counted where the root's row is read.
             Err(_) => self.host = None,
@@ -224,6 +257,7 @@ impl Collector for Network {
                 self.locate(cx, node);
             }
         }
+        self.ask_for_sockets(snapshot.kinds);
     }
 
     fn read(
@@ -233,7 +267,7 @@ impl Collector for Network {
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
         if node.is_root() {
-            if let Err(error) = self.interfaces(cx, 1, None, true, Some(&mut row.network)) {
+            if let Err(error) = self.fill(cx, 1, None, row) {
                 cx.failed(&node.cgroup.path, error);
             }
             return Ok(());
@@ -245,7 +279,7 @@ impl Collector for Network {
             let owner = namespace.and_then(|n| self.owners.get(n)).filter(|owner| owner.row == node.id);
             let Some(asked) = owner.map(|owner| owner.member) else { return Ok(()) };
             let Some(member) = self.members.get(&asked).copied() else { return Ok(()) };
-            match self.interfaces(cx, member.pid, Some(member.namespace), false, Some(&mut row.network)) {
+            match self.fill(cx, member.pid, Some(member.namespace), row) {
                 Ok(namespace) if namespace == member.namespace => return Ok(()),
                 // That process is gone, or its number has passed to another one.
                 Ok(_) | Err(ReadError::Gone) if asked == node.id => self.locate(cx, node),

@@ -40,16 +40,11 @@ pub fn all() -> impl Iterator<Item = &'static Family> {
 /// Whether a kubelet's `/metrics/cadvisor` has it: cAdvisor's families but those
 /// of the kinds a kubelet leaves off.
 pub fn of_the_kubelet(family: &Family) -> bool {
-    family.kind.is_none_or(|kind| Kinds::KUBELET.has(kind)) && !OURS.contains(&family.name)
+    family.kind.is_none_or(|kind| Kinds::KUBELET.has(kind)) && !family.name.starts_with(OURS)
 }
 
-/// Families that cAdvisor does not have.
-const OURS: &[&str] = &[
-    "nodegauge_disk_usage_bytes",
-    "nodegauge_disk_usage_inodes",
-    "nodegauge_disk_usage_age_seconds",
-    "nodegauge_reboot_required",
-];
+/// What the names of families begin with that cAdvisor does not have.
+const OURS: &str = "nodegauge_";
 
 /// One family of samples.
 #[derive(Debug, Clone, Copy)]

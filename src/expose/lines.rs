@@ -33,6 +33,12 @@ impl Value {
         Value { digits: value, scale: 0, negative: false }
     }
 
+    /// An integer that may be negative.
+    #[inline]
+    pub const fn signed(value: i64) -> Value {
+        Value { digits: value.unsigned_abs(), scale: 0, negative: value < 0 }
+    }
+
     /// Milliseconds, written as seconds.
     #[inline]
     pub const fn milliseconds(value: u64) -> Value {
@@ -98,6 +104,8 @@ pub enum Label<'a> {
     Text(&'a str),
     /// A word of ours, which needs no escape.
     Word(&'static str),
+    /// A word of ours, which is written in small letters.
+    Lower(&'static str),
     /// A decimal number.
     Number(u64),
     /// A CPU by number: `cpu00`, `cpu07`, `cpu128`.
@@ -111,7 +119,7 @@ impl Label<'_> {
     fn room(self) -> usize {
         match self {
             Label::Text(text) => text.len() * labels::WORST_GROWTH,
-            Label::Word(word) => word.len(),
+            Label::Word(word) | Label::Lower(word) => word.len(),
             Label::Number(_) | Label::Cpu(_) | Label::DeviceNumbers(..) => NUMBER,
         }
     }
@@ -122,6 +130,7 @@ impl Label<'_> {
         match self {
             Label::Text(text) => labels::escape(text, |piece| out.extend_from_slice(piece.as_bytes())),
             Label::Word(word) => out.extend_from_slice(word.as_bytes()),
+            Label::Lower(word) => out.extend(word.bytes().map(|b| b.to_ascii_lowercase())),
             Label::Number(number) => out.extend_from_slice(buffer.format(number).as_bytes()),
             Label::Cpu(number) => {
                 out.extend_from_slice(if number < 10 { b"cpu0" } else { b"cpu" });
@@ -378,6 +387,8 @@ mod tests {
         check(Some(Value::milliseconds(1_234)), "1.234");
         check(Some(Value::integer(u64::MAX)), "18446744073709551615");
         check(Some(Value::MINUS_ONE), "-1");
+        check(Some(Value::signed(-12)), "-12");
+        check(Some(Value::signed(12)), "12");
         assert_eq!(number(None), None);
     }
 
@@ -387,6 +398,7 @@ mod tests {
             assert_eq!(text(|out| label.write(out)), expected);
             assert!(expected.len() <= label.room());
         };
+        check(Label::Lower("TCPTimeouts"), "tcptimeouts");
         check(Label::Cpu(0), "cpu00");
         check(Label::Cpu(63), "cpu63");
         check(Label::Cpu(128), "cpu128");

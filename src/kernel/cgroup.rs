@@ -58,6 +58,9 @@ pub struct Layout {
     pub hierarchy: Hierarchy,
     /// The trees we read; the first is the one whose changes are watched.
     pub trees: Vec<TreeRoot>,
+    /// Where v1's `cpuset` is mounted, which is not walked: it has one setting that is
+    /// shown, and seldom.
+    pub cpuset: Option<PathBuf>,
 }
 
 /// Why no layout was found.
@@ -101,8 +104,12 @@ impl Layout {
             mounts::read(roots, buffer).map_err(|(path, error)| LayoutError::Mounts { path, error })?;
         let mut unreachable = None;
         let mut trees: Vec<TreeRoot> = Vec::new();
+        let mut cpuset = None;
         for mount in in_order(&mounts) {
             let v2 = mount.fs_type == "cgroup2";
+            if !v2 && mount.super_options.split(',').any(|option| option == "cpuset") {
+                cpuset = cpuset.or_else(|| Some(mount.seen_at(roots)));
+            }
             let controllers: Vec<&'static str> = if v2 {
                 if trees.iter().any(|t| t.v2) {
                     continue;
@@ -142,7 +149,7 @@ impl Layout {
         };
         // Every runtime makes its cgroups in `memory`; a v2 tree beside v1 may be empty.
         trees.sort_by_key(|t| (t.v2, !t.controllers.contains(&"memory")));
-        Ok(Layout { hierarchy, trees })
+        Ok(Layout { hierarchy, trees, cpuset })
     }
 
     /// The v1 tree of a controller.

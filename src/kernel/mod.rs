@@ -15,6 +15,7 @@ pub mod oom;
 pub mod own;
 pub mod parse;
 pub mod problems;
+pub mod sock_diag;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

@@ -5,6 +5,10 @@
 //! panic on any bytes. Unknown keys are skipped: keys come and go with kernel
 //! versions. A known key with a value that is no number is [`ReadError::Malformed`].
 
+pub mod network;
+pub mod numa;
+pub mod scheduler;
+
 use super::ReadError;
 use crate::snapshot::{Limit, Traffic};
 

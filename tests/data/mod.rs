@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use nodegauge::expose::base_labels;
 use nodegauge::snapshot::{
-    Averages, Cache, Cgroup, CgroupSample, Core, CpuStats, Dimm, Disk, DiskPart, DiskStats, DiskUsage,
+    Averages, Cache, Cgroup, CgroupSample, Core, CpuStats, Dimm, Disk, DiskPart, DiskStats, DiskUsage, Extra,
     Filesystem, FilesystemSpace, Filesystems, Hardware, Hierarchy, HugePages, HugetlbStats, Identity,
     Interface, InterfaceName, IoDevice, IoOperations, Kind, Kinds, Limit, LoadStats, Machine, MemoryStats,
-    NetworkCard, NumaNode, Origin, Pressure, PressureStats, ProcessStats, Reading, Snapshot, Spec, Tasks,
-    Traffic, VolumeUsage, reading,
+    NetworkCard, NumaNode, NumaPages, Origin, Pages, Pressure, PressureStats, ProcessStats, Queues, Reading,
+    SchedStats, Snapshot, SocketStates, SocketStats, Spec, Tasks, TcpFigures, Traffic, VolumeUsage, reading,
 };
 
 /// Every kind.
@@ -113,6 +113,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         burst_periods: on(true),
         burst_ns: on(true),
         nanocores: on(true),
+        throttled_millionths: reading(250_000),
         per_cpu_ns: if v1 { vec![12_000_000_345, 0, 700_000_000] } else { Vec::new() },
     };
     sample.memory = MemoryStats {
@@ -143,7 +144,16 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         events_oom: on(v2),
         events_oom_kill: on(v2),
         oom_kills: on(true),
+        ..MemoryStats::default()
     };
+    // Figures that came later have numbers of their own, so that those of others stay.
+    let later = &mut Numbers(n.0 + 500_000_000_000);
+    if v2 {
+        sample.memory.events_oom_group_kill = later.figure();
+        sample.memory.swap_events_high = later.figure();
+        sample.memory.swap_events_max = later.figure();
+        sample.memory.swap_events_fail = later.figure();
+    }
     sample.io = vec![IoDevice {
         major: 254,
         minor: 0,
@@ -188,6 +198,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         max_usage: if v1 { n.figure() } else { None },
         failcnt: n.figure(),
     }];
+    sample.extra = Some(Box::new(extra(v1, later)));
     if v1 {
         sample.load = LoadStats {
             sleeping: n.figure(),
@@ -227,6 +238,32 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         }));
     }
     sample
+}
+
+fn extra(v1: bool, n: &mut Numbers) -> Extra {
+    let mut pages = || Pages { file: n.figure(), anon: n.figure(), unevictable: n.figure() };
+    let own = if v1 { pages() } else { Pages::default() };
+    let numa = vec![NumaPages { node: 0, own, subtree: pages() }];
+    let mut states = || Some([0; 11].map(|_: u64| n.number()));
+    let (tcp, tcp6) = (states(), states());
+    let mut queues = || Some(Queues { receive: n.number(), transmit: n.number() });
+    let asked = SocketStates { tcp, tcp6, udp: queues(), udp6: queues() };
+    Extra {
+        sched: SchedStats { run_ns: n.figure(), wait_ns: n.figure(), slices: n.figure() },
+        memory_migrate: if v1 { reading(1) } else { None },
+        numa,
+        sockets: SocketStats {
+            tcp_in_use: n.figure(),
+            tcp6_in_use: n.figure(),
+            tcp_time_wait: n.figure(),
+            udp_in_use: n.figure(),
+            udp6_in_use: n.figure(),
+            udp_errors: n.figure(),
+            udp6_errors: n.figure(),
+            asked,
+        },
+        tcp: TcpFigures((-1..98).map(nonmax::NonMaxI64::new).collect()),
+    }
 }
 
 /// A tree on a filesystem.

@@ -65,7 +65,7 @@ fn bad_usage_exits_64_and_names_what_is_accepted() {
     usage(&["--auth", "all"], &["--auth \"all\"", "none, token, kubernetes"]);
     usage(&["--auth", "token"], &["--auth \"token\"", "--auth-token-file"]);
     usage(&["--tls-cert", "a"], &["--tls-cert", "--tls-key"]);
-    usage(&["--metrics", "cpu,tcp"], &["--metrics", "\"tcp\"", "cpu, percpu"]);
+    usage(&["--metrics", "cpu,app"], &["--metrics", "\"app\"", "scrapes", "cpu, percpu"]);
     usage(&["--metrics", "cpu", "--disable-metrics", "tcp"], &["--metrics", "--disable-metrics", "one of"]);
     usage(&["once", "--format", "xml"], &["--format \"xml\"", "prometheus, summary, json"]);
     refused(&[], &[("NODEGAUGE_MAX_AGE", "old")], 64, &["NODEGAUGE_MAX_AGE \"old\"", "10s"]);

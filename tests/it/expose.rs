@@ -341,7 +341,16 @@ fn openmetrics_has_the_same_samples() {
     // Two counters without the suffix, and a gauge with it.
     assert_eq!(
         unknown,
-        ["container_memory_failcnt", "container_hugetlb_failcnt", "container_fs_inodes_total"]
+        [
+            "container_memory_failcnt",
+            "container_hugetlb_failcnt",
+            "container_fs_inodes_total",
+            "container_network_tcp_usage_total",
+            "container_network_tcp6_usage_total",
+            "container_network_advance_tcp_stats_total",
+            "container_network_udp_usage_total",
+            "container_network_udp6_usage_total",
+        ]
     );
     assert!(open.iter().any(|f| f.about.get("UNIT").is_some_and(|u| u == "seconds")));
     assert!(open.iter().any(|f| f.about.get("UNIT").is_some_and(|u| u == "bytes")));

@@ -22,13 +22,14 @@ use nodegauge::snapshot::Hierarchy;
 use crate::data::exposition;
 use crate::ttar;
 
-const ALL_KINDS: &str = "cpu,percpu,cpuLoad,memory,hugetlb,disk,diskIO,network,oom_event,pressure,process";
+const ALL_KINDS: &str = "cpu,percpu,cpuLoad,memory,hugetlb,disk,diskIO,network,oom_event,pressure,process,\
+     tcp,udp,advtcp,sched,cpu_topology,cpuset,memory_numa";
 
 /// The time of the run: its value is left out.
 const MASKED: [&str; 1] = ["container_last_seen"];
 
 /// Families whose source is stated but which no captured tree can show.
-const NOT_IN_A_CAPTURE: [(&str, &str); 25] = [
+const NOT_IN_A_CAPTURE: [(&str, &str); 28] = [
     ("container_cpu_load_average_10s", "asked of the running kernel"),
     ("container_cpu_load_d_average_10s", "asked of the running kernel"),
     ("container_tasks_state", "asked of the running kernel"),
@@ -40,6 +41,9 @@ const NOT_IN_A_CAPTURE: [(&str, &str); 25] = [
     ("nodegauge_disk_usage_inodes", "asked of the running kernel"),
     ("nodegauge_disk_usage_age_seconds", "asked of the running kernel"),
     ("nodegauge_reboot_required", "a captured tree has no /run"),
+    ("nodegauge_cpu_throttled_ratio", "takes two ticks in which something ran"),
+    ("container_network_tcp_usage_total", "asked of the running kernel"),
+    ("container_network_tcp6_usage_total", "asked of the running kernel"),
     ("container_file_descriptors", "a captured process has no fd directory"),
     ("container_sockets", "a captured process has no fd directory"),
     ("container_fs_io_cost_usage_seconds_total", "needs iocost switched on"),
@@ -196,7 +200,17 @@ fn the_table_of_sources_holds_on_captures() {
 #[test]
 fn every_kind_of_host_is_captured() {
     let names = ttar::scenarios();
-    for part in ["v2-systemd", "v2-cgroupfs", "v1", "hybrid", "bare-host", "damaged"] {
+    for part in [
+        "v2-systemd",
+        "v2-cgroupfs",
+        "v2-kinds",
+        "v1",
+        "v1-kinds",
+        "hybrid",
+        "hybrid-kinds",
+        "bare-host",
+        "damaged",
+    ] {
         assert!(names.iter().any(|n| n.contains(part)), "no capture of {part} among {names:?}");
     }
 }

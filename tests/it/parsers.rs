@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use nodegauge::kernel::ReadError;
 use nodegauge::kernel::mounts;
 use nodegauge::kernel::parse::{self, Keyed, MAX_KEYS};
+use nodegauge::kernel::sock_diag;
 use nodegauge::snapshot::Limit;
 use proptest::prelude::*;
 
@@ -24,6 +25,10 @@ fn kernel_like() -> impl Strategy<Value = Vec<u8>> {
         Just("rbytes=7".to_owned()),
         Just("max".to_owned()),
         Just("eth0:".to_owned()),
+        Just("Tcp:".to_owned()),
+        Just("inuse".to_owned()),
+        Just("N0=7".to_owned()),
+        Just("cpu0".to_owned()),
         Just("-".to_owned()),
         "[a-z_.]{1,12}",
         "[0-9]{1,22}",
@@ -79,6 +84,13 @@ proptest! {
         let _ = parse::pids(&text, |_| {});
         let _ = parse::cpu_list_len(&text);
         let _ = parse::meminfo(&text, "MemTotal");
+        let _ = parse::network::sockstat(&text, |_, _, _| {});
+        let _ = parse::network::snmp6(&text, "Udp6InErrors");
+        let _ = parse::network::Columns::new("Tcp:", &["InSegs"]).read(&text, |_, _| {});
+        let _ = parse::numa::by_node(&text, |_, _, _| {});
+        let _ = parse::scheduler::of_thread(&text);
+        let _ = parse::scheduler::of_machine(&text);
+        let _ = sock_diag::messages(&text, 0, |_| {});
         let _ = mounts::parse(&text);
     }
 

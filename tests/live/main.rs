@@ -19,6 +19,7 @@ mod agent;
 mod exposition;
 mod faults;
 mod group;
+mod kinds;
 mod numbers;
 mod oom;
 mod pod_network;

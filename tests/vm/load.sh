@@ -4,6 +4,7 @@
 #
 #   load.sh node systemd|cgroupfs    a node in the layout of that kubelet driver; returns when all have worked
 #   load.sh shapes                   one idle cgroup in the path shape of each other runtime (v2 only)
+#   load.sh kinds                    one pod with sockets and threads, for the kinds that are off by default
 #   load.sh host, load.sh leave      two cgroups on this machine (v1), and their end
 #   load.sh last                     what must be in flight while the tree is copied: dirty pages, writeback
 #   load.sh do WORK                  one container's work (used by node)
@@ -188,6 +189,24 @@ do_batch() {
     for_ever
 }
 
+# Listens, holds connections of its own, leaves some in TIME_WAIT.
+do_edge() {
+    named edge
+    mkdir -p $state/www
+    head -c 300000 /dev/zero >$state/www/blob
+    httpd -p 8080 -h $state/www
+    arp -s 10.88.1.200 02:00:00:00:00:09 # nobody answers there
+    while :; do tftp -g -r none -l /dev/null 10.88.1.200; done 2>/dev/null &
+    ip addr add fd00:88::2/64 dev eth0
+    while :; do tftp -g -r none -l /dev/null fd00:88::200; done 2>/dev/null &
+    nc -l -p 9000 -e sleep 1000 &
+    usleep 300000
+    (echo hello && sleep 1000) | nc 127.0.0.1 9000 &
+    for _ in 1 2; do wget -q -O /dev/null http://127.0.0.1:8080/blob; done
+    : >$state/edge-done
+    while :; do spin 50000; usleep 100000; done
+}
+
 # All of that in small, on a machine that is not ours.
 do_host() {
     dd if=/dev/zero of=$state/file bs=64k count=64 oflag=direct 2>/dev/null
@@ -354,6 +373,27 @@ shapes() {
     usleep 2000000
 }
 
+# One pod in cgroupfs's layout: sockets of TCP and UDP in a network namespace of
+# its own, several processes that take turns, memory by NUMA node, a cpuset.
+kinds() {
+    driver=cgroupfs
+    find_hierarchies
+    mkdir -p $state
+    mkfifo $state/never
+    uid=5e8c1f0a-2d47-4b93-a6e1-90b7c4d3f258
+    p=$(pod burstable $uid)
+    for name in edge-pause edge; do make "$(container "$p" $name)"; done
+    run_alone "$(container "$p" edge-pause)" do pause
+    address 1
+    log_links shop edge-5d6f7c8b9-m4n5p $uid edge
+    c=$(container "$p" edge)
+    v1 "$c" cpuset cpuset.memory_migrate 1
+    run "$c" "$sandbox" do edge
+    until [ -f $state/edge-done ]; do usleep 500000; done
+    for _ in 1 2 3; do wget -q -O /dev/null http://10.88.1.2:8080/blob; done
+    usleep 2000000
+}
+
 # Not in the guest but on the machine itself (v1), which must stay as it was:
 # a service that meets its limits and a session with a network of its own.
 # Run by busybox sh; `leave` takes it all away.
@@ -390,9 +430,9 @@ within() { # $1 root directory, $2 work
 }
 
 case ${1-} in
-    node | shapes | last | host | leave) "$@" ;;
+    node | shapes | kinds | last | host | leave) "$@" ;;
     within) exec unshare -m sh "$0" entered "$2" "$3" ;;
     entered) within "$2" "$3" ;;
     do) "do_$2" ;;
-    *) sed -n '5,10s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
+    *) sed -n '5,11s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
 esac

@@ -12,11 +12,17 @@ fixtures=$here/../../fixtures
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
+keep=() # for ttar.py
 guest() { # $1 scenario, $2 kernel, $3 layout, rest: for fixture.sh
     local scenario=$1 kernel=$2 layout=$3
     shift 3
     "$here/boot.sh" -k "$kernel" -m "$layout" -c 2 -M 768 -o "$out/$scenario" fixture.sh "$@"
-    python3 "$here/ttar.py" pack "$out/$scenario/tree" "$fixtures/$scenario/tree.ttar"
+    python3 "$here/ttar.py" pack "$out/$scenario/tree" "$fixtures/$scenario/tree.ttar" "${keep[@]}"
+}
+# What the kinds that are off by default read, and nothing else does.
+kinds() {
+    keep=(+cgroup.threads +tasks +memory.numa_stat +cpuset.memory_migrate)
+    guest "$@" kinds
 }
 
 # The machine's own kernel. What tells which machine it is gives way to fixed
@@ -42,7 +48,8 @@ bare_host() {
     python3 "$here/ttar.py" pack "$tree" "$fixtures/bare-host-6.18/tree.ttar"
 }
 
-[ $# -gt 0 ] || set -- v2-systemd-6.12 v2-systemd-5.10 v2-cgroupfs-6.1 v2-shapes-6.12 v1-6.1 hybrid-6.1 damaged
+[ $# -gt 0 ] || set -- v2-systemd-6.12 v2-systemd-5.10 v2-cgroupfs-6.1 v2-shapes-6.12 v1-6.1 hybrid-6.1 damaged \
+    v2-kinds-6.12 v1-kinds-6.1 hybrid-kinds-6.1
 for scenario; do
     mkdir -p "$fixtures/$scenario"
     case $scenario in
@@ -52,6 +59,9 @@ for scenario; do
         v2-shapes-6.12) guest "$scenario" 6.12 v2 shapes ;;
         v1-6.1) guest "$scenario" 6.1 v1 node cgroupfs ;;
         hybrid-6.1) guest "$scenario" 6.1 hybrid node systemd ;;
+        v2-kinds-6.12) kinds "$scenario" 6.12 v2 ;;
+        v1-kinds-6.1) kinds "$scenario" 6.1 v1 ;;
+        hybrid-kinds-6.1) kinds "$scenario" 6.1 hybrid ;;
         bare-host-6.18) bare_host ;;
         damaged) "$here/damage.sh" ;;
         *) echo "record.sh: no scenario $scenario" >&2; exit 64 ;;

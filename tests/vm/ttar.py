@@ -5,7 +5,8 @@ in fixtures/README.md; tests/it/ttar.rs reads it too.
     ttar.py pack DIRECTORY ARCHIVE [LEFT-OUT-PATTERN...]
     ttar.py unpack ARCHIVE DIRECTORY
 
-Patterns are shell patterns over whole paths, in addition to PRUNED.
+Patterns are shell patterns over whole paths, in addition to PRUNED; a name of
+PRUNED with a + before it stays in.
 """
 
 import fnmatch
@@ -44,7 +45,9 @@ def left_out(path, patterns):
     if not path.startswith(CGROUP + "/"):
         return False
     below = path[len(CGROUP) + 1 :].split("/")
-    return (below[0] in EMPTIED and len(below) > 1) or any(fnmatch.fnmatchcase(below[-1], p) for p in PRUNED)
+    if below[0] in EMPTIED and len(below) > 1:
+        return True
+    return "+" + below[-1] not in patterns and any(fnmatch.fnmatchcase(below[-1], p) for p in PRUNED)
 
 
 def escape(data):

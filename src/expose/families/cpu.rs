@@ -1,12 +1,20 @@
-//! Kinds `cpu`, `percpu`, `cpuLoad` and `process`.
+//! Kinds `cpu`, `percpu`, `cpuLoad`, `process` and `sched`.
 
 use super::MetricType::{Counter, Gauge};
 use super::Source::{File, None as Absent};
 use super::{Emit, Family, Row, Source, Sources, Unit, by_version, everywhere};
-use crate::expose::lines::{Label, Lines, Value, nanoseconds, number};
+use crate::expose::lines::{Label, Lines, Value, microseconds, nanoseconds, number};
 use crate::snapshot::{Kind, Limit, reading};
 
 const NO_TASK_STATES: Source = Absent("the kernel counts task states on cgroup v1 only");
+
+/// Threads are those that `tasks` (v1) and `cgroup.threads` (v2) name.
+const RUN: Source =
+    File("/proc/<tid>/schedstat field 1, of all threads; at the root /proc/schedstat field 7");
+const WAIT: Source =
+    File("/proc/<tid>/schedstat field 2, of all threads; at the root /proc/schedstat field 8");
+const SLICES: Source =
+    File("/proc/<tid>/schedstat field 3, of all threads; at the root /proc/schedstat field 9");
 
 /// On a hybrid host a cgroup without a `cpuacct` directory may still be in the
 /// v2 tree, whose `cpu.stat` tells the time used.
@@ -252,6 +260,57 @@ pub(super) const FAMILIES: &[Family] = &[
             let soft = row.sample.process.max_open_files;
             let value = soft.map(|l| l.value().map_or(Value::MINUS_ONE, Value::integer));
             out.labelled(&[("ulimit", Label::Word("max_open_files"))], value);
+        }),
+    },
+    Family {
+        name: "container_cpu_schedstat_run_seconds_total",
+        help: "Time that threads spent on a CPU, as the scheduler counts it.",
+        metric: Counter,
+        unit: Unit::Seconds,
+        kind: Some(Kind::Sched),
+        stamped: true,
+        sources: everywhere(RUN),
+        emit: Emit::Cgroup(|row, out| {
+            out.sample(row.sample.extra.as_ref().and_then(|e| nanoseconds(e.sched.run_ns)))
+        }),
+    },
+    Family {
+        name: "container_cpu_schedstat_runqueue_seconds_total",
+        help: "Time that threads waited for a CPU.",
+        metric: Counter,
+        unit: Unit::Seconds,
+        kind: Some(Kind::Sched),
+        stamped: true,
+        sources: everywhere(WAIT),
+        emit: Emit::Cgroup(|row, out| {
+            out.sample(row.sample.extra.as_ref().and_then(|e| nanoseconds(e.sched.wait_ns)))
+        }),
+    },
+    Family {
+        name: "container_cpu_schedstat_run_periods_total",
+        help: "Time slices that threads ran.",
+        metric: Counter,
+        unit: Unit::Count,
+        kind: Some(Kind::Sched),
+        stamped: true,
+        sources: everywhere(SLICES),
+        emit: Emit::Cgroup(|row, out| {
+            out.sample(row.sample.extra.as_ref().and_then(|e| number(e.sched.slices)))
+        }),
+    },
+    Family {
+        name: "nodegauge_cpu_throttled_ratio",
+        help: "How long threads were held back by the CPU quota, of that and the time they ran, between the last two collections on the grid.",
+        metric: Gauge,
+        unit: Unit::None,
+        kind: Some(Kind::Cpu),
+        stamped: true,
+        sources: by_version(
+            File("cpu.stat:throttled_time and cpuacct.usage, between two ticks"),
+            File("cpu.stat:throttled_usec and usage_usec, between two ticks"),
+        ),
+        emit: Emit::Cgroup(|row, out| {
+            throttling(row, out, microseconds(row.sample.cpu.throttled_millionths))
         }),
     },
 ];

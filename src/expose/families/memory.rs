@@ -1,10 +1,10 @@
-//! Kinds `memory`, `oom_event`, `hugetlb` and `pressure`.
+//! Kinds `memory`, `oom_event`, `hugetlb`, `pressure`, `memory_numa` and `cpuset`.
 
 use super::MetricType::{Counter, Gauge};
 use super::Source::{File, None as Absent};
 use super::{Emit, Family, Row, Source, Sources, Unit, by_version};
 use crate::expose::lines::{Label, Lines, Value, microseconds, number};
-use crate::snapshot::{HugetlbStats, Kind, Reading};
+use crate::snapshot::{HugetlbStats, Kind, NumaPages, Pages, Reading};
 
 const V2_ONLY: Source = Absent("the kernel counts it on cgroup v2 only");
 
@@ -35,6 +35,25 @@ fn failures(row: &Row<'_>, out: &mut Lines<'_>) {
 fn hugetlb(row: &Row<'_>, out: &mut Lines<'_>, figure: fn(&HugetlbStats) -> Reading) {
     for pages in &row.sample.hugetlb {
         out.labelled(&[("pagesize", Label::Text(&pages.page_size))], number(figure(pages)));
+    }
+}
+
+/// As with faults, v2 tells of the subtree only.
+fn numa(row: &Row<'_>, out: &mut Lines<'_>) {
+    for NumaPages { node, own, subtree } in row.sample.extra.iter().flat_map(|extra| &extra.numa) {
+        let both = |figure: fn(&Pages) -> Reading| {
+            let subtree = figure(subtree);
+            [figure(own).or(if row.sample.leaf { subtree } else { None }), subtree]
+        };
+        for (kind, pages) in
+            [("file", both(|p| p.file)), ("anon", both(|p| p.anon)), ("unevictable", both(|p| p.unevictable))]
+        {
+            for (scope, pages) in ["container", "hierarchy"].into_iter().zip(pages) {
+                let node = Label::Number(u64::from(*node));
+                let labels = [("type", Label::Word(kind)), ("scope", Label::Word(scope)), ("node", node)];
+                out.labelled(&labels, number(pages));
+            }
+        }
     }
 }
 
@@ -383,5 +402,76 @@ pub(super) const FAMILIES: &[Family] = &[
         stamped: true,
         sources: pressure("io.pressure:some total (4.20)", "io.pressure:some total (4.20), in the v2 tree"),
         emit: Emit::Cgroup(|row, out| out.sample(microseconds(row.sample.pressure.io.some_usec))),
+    },
+    Family {
+        name: "container_memory_numa_pages",
+        help: "Pages by type on each NUMA node, of the cgroup alone and with those below it.",
+        metric: Gauge,
+        unit: Unit::Count,
+        kind: Some(Kind::MemoryNuma),
+        stamped: true,
+        sources: by_version(
+            File("memory.numa_stat:file, anon, unevictable and hierarchical_*"),
+            File(
+                "memory.numa_stat:file, anon, unevictable by page size (5.10); scope container only for cgroups without children",
+            ),
+        ),
+        emit: Emit::Cgroup(numa),
+    },
+    Family {
+        name: "container_memory_migrate",
+        help: "1 if pages move along when a cpuset gets other NUMA nodes.",
+        metric: Gauge,
+        unit: Unit::None,
+        kind: Some(Kind::Cpuset),
+        stamped: true,
+        sources: by_version(
+            File("cpuset.memory_migrate"),
+            Absent("cgroup v2 always migrates and has no such setting"),
+        ),
+        emit: Emit::Cgroup(|row, out| {
+            out.sample(row.sample.extra.as_ref().and_then(|e| number(e.memory_migrate)))
+        }),
+    },
+    Family {
+        name: "nodegauge_memory_events_total",
+        help: "Events of memory limits and protections, by the kernel's names.",
+        metric: Counter,
+        unit: Unit::Count,
+        kind: Some(Kind::Memory),
+        stamped: true,
+        sources: by_version(V2_ONLY, File("memory.events")),
+        emit: Emit::Cgroup(|row, out| {
+            let memory = &row.sample.memory;
+            for (event, count) in [
+                ("low", memory.events_low),
+                ("high", memory.events_high),
+                ("max", memory.events_max),
+                ("oom", memory.events_oom),
+                ("oom_kill", memory.events_oom_kill),
+                ("oom_group_kill", memory.events_oom_group_kill),
+            ] {
+                out.labelled(&[("event", Label::Word(event))], number(count));
+            }
+        }),
+    },
+    Family {
+        name: "nodegauge_memory_swap_events_total",
+        help: "Events of swap limits, by the kernel's names.",
+        metric: Counter,
+        unit: Unit::Count,
+        kind: Some(Kind::Memory),
+        stamped: true,
+        sources: by_version(V2_ONLY, File("memory.swap.events")),
+        emit: Emit::Cgroup(|row, out| {
+            let memory = &row.sample.memory;
+            for (event, count) in [
+                ("high", memory.swap_events_high),
+                ("max", memory.swap_events_max),
+                ("fail", memory.swap_events_fail),
+            ] {
+                out.labelled(&[("event", Label::Word(event))], number(count));
+            }
+        }),
     },
 ];
