@@ -17,11 +17,14 @@ use crate::snapshot::{CgroupSample, Reading, reading};
 struct Cpuset {
     /// Not one of the trees that are walked: a cgroup is looked up here by its path.
     mount: PathBuf,
+    /// Paths are built in here.
+    path: PathBuf,
     last: HashMap<u64, Reading>,
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
-    Some(Box::new(Cpuset { mount: setup.layout.cpuset.clone()?, last: HashMap::new() }))
+    let mount = setup.layout.cpuset.clone()?;
+    Some(Box::new(Cpuset { mount, path: PathBuf::new(), last: HashMap::new() }))
 }
 
 impl Collector for Cpuset {
@@ -32,9 +35,11 @@ impl Collector for Cpuset {
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
         if node.slow || node.spec_changed {
-            let directory = self.mount.join(OsStr::from_bytes(node.files.relative().to_bytes()));
-            let path = directory.join("cpuset.memory_migrate");
-            let told = match cx.reader.buffer.read_path(&path).and_then(parse::number) {
+            self.path.clear();
+            self.path.push(&self.mount);
+            self.path.push(OsStr::from_bytes(node.files.relative().to_bytes()));
+            self.path.push("cpuset.memory_migrate");
+            let told = match cx.reader.buffer.read_path(&self.path).and_then(parse::number) {
                 Ok(value) => reading(value),
                 // It may be in other hierarchies only.
                 Err(ReadError::Gone) => None,

@@ -61,6 +61,8 @@ struct Sched {
     /// In the first tree a cgroup exists in.
     threads: [Option<FileKey>; 2],
     proc: PathBuf,
+    /// Of the machine.
+    schedstat: PathBuf,
     /// Paths are built in here.
     path: String,
     /// Whether v1's lists have all threads there are.
@@ -91,6 +93,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     Some(Box::new(Sched {
         threads: trees.map(|tree| setup.reader.register(tree?, name, Pace::Slow)),
         proc: setup.roots.proc.clone(),
+        schedstat: setup.roots.proc.join("schedstat"),
         path: String::new(),
         all_seen: v2 || sees_all_processes(&setup.roots.proc),
         tick: 0,
@@ -218,7 +221,7 @@ impl Collector for Sched {
         self.heirs.clear();
         self.totals.clear();
         self.relate(nodes);
-        let machine = cx.reader.buffer.read_path(&self.proc.join("schedstat"));
+        let machine = cx.reader.buffer.read_path(&self.schedstat);
         self.machine = machine.and_then(scheduler::of_machine).ok();
     }
 
