@@ -526,12 +526,14 @@ mod tests {
             &["--metrics", "cpu,app"],
             "--metrics: \"app\": a kind of cAdvisor's that is not collected: it scrapes what containers serve themselves, \
              which Prometheus does with more care; accepted: cpu, percpu, cpuLoad, memory, hugetlb, disk, diskIO, network, \
-             oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa",
+             oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa, \
+             memory_events",
         );
         check(
             &["--disable-metrics", "tpc"],
             "--disable-metrics: \"tpc\": unknown kind; accepted: cpu, percpu, cpuLoad, memory, hugetlb, disk, diskIO, \
-             network, oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa",
+             network, oom_event, pressure, process, tcp, udp, advtcp, sched, cpu_topology, cpuset, memory_numa, \
+             memory_events",
         );
         check(
             &["--metrics", "cpu", "--disable-metrics", "tcp"],

@@ -1000,11 +1000,13 @@ pub enum Kind {
     Cpuset,
     /// Memory by NUMA node.
     MemoryNuma,
+    /// Every event of memory and swap limits (v2 only); not one of cAdvisor's.
+    MemoryEvents,
 }
 
 impl Kind {
     /// Every kind this version collects.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Cpu,
         Kind::Percpu,
         Kind::CpuLoad,
@@ -1023,9 +1025,10 @@ impl Kind {
         Kind::CpuTopology,
         Kind::Cpuset,
         Kind::MemoryNuma,
+        Kind::MemoryEvents,
     ];
 
-    /// cAdvisor's name.
+    /// cAdvisor's name, or ours.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Cpu => "cpu",
@@ -1046,6 +1049,7 @@ impl Kind {
             Kind::CpuTopology => "cpu_topology",
             Kind::Cpuset => "cpuset",
             Kind::MemoryNuma => "memory_numa",
+            Kind::MemoryEvents => "memory_events",
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Collector, Context, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, MemoryStats, Reading, Snapshot, reading};
+use crate::snapshot::{CgroupSample, Kind, MemoryStats, Reading, Snapshot, reading};
 
 const V1: &[&str] = &[
     "total_cache",
@@ -102,6 +102,9 @@ struct SwapEvents {
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let tree = setup.layout.tree_for("memory")?;
+    let swap_events = setup.kinds.has(Kind::MemoryEvents) && setup.layout.is_v2();
+    let swap_events =
+        swap_events.then(|| setup.reader.register(tree, "memory.swap.events", Pace::Slow)).flatten();
     let mut register = |name| setup.reader.register(tree, name, Pace::Tick);
     if setup.layout.is_v2() {
         return Some(Box::new(V2Memory {
@@ -110,7 +113,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
             peak: register("memory.peak"),
             swap: register("memory.swap.current"),
             events: register("memory.events"),
-            swap_events: setup.reader.register(tree, "memory.swap.events", Pace::Slow),
+            swap_events,
             last_swap_events: HashMap::new(),
             meminfo: setup.roots.proc.join("meminfo"),
             root_swap: None,

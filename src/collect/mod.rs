@@ -118,7 +118,7 @@ pub struct Entry {
 /// Every collector, in the order they run. Memory is first: reading the root's
 /// `memory.stat` flushes the kernel's per-CPU counters for everyone below.
 pub const COLLECTORS: &[Entry] = &[
-    Entry { name: "memory", kinds: &[Kind::Memory], make: memory::make },
+    Entry { name: "memory", kinds: &[Kind::Memory, Kind::MemoryEvents], make: memory::make },
     Entry { name: "cpu", kinds: &[Kind::Cpu, Kind::Percpu], make: cpu::make },
     Entry { name: "diskIO", kinds: &[Kind::DiskIo], make: io::make },
     Entry { name: "pressure", kinds: &[Kind::Pressure], make: pressure::make },

@@ -23,7 +23,7 @@ use crate::data::exposition;
 use crate::ttar;
 
 const ALL_KINDS: &str = "cpu,percpu,cpuLoad,memory,hugetlb,disk,diskIO,network,oom_event,pressure,process,\
-     tcp,udp,advtcp,sched,cpu_topology,cpuset,memory_numa";
+     tcp,udp,advtcp,sched,cpu_topology,cpuset,memory_numa,memory_events";
 
 /// The time of the run: its value is left out.
 const MASKED: [&str; 1] = ["container_last_seen"];

@@ -438,7 +438,7 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Events of memory limits and protections, by the kernel's names.",
         metric: Counter,
         unit: Unit::Count,
-        kind: Some(Kind::Memory),
+        kind: Some(Kind::MemoryEvents),
         stamped: true,
         sources: by_version(V2_ONLY, File("memory.events")),
         emit: Emit::Cgroup(|row, out| {
@@ -460,7 +460,7 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Events of swap limits, by the kernel's names.",
         metric: Counter,
         unit: Unit::Count,
-        kind: Some(Kind::Memory),
+        kind: Some(Kind::MemoryEvents),
         stamped: true,
         sources: by_version(V2_ONLY, File("memory.swap.events")),
         emit: Emit::Cgroup(|row, out| {
