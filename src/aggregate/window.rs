@@ -1,7 +1,7 @@
 //! The last steps of one node, compressed: what the model answers from.
 //!
 //! The newest step lies so that single values can be read, since most questions are about
-//! it ([`flat`]); each older one lies as the differences from the step after it, so that a step that leaves
+//! it (`window/flat.rs`); each older one lies as the differences from the step after it, so that a step that leaves
 //! the window is simply dropped and a series is read from new to old, one column
 //! at a time. Values are whole numbers or the bits of doubles; both come back
 //! exactly as they were.

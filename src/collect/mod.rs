@@ -229,7 +229,7 @@ pub struct LogCounts {
     pub kills: u64,
     /// Those among them that are on no row: their cgroup is not known here.
     pub unplaced: u64,
-    /// Troubles of the machine found, by [`Problem::index`].
+    /// Troubles of the machine found, by [`crate::kernel::problems::Problem::index`].
     pub problems: [u64; PROBLEMS],
 }
 

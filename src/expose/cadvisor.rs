@@ -9,7 +9,7 @@
 //!
 //! - figures that the kernel does not tell are left out, which Go's decoder reads
 //!   as the 0 that cAdvisor writes; those that cAdvisor has switched off by default,
-//!   which are never measured here, are the zeros that it writes ([`never`]);
+//!   which are never measured here, are the zeros that it writes (`cadvisor/never.rs`);
 //! - samples before the newest have sums over devices and interfaces, and so the
 //!   tables of those only where there is one;
 //! - what is below `/a` is not what begins with `/a`;
