@@ -31,7 +31,7 @@ use crate::collect::sampler::wall_ms;
 use crate::config::Config;
 use crate::identity::Identities;
 use crate::publish::Tap;
-use crate::push::batch::{self, Encoder};
+use crate::push::batch;
 use crate::push::delivery::Timing;
 use crate::push::delivery::crew::{self, Crew, Hand};
 use crate::push::delivery::desk::Desk;
@@ -132,7 +132,6 @@ pub fn start(
         local: local.map(|local| local.ingest),
         given: 0,
         log,
-        encoder: Encoder::new().context("cannot start the compressor")?,
         metrics: Arc::clone(&metrics),
         in_memory: false,
     };
@@ -196,7 +195,6 @@ struct Maker {
     /// Steps given to `local`.
     given: u64,
     log: Option<Arc<Log>>,
-    encoder: Encoder,
     metrics: Arc<PushMetrics>,
     /// Whether the last step was in memory only.
     in_memory: bool,
@@ -235,10 +233,14 @@ impl Maker {
         }
         let step = self.builder.tick(snapshot, departed, &directory).context("make a step")?;
         let Some(step) = step else { return Ok(()) };
-        let payload = self.encoder.encode(&step.batch).context("compress a step")?;
+        // A compressor for each: it takes half a megabyte, and is idle most of the time.
+        let payload = batch::encode(&step.batch).context("compress a step")?;
         let given = self.give(step.batch.node(), &payload);
+        let time_ms = step.batch.time_ms();
+        // From now on it is sent, and decoded for that: one of them in memory is enough.
+        drop(step);
         if let Some(log) = &self.log {
-            let appended = log.append(step.batch.time_ms(), &payload).context("write a step")?;
+            let appended = log.append(time_ms, &payload).context("write a step")?;
             self.tell(appended.durable);
         }
         self.metrics.step_made();

@@ -71,8 +71,8 @@ struct Pacer {
 #[derive(Debug)]
 struct Last {
     taken_ns: u64,
-    usage_ns: Option<u64>,
-    throttled_ns: Option<u64>,
+    usage_ns: Reading,
+    throttled_ns: Reading,
     speed: Speed,
 }
 
@@ -104,12 +104,12 @@ impl Pacer {
         }
         // A node's number is never given to another life of its cgroup.
         let moment = |taken_ns| Moment { id: "", start: Some(node), taken_ns };
-        let usage_ns = cpu.usage_ns.map(u64::from);
-        let throttled_ns = cpu.throttled_ns.map(u64::from);
+        let (usage_ns, throttled_ns) = (cpu.usage_ns, cpu.throttled_ns);
+        let rise = |last: Reading, now: Reading| increase(last.map(u64::from), now.map(u64::from));
         let since = self.last.get(&node).and_then(|last| {
             let window = Window::between(&moment(last.taken_ns), &moment(self.now_ns))?;
-            let used = increase(last.usage_ns, usage_ns)?;
-            let throttled = increase(last.throttled_ns, throttled_ns);
+            let used = rise(last.usage_ns, usage_ns)?;
+            let throttled = rise(last.throttled_ns, throttled_ns);
             Some(Speed {
                 nanocores: reading(window.nanocores(used)),
                 throttled_millionths: throttled.and_then(|throttled| share(throttled, used)),

@@ -238,6 +238,10 @@ impl Tree {
         });
         changed |= self.nodes.len() != before;
         self.counts.vanished += (before - self.nodes.len()) as u64;
+        if self.nodes.capacity() - self.nodes.len() < added.len() {
+            // Growing by doubling would make room for twice as many.
+            self.nodes.reserve_exact(added.len().max(self.nodes.len() / 8));
+        }
         for (path, (mut files, links)) in added {
             if files.is_gone() {
                 reader.close_cgroup(&mut files);

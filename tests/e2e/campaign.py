@@ -187,6 +187,7 @@ def main(agent_path, tree, directory, kills, seed, outage):
         if outage:
             done["outage"] = 1
             proxy.mood = "500"
+            wait_for("the agent answers", 60, metrics)
             before = Ticks(agent)
             time.sleep(outage)
             print(f"in {outage} s without a database: {Ticks(agent).since(before)}, queue {disk.used() >> 10} KiB")

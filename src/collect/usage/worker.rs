@@ -117,7 +117,7 @@ pub(super) struct Worker {
     means: Means,
     events: Sender<Event>,
     table: Arc<ArcSwap<Table>>,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Box<Entry>>,
     /// What most have: one for all of them.
     nothing: Arc<DiskUsage>,
     due: BTreeSet<(Instant, u64)>,
@@ -195,7 +195,7 @@ impl Worker {
                     let young = age.and_then(|a| a.elapsed().ok()).is_some_and(|age| age < MAKING);
                     self.due.insert((if young { now + MAKING } else { now }, id));
                     let usage = Arc::clone(&self.nothing);
-                    Entry { subject: Arc::new(subject), usage, layer: None, away: false }
+                    Box::new(Entry { subject: Arc::new(subject), usage, layer: None, away: false })
                 }
             };
             self.entries.insert(id, entry);
@@ -314,7 +314,7 @@ impl Worker {
         if !self.changed || self.published.is_some_and(|at| at.elapsed() < PUBLISH) {
             return;
         }
-        let told = |e: &&Entry| *e.usage != DiskUsage::default();
+        let told = |e: &&Box<Entry>| *e.usage != DiskUsage::default();
         let told = self.entries.values().filter(told).map(|e| (e.subject.id, Arc::clone(&e.usage)));
         self.table.store(Arc::new(told.collect()));
         self.changed = false;
