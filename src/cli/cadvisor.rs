@@ -303,7 +303,12 @@ pub fn translate(
                 out.words.push("--log-level=debug".into())
             }
             Verbosity => {}
-            Version if switched()? => out.words.push("--version".into()),
+            Version if switched()? => {
+                // Whatever else is said, and no word of the agent's.
+                out.words.truncate(1);
+                out.words.push("--version".into());
+                return Ok(Some(out));
+            }
             Version => {}
             Nothing(why) | NothingSwitch(why) => {
                 if matches!(becomes, NothingSwitch(_)) {
@@ -410,6 +415,8 @@ mod tests {
             &["-storage_duration=1.5h"],
         );
         check("x -storage_duration=0", Some(&format!("x agent --history=0ms {OPEN}")), &[]);
+        check("/usr/bin/cadvisor --version", Some("/usr/bin/cadvisor --version"), &[]);
+        check("x -port=1 -version -v=4", Some("x --version"), &[]);
         check("x -logtostderr -logtostderr=true", Some(&format!("x agent {OPEN}")), &["-logtostderr"]);
     }
 
