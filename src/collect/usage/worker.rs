@@ -314,8 +314,9 @@ impl Worker {
         if !self.changed || self.published.is_some_and(|at| at.elapsed() < PUBLISH) {
             return;
         }
-        let told = |e: &&Box<Entry>| *e.usage != DiskUsage::default();
-        let told = self.entries.values().filter(told).map(|e| (e.subject.id, Arc::clone(&e.usage)));
+        let told = |e: &&Entry| *e.usage != DiskUsage::default();
+        let told =
+            self.entries.values().map(Box::as_ref).filter(told).map(|e| (e.subject.id, Arc::clone(&e.usage)));
         self.table.store(Arc::new(told.collect()));
         self.changed = false;
         self.published = Some(Instant::now());
