@@ -238,8 +238,8 @@ sums control >control
 while read -r name was rows; do
   read -r _ is now < <(grep "^$name " after)
   read -r _ other _ < <(grep "^$name " control)
-  # A busy machine gives containers more or less than minutes ago; doubled it would be 100 %.
-  near "$is" "$was" 25 && [ "$rows" = "$now" ] && pass "$name with the overlay: $is of $now containers, before $was of $rows" ||
+  # On a machine that does something else beside, containers get more or less than minutes ago: for a quiet one.
+  near "$is" "$was" 10 && [ "$rows" = "$now" ] && pass "$name with the overlay: $is of $now containers, before $was of $rows" ||
     fail "$name with the overlay: $is of $now containers, before $was of $rows"
   near "$is" "$other" 5 && pass "$name, and the kubelet says at that time $other" || fail "$name: $is, and the kubelet says $other"
 done <before

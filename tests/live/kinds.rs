@@ -1,4 +1,4 @@
-//! Kinds that are off by default, beside what the kernel and the work say.
+//! Kinds that are off by default, beside what the kernel and the work say. Run by `.ci/run` as root: see `main.rs`.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

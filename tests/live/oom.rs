@@ -1,5 +1,6 @@
 //! Real OOM kills, in cgroups that live on and in such that go with their
 //! victim, seen through the kernel's counters and its log and counted once.
+//! Run by `.ci/run` as root: see `main.rs`.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! A pod's network where it has no pause process, as on CRI-O with
 //! `drop_infra_ctr`: real namespaces in cgroups of CRI-O's names.
+//! Run by `.ci/run` as root: see `main.rs`.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

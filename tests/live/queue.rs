@@ -1,4 +1,5 @@
 //! The queue on a disk without room: a small tmpfs that another file fills.
+//! Run by `.ci/run` as root: see `main.rs`.
 
 use std::fs;
 use std::io::Write as _;
