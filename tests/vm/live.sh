@@ -17,8 +17,12 @@ trap 'rm -rf "$work"' EXIT
 export RUSTFLAGS=-Ctarget-feature=+crt-static
 cd "$root"
 cargo build --quiet --release --target "$target"
-# The newest line that names the test program.
-tests=$(cargo test --release --target "$target" --test live --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
+if ! cargo test --release --target "$target" --test live --no-run >"$work/build" 2>&1; then
+    cat "$work/build"
+    df -h . "$work"
+    exit 1
+fi
+tests=$(sed -n 's/.*Executable .*(\(.*\))$/\1/p' "$work/build")
 cp "${CARGO_TARGET_DIR:-target}/$target/release/nodegauge" "$work/nodegauge"
 cp "$tests" "$work/live"
 strip "$work/live" 2>/dev/null || true
