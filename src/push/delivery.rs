@@ -178,6 +178,17 @@ pub trait Sink: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether it tells what has gone since the step before, which after a restart it
+    /// is shown by [`Sink::remember`].
+    fn compares(&self) -> bool {
+        false
+    }
+
+    /// The step that was sent before the one that comes next, by a process before this one.
+    fn remember(&mut self, step: &Step) {
+        let _ = step;
+    }
+
     /// Encodes the entities of a step from number `from` on into the empty
     /// `body`, as many as fit `limit` bytes and at least one; the number of the
     /// first that is left, `None` when none is.

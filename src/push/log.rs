@@ -311,6 +311,20 @@ impl Log {
         self.state().next(&sink.0, order, limit)
     }
 
+    /// The last step before this one that a sink has acknowledged, of those on its
+    /// own grid; `None` once it is no longer kept.
+    ///
+    /// # Errors
+    /// An unknown sink, or a file that cannot be read now.
+    pub fn sent_before(
+        &self,
+        sink: &SinkName,
+        sequence: u64,
+        resolution_ms: u64,
+    ) -> Result<Option<Record>, LogError> {
+        self.state().sent_before(&sink.0, sequence, resolution_ms)
+    }
+
     /// Says that a sink has these steps. Those it is not owed do not matter.
     ///
     /// # Errors

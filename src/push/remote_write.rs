@@ -13,7 +13,7 @@
 //! do not see them for another five minutes: what the step says is gone has its
 //! last sample on the grid and the marker one millisecond later; what was in the
 //! step sent before and is not in this one has the marker at this one's time.
-//! The second needs the step before, which is not known after a restart.
+//! The second needs the step before; after a restart the queue has it for a while.
 
 mod rollup;
 
@@ -330,6 +330,26 @@ fn float(value: u64) -> f64 {
 }
 
 impl Sink for RemoteWrite {
+    fn compares(&self) -> bool {
+        true
+    }
+
+    fn remember(&mut self, step: &Step) {
+        // One that cannot be read has nothing to compare with.
+        let Ok(batch) = step.batch() else { return };
+        if batch.node().is_empty() {
+            return;
+        }
+        self.begin(step, batch.time_ms());
+        for entity in batch.entities().filter(|entity| !entity.is_departed()) {
+            self.labels(&entity);
+            let hash = self.series.hash();
+            if let Some(this) = &mut self.this {
+                this.entities.insert(hash);
+            }
+        }
+    }
+
     fn encode(
         &mut self,
         step: &Step,

@@ -6,8 +6,8 @@ queue is full.
   campaign.py AGENT TREE DIRECTORY KILLS SEED OUTAGE
 
 The queue is in DIRECTORY/disk, which may be a small filesystem of its own. After
-the kills the database is away for OUTAGE seconds, which may be more than the
-disk holds.
+the kills the database is away for OUTAGE seconds, with figures that move, which
+may be more than the disk holds.
 
 A second sink, an aggregator that never fails, keeps the ledger: the sequence of
 every step that was ever queued. At the end
@@ -24,6 +24,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,29 @@ class Disk:
         return sum(entry.stat().st_size for entry in os.scandir(self.queue))
 
 
+class Load(threading.Thread):
+    """Counters that move: a captured tree stands still, and its steps are nothing once compressed."""
+
+    FILES = {"cpu.stat", "memory.stat", "io.stat"}
+
+    def __init__(self, tree, chance):
+        super().__init__(daemon=True)
+        self.chance, self.files = chance, {}
+        for folder, _, names in os.walk(os.path.join(tree, "sys/fs/cgroup")):
+            for name in self.FILES.intersection(names):
+                with open(os.path.join(folder, name)) as file:
+                    self.files[os.path.join(folder, name)] = re.split(r"(?<=[ =])(\d+)\b", file.read())
+
+    def run(self):
+        while True:
+            for path, parts in self.files.items():
+                # Of one width, so that whoever reads meanwhile finds whole figures.
+                parts[1::2] = [str(int(n) % 10**11 + 10**11 + self.chance.randrange(10**6)) for n in parts[1::2]]
+                with open(path, "r+") as file:
+                    file.write("".join(parts))
+            time.sleep(1)
+
+
 class Ticks:
     """How often the agent has read the kernel, and what memory it takes."""
 
@@ -188,6 +212,7 @@ def main(agent_path, tree, directory, kills, seed, outage):
             done["outage"] = 1
             proxy.mood = "500"
             wait_for("the agent answers", 60, metrics)
+            Load(tree, chance).start()
             before = Ticks(agent)
             time.sleep(outage)
             print(f"in {outage} s without a database: {Ticks(agent).since(before)}, queue {disk.used() >> 10} KiB")

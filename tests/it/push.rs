@@ -1,6 +1,8 @@
 //! Delivery to a receiver that fails in every way: what was queued arrives, in
 //! order, and what cannot is counted and kept apart.
 
+mod remote;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -346,38 +348,6 @@ async fn redirects_do_not_take_credentials_elsewhere() {
     run.queue(0..1, 1);
     until("it is refused", || run.retries("address") >= 2.0).await;
     assert_eq!(elsewhere.seen().len(), 0);
-}
-
-/// The series of a body of remote write.
-fn series(seen: &Seen) -> Vec<prometheus::TimeSeries> {
-    assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
-    assert_eq!(seen.header("x-prometheus-remote-write-version"), Some("0.1.0"));
-    let plain = snap::raw::Decoder::new().decompress_vec(&seen.body).unwrap();
-    prometheus::WriteRequest::decode(plain.as_slice()).unwrap().timeseries
-}
-
-#[tokio::test]
-async fn samples_out_of_order_are_counted_apart_and_the_others_kept() {
-    let taken = Arc::new(Mutex::new(0));
-    let count = Arc::clone(&taken);
-    // As Prometheus: one bad sample, and none of the request is kept.
-    let receiver = Receiver::judging(move |seen| {
-        let all = series(seen);
-        let bad = |s: &&prometheus::TimeSeries| {
-            s.labels.iter().any(|l| l.value == "web-3") && s.labels.iter().any(|l| l.value.contains("_cpu_"))
-        };
-        if all.iter().any(|s| bad(&s)) {
-            return Reply::text(400, "out of order sample\n");
-        }
-        *count.lock().unwrap() += all.len();
-        Reply::text(204, "")
-    });
-    let (_server, port) = receiver.serve(0).await;
-    let run = Run::start(&format!("remote-write:http://127.0.0.1:{port}/w?resolution=1s"), None, timing());
-    run.queue(0..1, 100);
-    run.sent().await;
-    assert_eq!(*taken.lock().unwrap(), 2 + 100 * 3 - 1);
-    assert_eq!((run.dropped("too_old"), run.dropped("invalid")), (1.0, 0.0));
 }
 
 #[tokio::test]

@@ -204,6 +204,12 @@ fn what_is_gone_becomes_stale_and_only_that() {
     assert_eq!(bodies(&mut sink, &second, 1000), sent, "sent again it is the same bytes");
     let third = record(&step(3, later + 1000, 2..6));
     assert_eq!(stale(&bodies(&mut sink, &third, 1000)), []);
+
+    let mut restarted = RemoteWrite::new(&Target::parse("remote-write:http://h/w").unwrap()).unwrap();
+    assert_eq!(stale(&bodies(&mut restarted, &second, 1000)), [], "nobody knows what was there");
+    let mut restarted = RemoteWrite::new(&Target::parse("remote-write:http://h/w").unwrap()).unwrap();
+    restarted.remember(&first);
+    assert_eq!(bodies(&mut restarted, &second, 1000), sent, "a step left by a kill is the same bytes");
 }
 
 #[test]

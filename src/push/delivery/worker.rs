@@ -57,6 +57,8 @@ pub struct Worker {
     letters: DeadLetters,
     backoff: Backoff,
     prepared: bool,
+    /// Whether the sink knows the step before, or never will.
+    reminded: bool,
     /// Largest body that is begun.
     limit: usize,
     progress: Progress,
@@ -96,6 +98,7 @@ impl Worker {
             backoff: Backoff::new(timing.retry_min, timing.retry_max),
             resolution_ms: u64::try_from(target.resolution.as_millis()).unwrap_or(u64::MAX).max(1),
             offset: offset(node, target.resolution),
+            reminded: !sink.compares(),
             sink,
             name,
             log,
@@ -216,6 +219,7 @@ impl Worker {
 
     /// Sends what is left of a step.
     async fn send(&mut self, step: &Step) -> Result<(), Failed> {
+        self.remind(step).await;
         let _at_work = self.desk.work();
         if self.progress.sequence != step.sequence {
             self.progress = Progress::new(step.sequence);
@@ -232,6 +236,25 @@ impl Worker {
                 self.prepare().await?;
                 self.piece(step).await?;
             }
+        }
+    }
+
+    /// Shows the sink the step that a process before this one sent it last, once.
+    async fn remind(&mut self, step: &Step) {
+        if std::mem::replace(&mut self.reminded, true) {
+            return;
+        }
+        let (log, name) = (Arc::clone(&self.log), self.name.clone());
+        let (sequence, resolution_ms) = (step.sequence, self.resolution_ms);
+        let before = move || log.sent_before(&name, sequence, resolution_ms).map_err(|e| e.to_string());
+        match blocking(before).await {
+            Ok(Some(before)) => {
+                let step = Step::new(before.sequence, before.time_ms, before.payload);
+                self.sink.remember(&step.at(Arc::clone(&self.desk)));
+            }
+            Ok(None) => {}
+            // What has gone then ends by itself, five minutes later.
+            Err(error) => tracing::warn!(sink = %self.name, error, "the step before cannot be read"),
         }
     }
 

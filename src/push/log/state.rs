@@ -252,6 +252,23 @@ impl State {
         Ok(records)
     }
 
+    /// The last step before `sequence` that a sink with this resolution has got.
+    pub(super) fn sent_before(
+        &mut self,
+        sink: &str,
+        sequence: u64,
+        resolution_ms: u64,
+    ) -> Result<Option<Record>, LogError> {
+        let cursor = self.cursor(sink)?;
+        let mut older = self.steps.range(..sequence).rev();
+        let found =
+            older.find(|(at, step)| step.time_ms.is_multiple_of(resolution_ms) && !cursor.is_owed(**at));
+        let Some((&sequence, step)) = found else { return Ok(None) };
+        let (time_ms, kept) = (step.time_ms, step.payload.clone());
+        let payload = self.payload(sequence, kept)?;
+        Ok(payload.map(|payload| Record { sequence, time_ms, payload }))
+    }
+
     /// Reads a payload; a step that cannot be read, and is not saved with a new
     /// file either, is dropped.
     fn payload(&mut self, sequence: u64, kept: Option<Bytes>) -> Result<Option<Bytes>, LogError> {
