@@ -22,7 +22,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-use crate::push_encode::{prometheus, step};
+use crate::push_encode::step;
 use crate::standin::Running;
 use crate::standin::receiver::{Receiver, Reply, Seen, until};
 

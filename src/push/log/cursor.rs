@@ -10,7 +10,7 @@ use super::ranges::Ranges;
 pub(super) const MARK: [u8; 8] = *b"\x93ngsink\n";
 
 /// The place of a reason in `REASONS`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     Size,
     Age,

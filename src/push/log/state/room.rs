@@ -11,14 +11,16 @@ const SMALL_FILE: u64 = 4 << 20;
 
 impl State {
     /// The step to go next: the oldest that nobody is owed, then the oldest that no sink
-    /// was given, then the oldest.
-    fn victim(&self) -> Option<u64> {
-        if self.steps.len() < 2 {
-            return None;
-        }
-        let done = self.steps.keys().find(|sequence| !self.is_owed(**sequence));
-        let mut waiting = self.steps.keys().filter(|sequence| !self.is_held(**sequence));
-        done.or_else(|| waiting.next()).or_else(|| self.steps.keys().next()).copied()
+    /// was given. Never the newest: its number was given out just now, and memory has
+    /// room for it. One that a sink was given goes only for the cap: on a full disk it
+    /// would be lost for nothing.
+    fn victim(&self, reason: Reason) -> Option<u64> {
+        let newest = self.steps.last_key_value().map(|(sequence, _)| *sequence);
+        let older = || self.steps.keys().copied().filter(|sequence| Some(*sequence) != newest);
+        let done = older().find(|sequence| !self.is_owed(*sequence));
+        let waiting = || older().find(|sequence| !self.is_held(*sequence));
+        let held = || if reason == Reason::Size { older().next() } else { None };
+        done.or_else(waiting).or_else(held)
     }
 
     /// Drops steps until the rest is below the cap.
@@ -26,7 +28,7 @@ impl State {
         if self.disk.is_none() {
             let mut used: u64 = self.steps.values().map(|step| step.bytes).sum();
             while used > self.options.max_bytes
-                && let Some(sequence) = self.victim()
+                && let Some(sequence) = self.victim(Reason::Size)
             {
                 used = used.saturating_sub(self.steps.get(&sequence).map_or(0, |step| step.bytes));
                 self.drop_step(sequence, Some(Reason::Size));
@@ -37,7 +39,7 @@ impl State {
         let Some((limit, reason)) = self.limit(file_size(pages)) else { return };
         let limit = limit.saturating_sub(self.spare(limit));
         while file_size(pages) > limit
-            && let Some(sequence) = self.victim()
+            && let Some(sequence) = self.victim(reason)
         {
             pages = pages.saturating_sub(self.steps.get(&sequence).map_or(0, Step::pages));
             self.drop_step(sequence, Some(reason));
