@@ -23,8 +23,8 @@ use crate::collect::Report;
 use crate::collect::ps::OnDemand;
 use crate::collect::sampler::{self, Namer, Sampler, wall_ms};
 use crate::config::{self, Config, KubeletChoice};
-use crate::expose::cadvisor::Host;
 use crate::expose::cadvisor::events::Events;
+use crate::expose::cadvisor::{Host, LocalTime};
 use crate::expose::http::{self, Limits};
 use crate::expose::routes::{App, Around, Policy};
 use crate::expose::summary::{ImageStore, Surroundings};
@@ -236,6 +236,11 @@ impl Host for Asked {
 
     fn processes(&self, cgroup: &str) -> Vec<Process> {
         self.0.processes(cgroup)
+    }
+
+    fn zone(&self) -> LocalTime {
+        let zone = self.0.zone();
+        Box::new(move |at| zone.ahead(at))
     }
 
     fn device(&self, uuid: &str) -> Option<(String, u32, u32)> {

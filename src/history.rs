@@ -6,6 +6,7 @@
 //! of differences, each from one sample to the next. A difference is a byte that says which groups of eight
 //! figures changed, a byte for each that says which of them, and the changes as
 //! zigzag varints: an idle cgroup takes eight bytes a sample, a busy one about 150.
+//! Figures of the kinds that are off by default follow where there are any (`history/extra.rs`).
 //! Samples are read from new to old, so that the oldest is forgotten by moving the
 //! beginning of the ring.
 //!
@@ -17,6 +18,8 @@
 //!
 //! Every snapshot counts, also those that a scrape asked for.
 
+mod extra;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::snapshot::{
     Cgroup, CgroupSample, Interface, IoDevice, IoOperations, Reading, Snapshot, Traffic, reading,
 };
+pub use extra::Extras;
 
 /// What a cgroup may take for each minute of the window, all told.
 pub const BYTES_A_MINUTE: usize = 2048;
@@ -220,7 +224,7 @@ fn io(devices: &[IoDevice], get: impl Fn(&IoDevice) -> Reading) -> Reading {
 }
 
 /// A cgroup at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Wall clock, milliseconds since the epoch.
     pub wall_ms: u64,
@@ -228,9 +232,14 @@ pub struct Sample {
     pub taken_usec: u64,
     /// What was measured.
     pub figures: Figures,
+    /// The same of kinds that are off by default.
+    pub extras: Extras,
 }
 
 impl Sample {
+    const NOTHING: Sample =
+        Sample { wall_ms: 0, taken_usec: 0, figures: Figures([ABSENT; FIGURES]), extras: Extras::NONE };
+
     /// The time from `earlier` to this one, for rates; `None` for no time.
     pub fn usec_since(&self, earlier: &Sample) -> Option<u64> {
         self.taken_usec.checked_sub(earlier.taken_usec).filter(|usec| *usec > 0)
@@ -257,8 +266,22 @@ pub struct History {
 struct Held {
     /// Sorted by path, as the snapshot's rows.
     series: Vec<Series>,
+    scratch: Scratch,
+}
+
+/// What a tick uses again for each cgroup.
+#[derive(Debug)]
+struct Scratch {
+    now: Sample,
+    before: Sample,
     /// Where a record is made.
     record: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch { now: Sample::NOTHING, before: Sample::NOTHING, record: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -285,22 +308,21 @@ struct Packed {
 }
 
 impl Packed {
-    const NOTHING: Sample = Sample { wall_ms: 0, taken_usec: 0, figures: Figures([ABSENT; FIGURES]) };
-
     fn set(&mut self, sample: &Sample, record: &mut Vec<u8>) {
         (self.wall_ms, self.taken_usec) = (sample.wall_ms, sample.taken_usec);
-        encode(&Sample { wall_ms: 0, taken_usec: 0, ..*sample }, &Packed::NOTHING, 0, record);
+        encode([0, 0], sample, &Sample::NOTHING, record);
         self.figures.clear();
         // Figures grow by a byte now and then.
         self.figures.reserve_exact(if record.len() > self.figures.capacity() { record.len() + 8 } else { 0 });
         self.figures.extend_from_slice(record);
     }
 
-    fn get(&self) -> Sample {
-        let mut sample = Packed::NOTHING;
+    fn get(&self, sample: &mut Sample) {
+        sample.figures = Sample::NOTHING.figures;
+        sample.extras.copy(&Extras::NONE);
         // Made by us, so that it is whole; where it is not, figures are absent.
-        let _ = undo(&mut sample, self.figures.get(2..).unwrap_or_default());
-        Sample { wall_ms: self.wall_ms, taken_usec: self.taken_usec, ..sample }
+        let _ = undo(sample, self.figures.get(2..).unwrap_or_default());
+        (sample.wall_ms, sample.taken_usec) = (self.wall_ms, self.taken_usec);
     }
 }
 
@@ -326,7 +348,12 @@ impl History {
 
     /// A row of a snapshot as a sample: the newest may be newer than those kept.
     pub fn sample(&self, snapshot: &Snapshot, row: &CgroupSample) -> Sample {
-        Sample { wall_ms: snapshot.wall_ms, taken_usec: self.taken_usec(snapshot), figures: Figures::of(row) }
+        Sample {
+            wall_ms: snapshot.wall_ms,
+            taken_usec: self.taken_usec(snapshot),
+            figures: Figures::of(row),
+            extras: Extras::of(row),
+        }
     }
 
     /// Takes a snapshot. Readers are waited for: each holds the lock for a copy of
@@ -334,7 +361,7 @@ impl History {
     pub fn record(&self, snapshot: &Snapshot) {
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         let mut held = self.lock();
-        let Held { series, record } = &mut *held;
+        let Held { series, scratch } = &mut *held;
         let same = series.len() == snapshot.cgroups.len()
             && series.iter().zip(&snapshot.cgroups).all(|(s, row)| s.is_of(&row.cgroup));
         if !same {
@@ -344,16 +371,19 @@ impl History {
                 let known = known.next_if(|s| s.is_of(&row.cgroup));
                 known.unwrap_or_else(|| {
                     let first = self.sample(snapshot, row);
-                    Series::new(Arc::clone(&row.cgroup), &first, self.ring / 8, record)
+                    Series::new(Arc::clone(&row.cgroup), &first, self.ring / 8, &mut scratch.record)
                 })
             }));
         }
+        (scratch.now.wall_ms, scratch.now.taken_usec) = (snapshot.wall_ms, self.taken_usec(snapshot));
         for (series, row) in series.iter_mut().zip(&snapshot.cgroups) {
+            scratch.now.figures = Figures::of(row);
+            scratch.now.extras.set(row);
             if !Arc::ptr_eq(&series.cgroup, &row.cgroup) {
                 series.cgroup = Arc::clone(&row.cgroup);
             }
             let ring = self.ring.saturating_sub(series.newest.figures.capacity());
-            series.take(&self.sample(snapshot, row), record, ring, window);
+            series.take(scratch, ring, window);
         }
     }
 
@@ -406,16 +436,19 @@ impl Series {
             || (self.cgroup.path == cgroup.path && self.cgroup.created == cgroup.created)
     }
 
-    /// Takes `sample` if there is credit for it.
-    fn take(&mut self, sample: &Sample, record: &mut Vec<u8>, ring: usize, window_usec: u64) {
-        let newest = self.newest.get();
-        let Some(usec) = sample.usec_since(&newest) else { return };
+    /// Takes what is now if there is credit for it.
+    fn take(&mut self, scratch: &mut Scratch, ring: usize, window_usec: u64) {
+        let Scratch { now: sample, before: newest, record } = scratch;
+        self.newest.get(newest);
+        let Some(usec) = sample.usec_since(newest) else { return };
         // An eighth less than the ring has, so that the window ends before the ring does.
         let earned = u128::from(sample.taken_usec.saturating_sub(self.earned_usec))
             * (ring - ring / 8) as u128
             / u128::from(window_usec.max(1));
         let earned = usize::try_from(earned).unwrap_or(usize::MAX);
-        encode(&newest, sample, usec, record);
+        // Both clocks differ by rounding alone, unless one is set.
+        let moved = difference(newest.wall_ms.wrapping_add(usec / 1000), sample.wall_ms);
+        encode([usec, moved], newest, sample, record);
         if record.len() > ring {
             self.newest.set(sample, record);
             self.records.clear();
@@ -461,11 +494,12 @@ impl Series {
             records.push(record);
             rest = after;
         }
-        let newest = self.newest.get();
-        let mut sample = newest;
+        let mut newest = Sample::NOTHING;
+        self.newest.get(&mut newest);
+        let mut sample = newest.clone();
         let older = records.into_iter().rev().map_while(|record| {
             undo(&mut sample, record)?;
-            Some(sample)
+            Some(sample.clone())
         });
         std::iter::once(newest).chain(older).take(most.max(1)).collect()
     }
@@ -510,13 +544,11 @@ fn without(to: u64, difference: u64) -> u64 {
     to.wrapping_sub((difference >> 1) ^ 0_u64.wrapping_sub(difference & 1))
 }
 
-/// Makes the record that leads from `old` to `new`.
-fn encode(old: &Sample, new: &Sample, usec: u64, out: &mut Vec<u8>) {
+/// Makes the record that leads from `old` to `new`, beginning with two numbers.
+fn encode(head: [u64; 2], old: &Sample, new: &Sample, out: &mut Vec<u8>) {
     out.clear();
     out.extend([0, 0]);
-    push_varint(out, usec);
-    // Both clocks differ by rounding alone, unless one is set.
-    push_varint(out, difference(old.wall_ms.wrapping_add(usec / 1000), new.wall_ms));
+    head.into_iter().for_each(|number| push_varint(out, number));
     let groups_at = out.len();
     out.push(0);
     let groups = old.figures.0.chunks(GROUP).zip(new.figures.0.chunks(GROUP));
@@ -533,7 +565,8 @@ fn encode(old: &Sample, new: &Sample, usec: u64, out: &mut Vec<u8>) {
     if let Some(groups) = out.get_mut(groups_at) {
         *groups = changed;
     }
-    // 64 figures of 11 bytes at most.
+    old.extras.encode(&new.extras, out);
+    // 64 figures of 11 bytes at most, and ten times as many of 12.
     let length = u16::try_from(out.len() - 2).unwrap_or(u16::MAX).to_le_bytes();
     out.iter_mut().zip(length).for_each(|(byte, length)| *byte = length);
 }
@@ -557,5 +590,5 @@ fn undo(sample: &mut Sample, record: &[u8]) -> Option<()> {
             }
         }
     }
-    Some(())
+    sample.extras.undo(&mut bytes)
 }

@@ -570,6 +570,10 @@ pub struct IoDevice {
     pub queued: Reading,
     /// v1 `*sectors*` of 512 bytes, both directions (BFQ or CFQ only).
     pub sectors: Reading,
+    /// v1 `*io_wait_time*`, nanoseconds in the scheduler's queues, by operation (BFQ or CFQ only).
+    pub wait_time_ns: IoOperations,
+    /// v1 `*time*`, milliseconds the device was given (BFQ or CFQ only).
+    pub time_ms: Reading,
     /// v2 `io.stat:cost.usage`, microseconds (blk-iocost only).
     pub cost_usage_usec: Reading,
     /// v2 `io.stat:cost.wait`, microseconds.

@@ -4,8 +4,9 @@
 //! the throttle files count every device whatever its scheduler, but newer
 //! kernels only where a throttling rule was ever set; BFQ's and CFQ's (before
 //! 5.0) files count the devices they schedule. So those that are not empty at
-//! the root are read, and the first that has a device has its figures. Service
-//! times, merges and queues exist only for BFQ and CFQ.
+//! the root are read, and the first that has a device has its bytes and requests.
+//! Times, merges and queues exist only for BFQ and CFQ, and with BFQ only where the
+//! kernel was made to count them (`CONFIG_BFQ_CGROUP_DEBUG`).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -27,13 +28,25 @@ const NAMES_LAST: Duration = Duration::from_secs(60);
 const MAX_NAMES: usize = 4096;
 
 /// Figures of a v1 source, in this order in the tables below.
-const FIGURES: usize = 6;
+const FIGURES: usize = 8;
 
-/// v1 files: bytes, requests, service time, merges, queue, sectors. The first of
-/// the two throttle sources leaves no descendants out (5.x).
+/// Of these, bytes and requests, which several sources may count of one device.
+const COUNTED: usize = 2;
+
+/// v1 files: bytes, requests, service time, merges, queue, sectors, waiting time, time of
+/// the device. The first of the two throttle sources leaves no descendants out (5.x).
 const V1_SOURCES: [[&str; FIGURES]; 4] = [
-    ["blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive", "", "", "", ""],
-    ["blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced", "", "", "", ""],
+    [
+        "blkio.throttle.io_service_bytes_recursive",
+        "blkio.throttle.io_serviced_recursive",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+    ],
+    ["blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced", "", "", "", "", "", ""],
     [
         "blkio.bfq.io_service_bytes_recursive",
         "blkio.bfq.io_serviced_recursive",
@@ -41,6 +54,8 @@ const V1_SOURCES: [[&str; FIGURES]; 4] = [
         "blkio.bfq.io_merged_recursive",
         "blkio.bfq.io_queued_recursive",
         "blkio.bfq.sectors_recursive",
+        "blkio.bfq.io_wait_time_recursive",
+        "blkio.bfq.time_recursive",
     ],
     [
         "blkio.io_service_bytes_recursive",
@@ -49,6 +64,8 @@ const V1_SOURCES: [[&str; FIGURES]; 4] = [
         "blkio.io_merged_recursive",
         "blkio.io_queued_recursive",
         "blkio.sectors_recursive",
+        "blkio.io_wait_time_recursive",
+        "blkio.time_recursive",
     ],
 ];
 
@@ -141,7 +158,7 @@ impl Collector for V2Io {
 
 impl V1Source {
     /// Reads one figure of all devices; devices before `from` have theirs from a
-    /// better source.
+    /// better source, if that counts it.
     fn file(
         &self,
         cx: &mut Context<'_>,
@@ -153,7 +170,8 @@ impl V1Source {
         let key = self.files.get(figure).copied().flatten();
         cx.file(node, key, |text| {
             parse::blkio(text, |numbers, operation, value| {
-                let taken = devices.iter().take(from).any(|d| (d.major, d.minor) == numbers);
+                let taken =
+                    figure < COUNTED && devices.iter().take(from).any(|d| (d.major, d.minor) == numbers);
                 let found = (!taken).then(|| device_of(devices, names, numbers)).flatten();
                 let (Some(device), value) = (found, reading(value)) else { return };
                 match figure {
@@ -163,6 +181,8 @@ impl V1Source {
                     3 => set(&mut device.merged, operation, value),
                     4 if operation == b"Total" => device.queued = value,
                     5 => device.sectors = value,
+                    6 => set(&mut device.wait_time_ns, operation, value),
+                    7 => device.time_ms = value,
                     _ => {}
                 }
             })
@@ -235,7 +255,7 @@ fn device_of<'a>(
     let index = match at {
         Some(index) => index,
         None => {
-            // Most cgroups have one or two, of 264 bytes, and keep them; growing by itself makes room for four.
+            // Most cgroups have one or two, of 320 bytes, and keep them; growing by itself makes room for four.
             devices.reserve_exact(1);
             devices.push(IoDevice {
                 major,
@@ -247,6 +267,8 @@ fn device_of<'a>(
                 merged: IoOperations::default(),
                 queued: None,
                 sectors: None,
+                wait_time_ns: IoOperations::default(),
+                time_ms: None,
                 cost_usage_usec: None,
                 cost_wait_usec: None,
                 cost_indebt_usec: None,

@@ -5,6 +5,8 @@
 //! `/proc/<pid>/stat` is taken apart by hand (proc_pid_stat(5)): a list of all
 //! processes is some thousand files, and the command name in it may hold any byte.
 
+mod zone;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use crate::kernel::cgroup::Layout;
 use crate::kernel::file::{Buffer, read_trimmed};
 use crate::kernel::{Roots, mounts, parse};
 use crate::snapshot::Process;
+pub use zone::Zone;
 
 /// Processes that are told at once, those with the lowest numbers.
 const MOST: usize = 10_000;
@@ -73,6 +76,11 @@ impl OnDemand {
             Some(Process { pid, cgroup, ..process })
         };
         pids.into_iter().filter_map(one).take(MOST).collect()
+    }
+
+    /// The host's time zone.
+    pub fn zone(&self) -> Zone {
+        Zone::read(&self.roots, std::env::var_os("TZ").as_deref())
     }
 
     /// The block device that udev says has a filesystem of that UUID, as `/dev/<name>`,

@@ -8,8 +8,8 @@
 //! different, because no client can depend on it:
 //!
 //! - figures that the kernel does not tell are left out, which Go's decoder reads
-//!   as the 0 that cAdvisor writes; those that cAdvisor has switched off by default,
-//!   which are never measured here, are the zeros that it writes (`cadvisor/never.rs`);
+//!   as the 0 that cAdvisor writes; those of kinds that are off by default are the
+//!   zeros that it writes while they are off (`cadvisor/extra.rs`);
 //! - samples before the newest have sums over devices and interfaces, and so the
 //!   tables of those only where there is one;
 //! - what is below `/a` is not what begins with `/a`;
@@ -18,8 +18,8 @@
 
 pub mod disks;
 pub mod events;
+pub mod extra;
 pub mod machine;
-pub mod never;
 pub mod ps;
 pub mod spec;
 pub mod stats;
@@ -37,12 +37,17 @@ use crate::history::{History, Sample};
 use crate::snapshot::{CgroupSample, Process, Snapshot};
 use events::Events;
 
-/// What is asked of the host only when somebody wants it. Both block.
+/// What the clock on the host's wall is ahead of UTC at a moment, seconds.
+pub type LocalTime = Box<dyn Fn(u64) -> i64>;
+
+/// What is asked of the host only when somebody wants it. All of it blocks.
 pub trait Host: fmt::Debug + Send + Sync {
     /// The processors that a cgroup was given; empty for none in particular.
     fn cpus(&self, cgroup: &str) -> Option<String>;
     /// The processes of a cgroup itself; of the root all there are.
     fn processes(&self, cgroup: &str) -> Vec<Process>;
+    /// Its time zone.
+    fn zone(&self) -> LocalTime;
     /// The block device with a filesystem of that UUID: `/dev/<name>`, and its numbers.
     fn device(&self, uuid: &str) -> Option<(String, u32, u32)>;
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cadvisor::disks::{DiskIo, FsStats};
 use super::cadvisor::events::Filter;
+use super::cadvisor::extra::{Cpuset, Empty, SocketStats};
 use super::cadvisor::machine::MachineInfo;
-use super::cadvisor::never::{Cpuset, Empty, SocketStats};
 use super::cadvisor::spec::{Reference, Spec};
-use super::cadvisor::stats::{Cpu, Hugetlb, InterfaceStats, Memory, Parts, Processes, Tasks};
+use super::cadvisor::stats::{Cpu, Hugetlb, InterfaceStats, Memory, Parts, Processes, Tasks, filesystems};
 use super::cadvisor::{
     Answer, GoTime, Listed, Mapped, Refused, Span, World, bad, is_within, time_ms, unknown,
 };
@@ -120,24 +120,24 @@ struct Network {
 }
 
 fn stats(world: &World, row: &CgroupSample, sample: &Sample) -> Stats {
-    let parts = Parts::new(sample, row, world.is_newest(sample));
-    let interfaces = parts.interfaces();
+    let parts = Parts::new(world, sample, row);
+    let newest = world.is_newest(sample);
     Stats {
         timestamp: parts.timestamp(),
         cpu: parts.cpu(),
         diskio: parts.diskio(),
         memory: parts.memory(),
         hugetlb: parts.hugetlb(),
-        network: (!interfaces.is_empty()).then(|| Network {
+        network: parts.network().map(|(interfaces, sockets)| Network {
             first: interfaces.first().cloned(),
             interfaces,
-            sockets: SocketStats::default(),
+            sockets,
         }),
-        filesystem: parts.filesystems(&world.snapshot),
+        filesystem: if newest { filesystems(&world.snapshot, row) } else { Vec::new() },
         task_stats: parts.tasks(),
         processes: parts.processes(),
         resctrl: Empty::default(),
-        cpuset: Cpuset::default(),
+        cpuset: parts.cpuset(),
         oom_events: parts.oom_events(),
         health: HealthStats { status: row.cgroup.identity.health.map_or("", Health::name) },
     }

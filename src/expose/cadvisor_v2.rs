@@ -8,11 +8,13 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::cadvisor::disks::{DiskIo, FsStats, InlineIo};
+use super::cadvisor::extra::SocketStats;
 use super::cadvisor::machine::{Attributes, MachineInfo, Wanted, storage, storage_labels};
-use super::cadvisor::never::SocketStats;
 use super::cadvisor::ps::ProcessInfo;
 use super::cadvisor::spec::Spec;
-use super::cadvisor::stats::{Cpu, CpuUsage, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between};
+use super::cadvisor::stats::{
+    Cpu, CpuUsage, Hugetlb, InterfaceStats, Memory, Parts, Processes, cpu_between, filesystems,
+};
 use super::cadvisor::{Answer, GoTime, Mapped, Refused, Span, World, bad, unknown};
 use super::cadvisor_v1::{events, path};
 use crate::history::{Figure, Sample};
@@ -24,8 +26,8 @@ const DEFAULT_SAMPLES: i64 = 64;
 /// What a request's parameters say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `docker` or `podman`, whose names are meant; else paths.
-    runtime: Option<&'static str>,
+    /// `docker` or `podman`, whose containers or names are meant; else all, and paths.
+    pub runtime: Option<&'static str>,
     count: i64,
     recursive: bool,
     /// Age beyond which a fresh collection is asked for.
@@ -187,8 +189,7 @@ struct MachineFs {
 }
 
 fn stats(world: &World, row: &CgroupSample, before: Option<&Sample>, sample: &Sample) -> Stats {
-    let parts = Parts::new(sample, row, world.is_newest(sample));
-    let interfaces = parts.interfaces();
+    let parts = Parts::new(world, sample, row);
     Stats {
         timestamp: parts.timestamp(),
         cpu: parts.cpu(),
@@ -196,7 +197,7 @@ fn stats(world: &World, row: &CgroupSample, before: Option<&Sample>, sample: &Sa
         diskio: parts.diskio(),
         memory: parts.memory(),
         hugetlb: parts.hugetlb(),
-        network: (!interfaces.is_empty()).then(|| Network { interfaces, sockets: SocketStats::default() }),
+        network: parts.network().map(|(interfaces, sockets)| Network { interfaces, sockets }),
         processes: parts.processes(),
         filesystem: written(sample, row),
     }
@@ -227,9 +228,8 @@ fn flat(world: &World, row: &CgroupSample, count: i64) -> Vec<FlatStats> {
     let newest = GoTime::of_ms(world.snapshot.wall_ms);
     let flagged = |mut stats: Stats| {
         stats.filesystem = None;
-        let sample = world.history.sample(&world.snapshot, row);
-        let parts = Parts::new(&sample, row, stats.timestamp == newest);
-        let filesystems = parts.filesystems(&world.snapshot);
+        let newest = stats.timestamp == newest;
+        let filesystems = if newest { filesystems(&world.snapshot, row) } else { Vec::new() };
         FlatStats {
             has_cpu: stats.cpu.is_some(),
             has_diskio: stats.diskio.is_some(),
@@ -251,8 +251,7 @@ fn machine_stats(world: &World, count: i64) -> Vec<MachineStats> {
     let Some(root) = world.row("/") else { return Vec::new() };
     let newest = GoTime::of_ms(world.snapshot.wall_ms);
     let of_root = |stats: Stats| {
-        let sample = world.history.sample(&world.snapshot, root);
-        let all = Parts::new(&sample, root, stats.timestamp == newest).filesystems(&world.snapshot);
+        let all = if stats.timestamp == newest { filesystems(&world.snapshot, root) } else { Vec::new() };
         let fs = |fs: FsStats| MachineFs {
             device: fs.device,
             kind: fs.kind,
@@ -439,7 +438,8 @@ fn processes(world: &World, options: &Options, name: &str) -> Result<Answer, Ref
     }
     Ok(Answer::json(world, move |world, out| {
         let found = paths.iter().zip(&world.host).flat_map(|(path, host)| {
-            let shown = |process| ProcessInfo::of(process, &world.snapshot, path == "/");
+            let zone = host.zone();
+            let shown = |process| ProcessInfo::of(process, &world.snapshot, &zone, path == "/");
             host.processes(path).into_iter().map(shown).collect::<Vec<_>>()
         });
         serde_json::to_writer(out, &found.collect::<Vec<_>>())

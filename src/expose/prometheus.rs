@@ -42,6 +42,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Renderer {
     options: Options,
+    runtime: Option<&'static str>,
     families: Vec<(&'static Family, Heading)>,
     buffer: Vec<u8>,
     machine_labels: String,
@@ -59,6 +60,7 @@ impl Renderer {
         };
         Renderer {
             options,
+            runtime: None,
             families: families::all().filter(wanted).map(|f| (f, heading(f, options.format))).collect(),
             buffer: Vec::with_capacity(CHUNK),
             machine_labels: String::new(),
@@ -72,6 +74,13 @@ impl Renderer {
     #[must_use]
     pub fn only(mut self, names: &[&str]) -> Self {
         self.families.retain(|(family, _)| names.contains(&family.name));
+        self
+    }
+
+    /// Only the containers that this runtime runs.
+    #[must_use]
+    pub fn of_runtime(mut self, runtime: &'static str) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -96,6 +105,8 @@ impl Renderer {
         }
         write_machine_labels(&mut self.machine_labels, &snapshot.machine);
         self.mounts.refresh(snapshot);
+        let runtime = self.runtime;
+        let wanted = |cgroup: &Cgroup| runtime.is_none() || cgroup.part.runtime == runtime;
 
         let mut result = Ok(());
         let mut taken = |chunk: &[u8]| {
@@ -113,14 +124,14 @@ impl Renderer {
             };
             if let Some(each) = each {
                 let of_kubelet = view == View::Kubelet;
-                for sample in &snapshot.cgroups {
+                for sample in snapshot.cgroups.iter().filter(|sample| wanted(&sample.cgroup)) {
                     let Some(base) = base_labels(&sample.cgroup, view) else { continue };
                     lines.base(base);
                     each(&Row { sample, snapshot, kinds, mounts: &self.mounts, of_kubelet }, &mut lines);
                 }
             }
             if let Some(gone) = gone {
-                for row in snapshot.oom_gone.iter() {
+                for row in snapshot.oom_gone.iter().filter(|row| wanted(&row.cgroup)) {
                     let Some(base) = base_labels(&row.cgroup, view) else { continue };
                     lines.base(base);
                     gone(row, &mut lines);

@@ -28,17 +28,18 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
-use super::cadvisor::Host;
 use super::cadvisor::events::Events;
+use super::cadvisor::{Host, Refused, bad};
+use super::cadvisor_v2::Options;
 use super::http::Site;
 use super::page::cgroup::Detail;
 use super::page::node::{Overview, Wanted};
 use super::page::{self, Page};
-use super::scrape::{Bodies, NoBody, Sending, Streamed, Text};
+use super::scrape::{Bodies, NoBody, Part, Sending, Streamed, Text};
 use super::summary::Surroundings;
 use super::{View, accepts_gzip, negotiate};
 use crate::auth::path;
-use crate::config::{Paths, go_duration};
+use crate::config::Paths;
 use crate::history::History;
 use crate::publish::Snapshots;
 use crate::snapshot::{Kind, Kinds, Snapshot};
@@ -226,14 +227,11 @@ async fn metrics(
     headers: HeaderMap,
     view: View,
 ) -> Response {
-    let names = match names(&uri) {
-        Ok(names) => names,
-        Err(text) => return line(StatusCode::BAD_REQUEST, text),
+    let (asked, part) = match asked(&uri, view) {
+        Ok(asked) => asked,
+        Err((status, text)) => return line(status, &text),
     };
-    let max_age = match max_age(&uri) {
-        Ok(asked) => asked.map_or(app.policy.max_age, |asked| asked.min(app.policy.max_age)),
-        Err(text) => return line(StatusCode::BAD_REQUEST, text),
-    };
+    let max_age = asked.map_or(app.policy.max_age, |asked| asked.min(app.policy.max_age));
     let Policy { kinds, on_request, .. } = app.policy;
     let (path, kinds, requested) = match view {
         View::All => ("/metrics", kinds, Kinds::NONE),
@@ -251,13 +249,12 @@ async fn metrics(
         };
         let text = Text { openmetrics: format.is_openmetrics(), view, kinds };
         app.telemetry.scrape(path, text.format_label(), if gzip { "gzip" } else { "identity" });
-        match names {
-            // Few ask so, each for other families: nothing is kept of it.
-            Some(names) => {
-                gzip = false;
-                app.bodies.of_families(snapshot, text, names, app.policy.patience).await.map(Body::new)
-            }
-            None => app.body(snapshot, text, gzip).await,
+        if part == Part::default() {
+            app.body(snapshot, text, gzip).await
+        } else {
+            // Few ask so, each for something else: nothing is kept of it.
+            gzip = false;
+            app.bodies.part(snapshot, text, part, app.policy.patience).await.map(Body::new)
         }
     };
     match body {
@@ -275,20 +272,20 @@ async fn metrics(
     }
 }
 
-/// The families that `?name[]=` names; `None` for all.
-fn names(uri: &Uri) -> Result<Option<Vec<String>>, &'static str> {
-    let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
+/// What a scrape's parameters say: the age beyond which a fresher collection is asked for
+/// than others get, and which part of it is wanted. `?name[]=` names families; of cAdvisor's
+/// options `type` and `max_age` work where they do there, `count` must be a number, and
+/// only the newest sample and all containers are ever told.
+fn asked(uri: &Uri, view: View) -> Result<(Option<Duration>, Part), Refused> {
+    let mut query =
+        path::query(uri.query().unwrap_or_default()).ok_or_else(|| bad("the query is not UTF-8"))?;
+    if view == View::Kubelet {
+        // A kubelet does not look at the others.
+        query.retain(|(name, _)| ["name[]", "max_age"].contains(&name.as_str()));
+    }
+    let Options { runtime, max_age, .. } = Options::read(&query)?;
     let names: Vec<String> = query.into_iter().filter(|(n, _)| n == "name[]").map(|(_, name)| name).collect();
-    Ok((!names.is_empty()).then_some(names))
-}
-
-/// cAdvisor's `?max_age=`, which may ask for a fresher collection than others get.
-fn max_age(uri: &Uri) -> Result<Option<Duration>, &'static str> {
-    let query = path::query(uri.query().unwrap_or_default()).ok_or("the query is not UTF-8")?;
-    let asked = query.iter().find(|(name, value)| name == "max_age" && !value.is_empty());
-    let read =
-        |(_, value): &(String, String)| go_duration(value).ok_or("max_age: accepted: such as 0s or 1m30s");
-    asked.map(read).transpose()
+    Ok((max_age, Part { names: (!names.is_empty()).then_some(names), runtime }))
 }
 
 impl App {

@@ -80,6 +80,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Which part of a text; by default all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The families with these names.
+    pub names: Option<Vec<String>>,
+    /// The containers that this runtime runs, and the machine.
+    pub runtime: Option<&'static str>,
+}
+
 /// Which text of a snapshot: both OpenMetrics formats are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text {
@@ -208,21 +217,27 @@ impl Bodies {
         Ok(Streamed { receiver, ended: false })
     }
 
-    /// Only the families of these names, written while they are sent.
+    /// A part of it, written while it is sent.
     ///
     /// # Errors
     /// [`NoBody::Busy`].
-    pub async fn of_families(
+    pub async fn part(
         self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         text: Text,
-        names: Vec<String>,
+        part: Part,
         patience: Duration,
     ) -> Result<Streamed, NoBody> {
         let options = self.options(text);
         let write = move |feed: &mut Feed| {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            Renderer::new(options).only(&names).render(&snapshot, |chunk| feed.write_all(chunk))
+            let mut renderer = Renderer::new(options);
+            if let Some(names) = &part.names {
+                renderer = renderer.only(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            if let Some(runtime) = part.runtime {
+                renderer = renderer.of_runtime(runtime);
+            }
+            renderer.render(&snapshot, |chunk| feed.write_all(chunk))
         };
         self.written(patience, write).await
     }

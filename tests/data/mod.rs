@@ -154,6 +154,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         sample.memory.swap_events_max = later.figure();
         sample.memory.swap_events_fail = later.figure();
     }
+    let queued = &mut Numbers(n.0 + 600_000_000_000);
     sample.io = vec![IoDevice {
         major: 254,
         minor: 0,
@@ -164,6 +165,8 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
         merged: if v1 { operations(n, true) } else { IoOperations::default() },
         queued: if v1 { n.figure() } else { None },
         sectors: if v1 { n.figure() } else { None },
+        wait_time_ns: if v1 { operations(queued, true) } else { IoOperations::default() },
+        time_ms: if v1 { queued.figure() } else { None },
         cost_usage_usec: if v2 { n.figure() } else { None },
         cost_wait_usec: if v2 { n.figure() } else { None },
         cost_indebt_usec: if v2 { n.figure() } else { None },
@@ -240,7 +243,7 @@ pub(crate) fn row(hierarchy: Hierarchy, cgroup: Arc<Cgroup>, n: &mut Numbers) ->
     sample
 }
 
-fn extra(v1: bool, n: &mut Numbers) -> Extra {
+pub(crate) fn extra(v1: bool, n: &mut Numbers) -> Extra {
     let mut pages = || Pages { file: n.figure(), anon: n.figure(), unevictable: n.figure() };
     let own = if v1 { pages() } else { Pages::default() };
     let numa = vec![NumaPages { node: 0, own, subtree: pages() }];

@@ -59,7 +59,8 @@ done
 
 free_port port
 background "$work/agent.log" "$agent" -logtostderr -port="$port" -listen_ip=127.0.0.1 -housekeeping_interval=500ms \
-  -storage_duration=1m -max_housekeeping_interval=15s -docker_only=false
+  -storage_duration=1m -max_housekeeping_interval=15s -docker_only=false \
+  -enable_metrics=cpu,memory,disk,diskIO,network,process,oom_event,pressure,sched,tcp,udp,advtcp,memory_numa,cpuset
 wait_for 20 curl -fs "http://127.0.0.1:$port/readyz" || { cat "$work/agent.log"; fail "the agent does not start"; finish; exit 1; }
 check "a flag without effect is told" grep -q max_housekeeping_interval "$work/agent.log"
 # Three samples of a cgroup that is there.

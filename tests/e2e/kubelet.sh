@@ -92,19 +92,25 @@ agent agent-starts.log --kubelet http://127.0.0.1:10255 --max-age 1m
 check "pods are named at once" python3 "$here/kubelet/starts.py" "http://127.0.0.1:$port/metrics/cadvisor" \
   "$work/manifests" "$work/root/io.containerd.grpc.v1.cri" 0.5 "${E2E_STARTS:-40}"
 
-# The runtime hangs, then dies: ticks stay on time, names stay and new ones come.
-own() { curl -fs "http://127.0.0.1:$side_by_side/metrics/self" | awk -v name="$1" '$1 == name { printf "%d", $2 }'; }
-missed=$(own nodegauge_ticks_missed_total)
-before=$(own 'nodegauge_ticks_total{origin="grid"}')
+# The runtime hangs, then dies: ticks stay on time, names stay and new ones come. What
+# a busy machine costs in ticks is told by an agent that knows of no runtime.
+own() { curl -fs "http://127.0.0.1:$1/metrics/self" | awk -v name="$2" '$1 == name { printf "%d", $2 }'; }
+missed() { own "$1" nodegauge_ticks_missed_total; }
+ticks() { own "$1" 'nodegauge_ticks_total{origin="grid"}'; }
+agent agent-alone.log --kubelet none --runtime none
+alone=$port port=$side_by_side
+# steady MISSED MISSED_ALONE: not clearly more than the other one missed in the same time.
+steady() { [ "$1" -le $((2 * $2 + 2)) ]; }
+missed=$(missed "$port") missed_alone=$(missed "$alone")
+before=$(ticks "$port") before_alone=$(ticks "$alone")
 seconds=${E2E_STOP_SECONDS:-10}
-port=$side_by_side
 kill -STOP "$daemon"
 sleep "$seconds"
+ticks=$(($(ticks "$port") - before)) ticks_alone=$(($(ticks "$alone") - before_alone))
 named && pass "names stay while containerd hangs" || fail "names went while containerd hung"
 kill -CONT "$daemon"
-ticks=$(($(own 'nodegauge_ticks_total{origin="grid"}') - before))
-check "$ticks ticks in $seconds s in which containerd hung, none missed" \
-  [ "$(own nodegauge_ticks_missed_total)" = "$missed" -a "$ticks" -ge $((seconds * 2 - 1)) ]
+check "$ticks ticks in $seconds s in which containerd hung, $ticks_alone without a runtime" \
+  [ "$ticks" -ge $((ticks_alone * 3 / 4 - 1)) -a "$ticks_alone" -gt 0 ]
 kill -KILL "$daemon"
 wait "$daemon" 2>/dev/null || true
 sleep 2
@@ -120,6 +126,6 @@ expected() {
   done
 }
 check "a pod that starts after containerd came back is named" wait_for 90 named
-check "no tick was missed meanwhile: $(($(own nodegauge_ticks_missed_total) - missed)) were" \
-  [ "$(own nodegauge_ticks_missed_total)" = "$missed" ]
+missed=$(($(missed "$port") - missed)) missed_alone=$(($(missed "$alone") - missed_alone))
+check "$missed ticks missed meanwhile, $missed_alone without a runtime" steady "$missed" "$missed_alone"
 finish

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nodegauge::auth::path;
 use nodegauge::expose::cadvisor::events::Events;
-use nodegauge::expose::cadvisor::{Answer, Host, Refused, World};
+use nodegauge::expose::cadvisor::{Answer, Host, LocalTime, Refused, World};
 use nodegauge::expose::summary::{ImageStore, Surroundings};
 use nodegauge::expose::{cadvisor_v1, cadvisor_v2};
 use nodegauge::history::History;
@@ -45,6 +45,10 @@ impl Host for Asked {
         vec![one(7), one(9)]
     }
 
+    fn zone(&self) -> LocalTime {
+        Box::new(|_| 3 * 3_600)
+    }
+
     fn device(&self, uuid: &str) -> Option<(String, u32, u32)> {
         match uuid {
             "by-name" => Some(("/dev/mapper/data".to_owned(), 253, 7)),
@@ -58,6 +62,11 @@ impl Host for Asked {
 /// So many ticks of a node, a second apart, in each of which every cgroup used
 /// half a second of CPU.
 pub(crate) fn world(hierarchy: Hierarchy, ticks: u64) -> World {
+    world_of(hierarchy, ticks, |_, _| {})
+}
+
+/// The same, after `change` of the snapshot of each tick.
+pub(crate) fn world_of(hierarchy: Hierarchy, ticks: u64, change: impl Fn(u64, &mut Snapshot)) -> World {
     let (history, events) = (Arc::new(History::new(Duration::from_secs(120))), Arc::new(Events::default()));
     let mut last = None;
     for tick in 0..ticks {
@@ -73,6 +82,7 @@ pub(crate) fn world(hierarchy: Hierarchy, ticks: u64) -> World {
         for row in &mut snapshot.cgroups {
             row.cpu.usage_ns = reading(1_000_000_000 + tick * 500_000_000);
         }
+        change(tick, &mut snapshot);
         let snapshot = Arc::new(snapshot);
         history.record(&snapshot);
         events.record(&snapshot);
@@ -98,11 +108,11 @@ pub(crate) fn taken(answer: Option<Result<Answer, Refused>>) -> Value {
     }
 }
 
-fn v1(world: &World, kind: &str, name: &str, body: &str) -> Value {
+pub(crate) fn v1(world: &World, kind: &str, name: &str, body: &str) -> Value {
     taken(cadvisor_v1::answer(world, 3, kind, name, &[], body.as_bytes()))
 }
 
-fn v2(world: &World, kind: &str, name: &str, query: &str) -> Value {
+pub(crate) fn v2(world: &World, kind: &str, name: &str, query: &str) -> Value {
     taken(cadvisor_v2::answer(world, 1, kind, name, &path::query(query).unwrap()))
 }
 
@@ -259,6 +269,8 @@ fn processes_are_those_of_one_cgroup() {
         (&json!(7), &json!("/"), &json!("odd \"name\"\u{1}"))
     );
     assert_eq!((&all[0]["percent_cpu"], &all[0]["running_time"]), (&json!(2.5), &json!("00:00:25")));
+    // 22:13 in UTC.
+    assert_eq!(all[0]["start_time"], "01:13");
     let one = v2(&world, "ps", "k8s_app", "type=docker&recursive=true");
     assert_eq!((one.as_array().unwrap().len(), &one[1]["cgroup_path"]), (2, &json!("")));
     assert_eq!((&one[0]["fd_count"], one[1].get("fd_count")), (&json!(12), None));
@@ -363,7 +375,7 @@ fn dockers_versions_and_what_its_checks_say() {
 
 /// What cAdvisor has switched off by default: the objects that its clients look into.
 #[test]
-fn what_is_never_measured_is_as_in_cadvisor() {
+fn what_is_switched_off_is_as_in_cadvisor() {
     let world = world(Hierarchy::V2, 1);
     let app = format!("{POD}/b-app");
     let one = &v1(&world, "containers", &app, "")["stats"][0];
@@ -464,6 +476,19 @@ fn the_api_is_served() {
     );
     assert_eq!(["/containers/nope", "/docker/nope"].map(status), [404; 2]);
     assert_eq!(["/containers", "/docker"].map(status), [308; 2]);
+    // cAdvisor's options of the exposition, which a kubelet does not have.
+    let ids = |query: &str| {
+        let answer = server.get(&format!("/metrics{query}"), "");
+        let text = answer.text();
+        assert!(text.contains("\nmachine_cpu_cores{"), "{query}");
+        text.lines().filter(|line| line.starts_with("container_cpu_usage_seconds_total{")).count()
+    };
+    assert_eq!(["?type=docker", "?type=podman&recursive=true"].map(ids), [2, 0]);
+    assert_eq!(ids("?type=name&count=7"), ids(""));
+    assert_eq!(
+        ["/metrics?type=lxc", "/metrics?count=-2", "/metrics/cadvisor?type=lxc&count=-2"].map(status),
+        [400, 400, 200]
+    );
     let page = server.get("/containers/kubepods", "");
     assert!(page.text().contains("pod0d1c2b3a") && page.header("content-type").starts_with("text/html"));
     let mut client = server.connect();

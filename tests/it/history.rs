@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nodegauge::history::{BYTES_A_MINUTE, Figure, Figures, History, Sample};
-use nodegauge::snapshot::{Cgroup, Hierarchy, Identity, Snapshot, reading};
+use nodegauge::snapshot::{Cgroup, CgroupSample, Hierarchy, Identity, Snapshot, reading};
 use proptest::prelude::*;
 
 use crate::data;
@@ -80,7 +80,15 @@ proptest! {
             row.cpu.usage_ns = reading(value);
             row.memory.usage = (value % 3 == 0).then_some(other).and_then(reading);
             row.pressure.io.full_usec = reading(other);
-            given.push(history.sample(&snapshot, &snapshot.cgroups[1]));
+            match value % 3 {
+                0 => row.extra().numa.clear(),
+                _ => row.extra().sched.run_ns = reading(other),
+            }
+            let row = &snapshot.cgroups[1];
+            given.push(history.sample(&snapshot, row));
+            // What is kept is what the row had.
+            let extra = given[given.len() - 1].extras.get();
+            prop_assert_eq!(extra.as_ref(), row.extra.as_deref());
             history.record(&snapshot);
         }
         let path = path_of(&data::snapshot(Hierarchy::V2, 2));
@@ -96,24 +104,38 @@ proptest! {
     }
 }
 
-/// Every figure changes every tick, by much, at intervals from a tenth of a second.
+/// Ticks of a cgroup with `next` figures, until the window was filled more than twice;
+/// within its bytes at any time. What it has in the end.
+fn busy(window: u64, interval: f64, mut next: impl FnMut(u64, &mut CgroupSample)) -> Vec<Sample> {
+    let history = History::new(Duration::from_secs(window));
+    let began = Instant::now();
+    let ticks = (window as f64 * 2.5 / interval) as u64;
+    let mut snapshot = data::snapshot(Hierarchy::Hybrid, 2);
+    snapshot.cgroups[0].extra = None;
+    for tick in 1..=ticks {
+        next(tick, &mut snapshot.cgroups[1]);
+        snapshot = at(began, tick as f64 * interval, snapshot);
+        history.record(&snapshot);
+        let most = 2 * BYTES_A_MINUTE * window as usize / 60;
+        assert!(history.bytes() <= most, "{} of {most} bytes", history.bytes());
+    }
+    history.samples(&path_of(&snapshot)).unwrap()
+}
+
+/// Every figure of them changes every tick, by much.
+fn all_figures(tick: u64, row: &mut CgroupSample) {
+    let mut numbers = data::Numbers::from(1_000_000_000 + tick * tick * 54_321);
+    *row = data::row(Hierarchy::Hybrid, Arc::clone(&row.cgroup), &mut numbers);
+}
+
+/// At intervals from a tenth of a second.
 #[test]
 fn a_busy_cgroup_stays_within_its_bytes_and_covers_the_window() {
     for (window, interval) in [(120, 0.1), (120, 1.0), (120, 10.0), (600, 1.0), (60, 0.5)] {
-        let history = History::new(Duration::from_secs(window));
-        let began = Instant::now();
-        let ticks = (window as f64 * 2.5 / interval) as u64;
-        let mut row = data::snapshot(Hierarchy::Hybrid, 2);
-        for tick in 1..=ticks {
-            let mut numbers = data::Numbers::from(1_000_000_000 + tick * tick * 54_321);
-            let cgroup = Arc::clone(&row.cgroups[1].cgroup);
-            row.cgroups[1] = data::row(Hierarchy::Hybrid, cgroup, &mut numbers);
-            row = at(began, tick as f64 * interval, row);
-            history.record(&row);
-            let most = 2 * BYTES_A_MINUTE * window as usize / 60;
-            assert!(history.bytes() <= most, "{} of {most} bytes", history.bytes());
-        }
-        let kept = history.samples(&path_of(&row)).unwrap();
+        let kept = busy(window, interval, |tick, row| {
+            all_figures(tick, row);
+            row.extra = None;
+        });
         let span = kept[kept.len() - 1].taken_usec - kept[0].taken_usec;
         assert!(
             span >= window * 800_000,
@@ -122,6 +144,56 @@ fn a_busy_cgroup_stays_within_its_bytes_and_covers_the_window() {
         );
         assert!(kept.len() >= window as usize / 15, "{window} s every {interval} s: {} samples", kept.len());
     }
+}
+
+/// The same with figures of all kinds that are off by default, of which those of sockets
+/// and of TCP change as those of a busy pod do. If all do, it is within its bytes at least.
+#[test]
+fn a_busy_cgroup_of_all_kinds_does_so_too() {
+    for (window, interval) in [(120, 1.0), (120, 10.0), (600, 1.0)] {
+        let kept = busy(window, interval, |tick, row| {
+            let sched = data::extra(true, &mut data::Numbers::from(tick * tick * 54_321)).sched;
+            let mut extra = data::extra(true, &mut data::Numbers::from(40));
+            let sockets = [tick % 7, 0, 0, tick % 3, 0, tick % 5, 0, 1, 0, 4, 0];
+            (extra.sched, extra.sockets.asked.tcp) = (sched, Some(sockets));
+            for figure in extra.tcp.0.iter_mut().skip(4).step_by(8) {
+                *figure = nonmax::NonMaxI64::new(i64::try_from(tick * 321).unwrap());
+            }
+            all_figures(tick, row);
+            row.extra = Some(Box::new(extra));
+        });
+        let span = kept[kept.len() - 1].taken_usec - kept[0].taken_usec;
+        assert!(span >= window * 700_000, "{window} s every {interval} s: only {span} us");
+        assert!(kept.len() >= window as usize / 20, "{window} s every {interval} s: {} samples", kept.len());
+    }
+    for interval in [0.1, 1.0] {
+        let kept = busy(120, interval, |tick, row| {
+            all_figures(tick, row);
+            let figures = &mut row.extra().tcp.0;
+            figures
+                .iter_mut()
+                .for_each(|f| *f = nonmax::NonMaxI64::new(i64::try_from(tick * tick).unwrap() << 20));
+        });
+        assert!(kept.last().unwrap().extras.get().is_some());
+    }
+}
+
+/// Figures of kinds that are off by default come and go with what has them.
+#[test]
+fn what_one_sample_has_the_next_may_lack() {
+    let history = History::new(Duration::from_secs(120));
+    let began = Instant::now();
+    let mut given = Vec::new();
+    for (tick, has) in [true, false, false, true, true].into_iter().enumerate() {
+        let mut snapshot = at(began, 1.0 + tick as f64 * 25.0, data::snapshot(Hierarchy::V1, 2));
+        if !has {
+            snapshot.cgroups[1].extra = None;
+        }
+        given.push(snapshot.cgroups[1].extra.as_deref().cloned());
+        history.record(&snapshot);
+    }
+    let kept = history.samples(&path_of(&data::snapshot(Hierarchy::V1, 2))).unwrap();
+    assert_eq!(kept.iter().map(|sample| sample.extras.get()).collect::<Vec<_>>(), given);
 }
 
 #[test]

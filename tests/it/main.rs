@@ -14,6 +14,7 @@ mod auth;
 mod batch;
 mod cadvisor_api;
 mod cadvisor_events;
+mod cadvisor_kinds;
 mod cli;
 mod custom;
 #[path = "../data/mod.rs"]

@@ -24,6 +24,11 @@ pub(crate) fn scenarios() -> Vec<String> {
     names
 }
 
+/// The directory of a capture.
+pub(crate) fn fixture(scenario: &str) -> PathBuf {
+    fixtures().join(scenario)
+}
+
 /// The tree of a capture, in a directory that goes when it is dropped.
 pub(crate) fn unpack(scenario: &str) -> TempDir {
     let archive = fs::read_to_string(fixtures().join(scenario).join("tree.ttar")).unwrap();

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::stats::Psi;
 use crate::snapshot::{DiskStats, Filesystem, IoDevice, IoOperations, Reading};
 
-/// Block I/O: a table for each of its figures.
+/// Block I/O: a table for each of its figures. Times are in nanoseconds, but for
+/// `io_time`, in milliseconds, and costs, in microseconds.
 #[derive(Debug, Serialize)]
 pub struct DiskIo {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -22,7 +23,11 @@ pub struct DiskIo {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     io_service_time: Vec<PerDisk>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    io_wait_time: Vec<PerDisk>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     io_merged: Vec<PerDisk>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    io_time: Vec<PerDisk>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     io_cost_usage: Vec<PerDisk>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,7 +57,9 @@ impl DiskIo {
             io_queued: count(devices, |d| d.queued),
             sectors: count(devices, |d| d.sectors),
             io_service_time: table(devices, |d| d.service_time_ns),
+            io_wait_time: table(devices, |d| d.wait_time_ns),
             io_merged: table(devices, |d| d.merged),
+            io_time: count(devices, |d| d.time_ms),
             io_cost_usage: count(devices, |d| d.cost_usage_usec),
             io_cost_wait: count(devices, |d| d.cost_wait_usec),
             io_cost_indebt: count(devices, |d| d.cost_indebt_usec),

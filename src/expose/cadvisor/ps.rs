@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::LocalTime;
 use crate::snapshot::{Process, Snapshot};
 
 /// One process.
@@ -36,16 +37,17 @@ fn percent(part: u128, whole: u128) -> Option<f32> {
 }
 
 impl ProcessInfo {
-    /// A process on the machine of `snapshot`. The cgroup is told only where it may be
-    /// another than was asked for.
-    pub fn of(process: Process, snapshot: &Snapshot, with_cgroup: bool) -> ProcessInfo {
-        let now = snapshot.wall_ms / 1_000;
+    /// A process on the machine of `snapshot`, which is in `zone`. The cgroup is told only
+    /// where it may be another than was asked for.
+    pub fn of(process: Process, snapshot: &Snapshot, zone: &LocalTime, with_cgroup: bool) -> ProcessInfo {
+        let local = |at: u64| at.saturating_add_signed(zone(at));
+        let now = local(snapshot.wall_ms / 1_000);
         let memory = snapshot.machine.memory_bytes.map(|bytes| u128::from(bytes.get()));
         ProcessInfo {
             user: process.user,
             pid: process.pid,
             parent_pid: process.parent_pid,
-            start_time: process.started.map(|at| started(at, now)).unwrap_or_default(),
+            start_time: process.started.map(|at| started(local(at), now)).unwrap_or_default(),
             percent_cpu: percent(u128::from(process.cpu_hundredths), u128::from(process.age_seconds) * 100)
                 .unwrap_or(0.0),
             percent_mem: memory.and_then(|all| percent(u128::from(process.rss_bytes), all)),
@@ -61,7 +63,7 @@ impl ProcessInfo {
     }
 }
 
-/// `ps`'s STIME, in UTC: the time of today, the day of this year, or the year.
+/// `ps`'s STIME, of local times: the time of today, the day of this year, or the year.
 fn started(at: u64, now: u64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::GoTime;
 use super::disks::{DiskIo, FsStats, whole};
-use super::never::{Empty, Schedstat};
+use super::extra::{Cpuset, NumaStats, Schedstat, SocketStats, Switched};
+use super::{GoTime, World};
 use crate::history::{Figure, Sample};
 use crate::snapshot::{
     Averages, CgroupSample, HugetlbStats, Interface, IoDevice, IoOperations, Limit, Pressure, Reading,
@@ -146,7 +146,7 @@ struct Faults {
     pgfault: Told,
     #[serde(skip_serializing_if = "Option::is_none")]
     pgmajfault: Told,
-    numa_stats: Empty,
+    numa_stats: NumaStats,
 }
 
 #[derive(Debug, Serialize)]
@@ -259,12 +259,16 @@ pub struct Parts<'a> {
     now: Option<&'a CgroupSample>,
     /// The row of this tick.
     row: &'a CgroupSample,
+    /// Of kinds that are off by default.
+    switched: Switched<'a>,
 }
 
 impl<'a> Parts<'a> {
-    /// Those of `sample` of `row`; `newest` if it is of the same tick.
-    pub fn new(sample: &'a Sample, row: &'a CgroupSample, newest: bool) -> Parts<'a> {
-        Parts { sample, now: newest.then_some(row), row }
+    /// Those of `sample` of `row`, which `world` has.
+    pub fn new(world: &World, sample: &'a Sample, row: &'a CgroupSample) -> Parts<'a> {
+        let newest = world.is_newest(sample);
+        let switched = Switched::new(world.snapshot.kinds, row, newest, sample);
+        Parts { sample, now: newest.then_some(row), row, switched }
     }
 
     fn get(&self, figure: Figure) -> Told {
@@ -298,7 +302,7 @@ impl<'a> Parts<'a> {
                 bursts_periods: self.get(Figure::CpuBurstPeriods),
                 burst_time: self.get(Figure::CpuBurst),
             },
-            schedstat: Schedstat::default(),
+            schedstat: self.switched.schedstat(),
             load_average: self.get(Figure::LoadMilli),
             load_d_average: self.get(Figure::LoadDMilli),
             psi: psi(
@@ -337,6 +341,8 @@ impl<'a> Parts<'a> {
             merged: IoOperations::default(),
             queued: None,
             sectors: None,
+            wait_time_ns: IoOperations::default(),
+            time_ms: None,
             cost_usage_usec: None,
             cost_wait_usec: None,
             cost_indebt_usec: None,
@@ -350,6 +356,7 @@ impl<'a> Parts<'a> {
         let (usage, working_set) = (self.get(Figure::MemoryUsage), self.get(Figure::MemoryWorkingSet));
         usage.or(working_set)?;
         let (high, max) = (self.get(Figure::EventsHigh), self.told(|row| row.memory.events_max));
+        let [numa_own, numa] = self.switched.numa();
         Some(Memory {
             usage,
             max_usage: self.get(Figure::MemoryPeak),
@@ -371,12 +378,12 @@ impl<'a> Parts<'a> {
             container_data: Faults {
                 pgfault: self.get(Figure::PgfaultOwn).or(self.get(Figure::Pgfault)),
                 pgmajfault: self.get(Figure::PgmajfaultOwn).or(self.get(Figure::Pgmajfault)),
-                numa_stats: Empty::default(),
+                numa_stats: numa_own,
             },
             hierarchical_data: Faults {
                 pgfault: self.get(Figure::Pgfault),
                 pgmajfault: self.get(Figure::Pgmajfault),
-                numa_stats: Empty::default(),
+                numa_stats: numa,
             },
             psi: psi(
                 self.sample,
@@ -398,12 +405,24 @@ impl<'a> Parts<'a> {
     }
 
     /// Interfaces; of an older sample the sum, where there is only one.
-    pub fn interfaces(&self) -> Vec<InterfaceStats> {
+    fn interfaces(&self) -> Vec<InterfaceStats> {
         match (self.now, self.row.network.as_slice()) {
             (Some(row), _) => row.network.iter().map(InterfaceStats::of).collect(),
             (None, [only]) => InterfaceStats::of_sum(only.name.as_str(), self.sample).into_iter().collect(),
             (None, _) => Vec::new(),
         }
+    }
+
+    /// Interfaces and sockets, where any are known.
+    pub fn network(&self) -> Option<(Vec<InterfaceStats>, SocketStats)> {
+        let interfaces = self.interfaces();
+        let any = !interfaces.is_empty() || self.switched.has_sockets();
+        any.then(|| (interfaces, self.switched.sockets()))
+    }
+
+    /// Whether memory follows to other NUMA nodes.
+    pub fn cpuset(&self) -> Cpuset {
+        self.switched.cpuset()
     }
 
     /// Tasks by state, where the kernel counts them.
@@ -445,31 +464,30 @@ impl<'a> Parts<'a> {
     pub fn oom_events(&self) -> Told {
         self.get(Figure::OomKills)
     }
+}
 
-    /// All filesystems of the host on the root, and on a container what it wrote.
-    pub fn filesystems(&self, snapshot: &Snapshot) -> Vec<FsStats> {
-        let Some(row) = self.now else { return Vec::new() };
-        if row.cgroup.path == "/" {
-            let mounts = snapshot.filesystems.mounts.iter().enumerate();
-            let disk = |at: usize| snapshot.disks.get(at).and_then(Option::as_ref);
-            return mounts.filter_map(|(at, fs)| whole(fs, disk(at))).collect();
-        }
-        let Some(disk) = row.disk.as_deref() else { return Vec::new() };
-        let Some(layer) = &disk.layer else { return Vec::new() };
-        let logs = disk.logs.as_ref().map_or(0, |logs| logs.used_bytes);
-        vec![FsStats {
-            device: layer.device.to_string(),
-            kind: "vfs",
-            capacity: layer.space.capacity_bytes,
-            usage: layer.used_bytes.saturating_add(logs),
-            base_usage: layer.used_bytes,
-            available: layer.space.available_bytes,
-            has_inodes: layer.inodes.is_some(),
-            inodes: layer.inodes.unwrap_or(0),
-            inodes_free: layer.space.inodes_free.unwrap_or(0),
-            io: None,
-        }]
+/// All filesystems of the host on the root, and on a container what it wrote.
+pub fn filesystems(snapshot: &Snapshot, row: &CgroupSample) -> Vec<FsStats> {
+    if row.cgroup.path == "/" {
+        let mounts = snapshot.filesystems.mounts.iter().enumerate();
+        let disk = |at: usize| snapshot.disks.get(at).and_then(Option::as_ref);
+        return mounts.filter_map(|(at, fs)| whole(fs, disk(at))).collect();
     }
+    let Some(disk) = row.disk.as_deref() else { return Vec::new() };
+    let Some(layer) = &disk.layer else { return Vec::new() };
+    let logs = disk.logs.as_ref().map_or(0, |logs| logs.used_bytes);
+    vec![FsStats {
+        device: layer.device.to_string(),
+        kind: "vfs",
+        capacity: layer.space.capacity_bytes,
+        usage: layer.used_bytes.saturating_add(logs),
+        base_usage: layer.used_bytes,
+        available: layer.space.available_bytes,
+        has_inodes: layer.inodes.is_some(),
+        inodes: layer.inodes.unwrap_or(0),
+        inodes_free: layer.space.inodes_free.unwrap_or(0),
+        io: None,
+    }]
 }
 
 /// The use of CPU between two samples, nanocores.

@@ -320,7 +320,7 @@ impl Past {
     fn add(&mut self, samples: &[Sample], now: &Sample) {
         let mut all = samples.to_vec();
         if now.usec_since(all.last().unwrap_or(now)).is_some() {
-            all.push(*now);
+            all.push(now.clone());
         }
         let step = self.step.saturating_mul(1000);
         let at = |point: usize| {

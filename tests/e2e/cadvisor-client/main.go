@@ -45,6 +45,25 @@ func samples(what string, stats []*info.ContainerStats) {
 	}
 }
 
+// Kinds that are off by default were switched on: each sample has their figures, and not
+// only the newest. Without files of a kind the kernel has none for its cgroup.
+func kinds(what string, stats []*info.ContainerStats) {
+	var before info.CpuSchedstat
+	for i, s := range stats {
+		now := s.Cpu.Schedstat
+		check(what+": the scheduler's figures", now.RunTime > 0 && now.RunPeriods > 0, now)
+		rises := now.RunTime >= before.RunTime && now.RunPeriods >= before.RunPeriods
+		check(what+": they rise", i == 0 || rises, before, now)
+		before = now
+		tcp := s.Network.TcpAdvanced
+		check(what+": what TCP did", tcp.RtoAlgorithm > 0 && tcp.InSegs > 0 && tcp.OutSegs > 0, tcp.InSegs)
+		if _, err := os.Stat("/proc/self/numa_maps"); err == nil {
+			numa := s.Memory.HierarchicalData.NumaStats
+			check(what+": pages by node", len(numa.Anon) > 0 && len(numa.File) > 0, numa)
+		}
+	}
+}
+
 func version1(url, path string) {
 	c, err := client.NewClient(url)
 	if !must("v1 client", err) {
@@ -60,6 +79,7 @@ func version1(url, path string) {
 		check("v1 root's children", len(root.Subcontainers) > 0)
 		check("v1 number of samples", len(root.Stats) == 3, len(root.Stats))
 		samples("v1 root", root.Stats)
+		kinds("v1 root", root.Stats)
 	}
 	if all, err := c.SubcontainersInfo(path, query); must("v1 subcontainers", err) {
 		check("v1 subcontainers", len(all) == 2, len(all))
@@ -98,6 +118,7 @@ func version2(url, path string) {
 		check("v2 machinestats", len(all) > 1)
 		last := all[len(all)-1]
 		check("v2 machine's CPU", last.Cpu != nil && last.CpuInst != nil && last.CpuInst.Usage.Total > 0)
+		check("v2 machine's scheduler and TCP", last.Cpu.Schedstat.RunTime > 0 && last.Network != nil && last.Network.TcpAdvanced.InSegs > 0)
 		check("v2 machine's filesystems", len(last.Filesystem) > 0 && last.Filesystem[0].Capacity != nil)
 	}
 	request := &infov2.RequestOptions{IdType: infov2.TypeName, Count: 2, Recursive: true}
