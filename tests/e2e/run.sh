@@ -19,6 +19,9 @@ for script in docker rest prometheus panels package hostile identity-docker iden
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done
+# What it costs beside other programs: the short form, with those that Debian has.
+printf '== peers\n'
+../peers/run.sh || result=1
 # Building parts of Kubernetes takes minutes, and these need Go and its modules: only where they were built, or are
 # asked for.
 if [ -n "${E2E_KUBELET:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubelet-*" >/dev/null; then

@@ -5,7 +5,7 @@ measure.py STATE WORK OUTPUT WARM SECONDS EVERY ROUNDS NAME=VERSION=BINARY...
 
 STATE is what containers.py has written. Each program runs in a cgroup of its own, which
 counts its CPU and memory with those of its children, in another order each round. Once
-it shows all containers (or 45 s have gone) it is left alone for WARM seconds, then
+it shows all containers (or a minute has gone) it is left alone for WARM seconds, then
 measured for SECONDS, in which it is scraped each EVERY seconds as Prometheus scrapes,
 gzip allowed. All of this goes before whatever else the machine does. Meanwhile one container burns a fifth of a core: what the program says of
 its CPU seconds is compared with the kernel. One line of JSON for each run is appended
@@ -22,9 +22,11 @@ import subprocess
 import sys
 import time
 
+from containers import first
 from programs import PROGRAMS
 
-READY = 45
+READY = 60
+TIMEOUT = 30
 SETTLE = 10
 ID = re.compile(rb"[0-9a-f]{64}")
 
@@ -47,14 +49,6 @@ def place(told, controller):
         # Several names may lead to one hierarchy.
         top = os.path.realpath(f"{top}/{controller}")
     return f"{top}/{told['parent']}"
-
-
-def first(directory):
-    """What is in this cgroup gets the processor before others do."""
-    for name, most in (("cpu.shares", 262144), ("cpu.weight", 10000)):
-        if os.path.isfile(f"{directory}/{name}"):
-            with open(f"{directory}/{name}", "w") as file:
-                file.write(str(most))
 
 
 class Group:
@@ -88,9 +82,10 @@ class Group:
         return [int(pid) for pid in read(self.cpu + "/cgroup.procs").split()]
 
     def resident(self):
-        """Resident bytes of all processes, those with shared pages once; descriptors; threads."""
+        """Resident bytes, pages shared between its processes once; descriptors; threads."""
+        pids = self.pids()
         rss = pss = descriptors = threads = 0
-        for pid in self.pids():
+        for pid in pids:
             try:
                 rss += keyed(f"/proc/{pid}/status").get("VmRSS", 0) * 1024
                 pss += keyed(f"/proc/{pid}/smaps_rollup").get("Pss", 0) * 1024
@@ -98,7 +93,8 @@ class Group:
                 threads += len(os.listdir(f"/proc/{pid}/task"))
             except (OSError, ValueError):
                 pass  # it has ended
-        return rss, pss, descriptors, threads
+        # Not the latter for one process: others may run the same program.
+        return rss if len(pids) == 1 else pss, descriptors, threads
 
     def charged(self):
         """Bytes charged to it without reclaimable file pages: kernel memory counts, as in a pod's limit."""
@@ -132,7 +128,7 @@ class Group:
 class Scrape:
     """An answer to a request as Prometheus makes it, with its time and size."""
 
-    def __init__(self, port, path, timeout=30):
+    def __init__(self, port, path, timeout=TIMEOUT):
         self.error = None
         self.body = b""
         self.began = time.monotonic()
@@ -184,15 +180,15 @@ def run(program, told, port, work, warm, seconds, every):
     process = group.start(program.command, log)
     try:
         while True:
-            first = Scrape(port, program.path)
-            if not first.error and (not sees_containers or containers_in(first.text(), known) == len(known)):
-                out["complete_after"] = first.ended - began
+            early = Scrape(port, program.path, READY)
+            if not early.error and (not sees_containers or containers_in(early.text(), known) == len(known)):
+                out["complete_after"] = early.ended - began
                 break
             if time.monotonic() - began > READY or process.poll() is not None:
                 break
             time.sleep(0.5)
-        if first.error:
-            out["failed"] = f"does not answer: {first.error}"
+        if process.poll() is not None:
+            out["failed"] = f"it has ended, by {process.returncode}"
             return out
         alone = time.monotonic(), group.cpu_seconds()[0]
         time.sleep(warm)
@@ -206,12 +202,14 @@ def run(program, told, port, work, warm, seconds, every):
         started, before = time.monotonic(), group.cpu_seconds()
         scrapes, kernel = [], []
         for number in range(int(seconds / every)):
+            if scrapes and time.monotonic() - started > 2 * seconds:
+                break  # they take longer than that
             time.sleep(max(0, started + (number + 0.5) * every - time.monotonic()))
             scrapes.append(Scrape(port, program.path))
             kernel.append(burner_cpu(told))
         time.sleep(max(0, started + seconds - time.monotonic()))
         after, window = group.cpu_seconds(), time.monotonic() - started
-        out["rss"], out["pss"], out["descriptors"], out["threads"] = group.resident()
+        out["resident"], out["descriptors"], out["threads"] = group.resident()
         out["charged"] = group.charged()
         os.kill(told["burner"]["pid"], signal.SIGUSR2)
         out["window"] = window
@@ -221,13 +219,15 @@ def run(program, told, port, work, warm, seconds, every):
         if sees_containers:
             says = lambda scrape: program.cpu(lines_of(scrape.text(), burner))
             from_ = says(quiet)
-            for _ in range(SETTLE):
+            end = time.monotonic() + SETTLE
+            while True:
                 time.sleep(1)
                 truth = burner_cpu(told) - quiet_kernel
                 last = Scrape(port, program.path)
                 to = says(last)
-                told_cpu = to - from_ if None not in (from_, to) else None
-                if told_cpu is not None and abs(told_cpu / truth - 1) < 0.001:
+                told_cpu = to - from_ if None not in (from_, to) and truth > 0 else None
+                close = told_cpu is not None and abs(told_cpu / truth - 1) < 0.001
+                if close or last.error or time.monotonic() > end:
                     break
             out["cpu_error"] = told_cpu / truth - 1 if told_cpu is not None else None
             told_memory = program.memory(lines_of(last.text(), burner))
@@ -282,14 +282,18 @@ def main():
         for name, version, binary in programs[turn:] + programs[:turn]:
             program = PROGRAMS[name](binary, version, port, told, work)
             row = {"round": number + 1, "time": time.time()}
-            row.update(run(program, told, port, work, warm, seconds, every))
+            try:
+                row.update(run(program, told, port, work, warm, seconds, every))
+            except Exception as error:  # an answer that cannot be read, a program that ended
+                row.update(program=program.name, version=version, containers=len(told["containers"]))
+                row.update(load=os.getloadavg()[0], failed=repr(error))
             with open(output, "a") as file:
                 file.write(json.dumps(row) + "\n")
             if "cpu" in row:
                 median = sorted(row["scrape_seconds"] or [0])[len(row["scrape_seconds"]) // 2]
                 print(
                     f"{row['containers']:5} containers, round {number + 1}: {name:14} {row['cpu'] * 100:6.2f} % of a core, "
-                    f"{row['pss'] / 2**20:6.1f} MiB, {median * 1000:7.1f} ms a scrape, {row.get('seen', 0)} seen",
+                    f"{row['resident'] / 2**20:6.1f} MiB, {median * 1000:7.1f} ms a scrape, {row.get('seen', 0)} seen",
                     flush=True,
                 )
             else:

@@ -4,7 +4,8 @@
 #
 # run.sh         a minute: 100 containers, one round, with what Debian's packages and target/peers have
 # run.sh --full  (or E2E_FULL=1) builds cAdvisor and Telegraf too, with Go, and takes 100, 500 and 2,000 containers three times:
-#                45 minutes. PEERS_SIZES, PEERS_ROUNDS, PEERS_WARM and PEERS_SECONDS change that.
+#                45 minutes. PEERS_SIZES, PEERS_ROUNDS, PEERS_WARM and PEERS_SECONDS change that,
+#                PEERS_WITHOUT names what to leave out.
 #
 # Only nodegauge can fail: a peer that cannot be installed, built or started is left out and said. Needs root.
 set -euo pipefail
@@ -26,6 +27,9 @@ end_containers() {
   keeper=
 }
 stop() {
+  local pid
+  # Of a measurement that was cut short.
+  for pid in $(cat /sys/fs/cgroup/{,cpuacct/}nodegauge-peers-$$/measured/cgroup.procs 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
   end_containers
   cleanup
   local directory
@@ -37,10 +41,18 @@ trap stop EXIT
 
 need python3 python3
 need jq jq
+mount=/sys/fs/cgroup
+[ -f "$mount/cgroup.controllers" ] || mount=$mount/memory
+if ! { mkdir "$mount/nodegauge-peers-$$" && rmdir "$mount/nodegauge-peers-$$"; } 2>/dev/null; then
+  say "no cgroups can be made here: not run"
+  finish
+  exit 0
+fi
 ours=$(binary)
 programs=("nodegauge=$("$ours" --version | awk '{ print $2 }')=$ours")
 # with NAME VERSION BINARY: one more, if it is there.
 with() {
+  case " ${PEERS_WITHOUT:-} " in *" $1 "*) return ;; esac
   if [ -n "$3" ] && [ -x "$3" ]; then
     programs+=("$1=$2=$3")
   else
@@ -76,6 +88,7 @@ with cadvisor "$cadvisor_version" "$cadvisor"
 # Some releases of Debian have an old one.
 if apt-cache show cadvisor >/dev/null 2>&1; then packaged cadvisor cadvisor cadvisor; fi
 if [ -n "$full" ]; then
+  with nodegauge_held "$("$ours" --version | awk '{ print $2 }')" "$ours"
   with telegraf "$telegraf_version" "$telegraf"
   packaged netdata netdata-core netdata
 fi
@@ -88,7 +101,13 @@ for size in $sizes; do
   rm -f "$work/state"
   python3 "$here/containers.py" "nodegauge-peers-$$" "$size" "$work/state" "$work/blocks" >"$work/containers.log" 2>&1 &
   keeper=$!
-  wait_for 180 test -e "$work/state" || { tail -5 "$work/containers.log"; fail "$size containers are not made"; finish; exit 1; }
+  made() { [ -e "$work/state" ] || ! kill -0 "$keeper" 2>/dev/null; }
+  wait_for 400 made && [ -e "$work/state" ] || { tail -5 "$work/containers.log"; fail "$size containers are not made"; finish; exit 1; }
+  if ! jq -e '.burner | .cpu and .memory' "$work/state" >/dev/null; then
+    say "new cgroups have no CPU or memory controller here: not run"
+    finish
+    exit 0
+  fi
   say "$size containers in $(jq .pods "$work/state") pods"
   free_port port
   PEERS_PORT=$port python3 "$here/measure.py" "$work/state" "$work/run" "$runs" "$warm" "$seconds" "$every" "$rounds" "${programs[@]}"
@@ -106,6 +125,6 @@ check "nodegauge shows every container, in every run" ours '.seen == .containers
 check "no scrape of it failed" ours '.scrapes > 0 and .scrapes_failed == 0'
 check "a container's CPU seconds are the kernel's within a thousandth" ours '.cpu_error != null and (.cpu_error | fabs) < 0.001'
 # The kernel charges and gives back in batches.
-check "and so is its memory" ours '.memory_error != null and (.memory_error | fabs) <= 262144'
+check "and so is its memory" ours '.memory_error != null and (.memory_error | fabs) <= 1048576'
 check "it has logged no error" ours '.log_errors == 0'
 finish

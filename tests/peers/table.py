@@ -23,9 +23,9 @@ COLUMNS = [
     ("cpu", "cpu_cores"),
     ("cpu_user", "cpu_user_cores"),
     ("cpu_system", "cpu_system_cores"),
+    ("cpu_per_sample", "cpu_seconds_per_sample"),
     ("cpu_alone", "cpu_without_scrapes_cores"),
-    ("rss", "rss_bytes"),
-    ("pss", "pss_bytes"),
+    ("resident", "resident_bytes"),
     ("charged", "charged_bytes"),
     ("descriptors", "descriptors"),
     ("threads", "threads"),
@@ -55,6 +55,9 @@ def flat(row):
     row["scrape_min"], row["scrape_max"] = min(scrapes, default=None), max(scrapes, default=None)
     row["age_median"] = statistics.median(ages) if ages else None
     row["family_count"] = len(row["container_families"]) if row.get("seen") else None
+    if row.get("cpu") and row.get("samples"):
+        # At an interval of one second each sample is collected once a second.
+        row["cpu_per_sample"] = row["cpu"] / row["samples"]
     return row
 
 
@@ -85,8 +88,8 @@ def table(size, groups):
     costs = [
         f"**{size} containers**: what it costs",
         "",
-        "| | CPU, % of a core | user + system | without scrapes | | memory, MiB | | with the kernel's, MiB | scrape, ms | best | worst | |",
-        "|---|" + "---:|" * 11,
+        "| | CPU, % of a core | user + system | without scrapes | µs a sample | | memory, MiB | | with the kernel's, MiB | scrape, ms | best | worst | |",
+        "|---|" + "---:|" * 12,
     ]
     gets = [
         f"**{size} containers**: what one gets",
@@ -99,7 +102,7 @@ def table(size, groups):
         measured = [row for row in rows if "cpu" in row]
         title = f"{name} {rows[0]['version']}"
         if not measured:
-            costs.append(f"| {title} | {rows[0].get('failed', 'failed')} |" + " |" * 10)
+            costs.append(f"| {title} | {rows[0].get('failed', 'failed')} |" + " |" * 11)
             continue
         split = " + ".join(number(median(measured, key), "{:.1f}", 100) for key in ("cpu_user", "cpu_system"))
         costs.append(
@@ -110,9 +113,10 @@ def table(size, groups):
                     number(median(measured, "cpu"), "{:.2f}", 100),
                     split,
                     number(median(measured, "cpu_alone"), "{:.2f}", 100),
+                    number(median(measured, "cpu_per_sample"), scale=1e6),
                     times(measured, ours, "cpu"),
-                    number(median(measured, "pss"), scale=2**-20),
-                    times(measured, ours, "pss"),
+                    number(median(measured, "resident"), scale=2**-20),
+                    times(measured, ours, "resident"),
                     number(median(measured, "charged"), scale=2**-20),
                     number(median(measured, "scrape_median"), scale=1000),
                     number(most(measured, "scrape_min", min), scale=1000),
@@ -176,9 +180,11 @@ def main():
         rows = [flat(json.loads(line)) for line in file]
     loads = [row["load"] for row in rows]
     rounds = max(row["round"] for row in rows)
+    windows = [row["window"] for row in rows if "window" in row]
     print(
         f"{time.strftime('%Y-%m-%d', time.gmtime(rows[0]['time']))}, {machine()}; load {min(loads):.1f} to {max(loads):.1f}. "
-        f"Medians of {rounds} round{'s' if rounds > 1 else ''}; × is the ratio to nodegauge's.\n"
+        f"Each measured for {statistics.median(windows or [0]):.0f} s; medians of {rounds} round{'s' if rounds > 1 else ''}; "
+        "× is the ratio to nodegauge's.\n"
     )
     order = list(dict.fromkeys(row["program"] for row in rows if row["round"] == 1))
     for size in sorted({row["containers"] for row in rows}):
