@@ -126,6 +126,7 @@ def table(size, groups):
             )
             + " |"
         )
+        knows_containers = any("cpu_error" in row for row in measured)
         off = most(measured, "cpu_error", lambda x: max(x, key=abs))
         seen = most(measured, "seen", min)
         samples = median(measured, "container_samples")
@@ -134,8 +135,8 @@ def table(size, groups):
             + " | ".join(
                 [
                     title,
-                    "the machine" if not seen and off is None else number(seen, "{:.0f}"),
-                    number(median(measured, "complete_after")) if off is not None else "–",
+                    number(seen or 0, "{:.0f}") if knows_containers else "the machine",
+                    number(median(measured, "complete_after")) if knows_containers else "–",
                     number(median(measured, "family_count"), "{:.0f}"),
                     number(samples / size if samples else None),
                     number(median(measured, "bytes"), "{:.0f}", 1e-3),
