@@ -11,6 +11,7 @@
 set -euo pipefail
 . "$(dirname "$0")/../e2e/lib.sh"
 here=$root/tests/peers
+export PYTHONDONTWRITEBYTECODE=1
 built=${CARGO_TARGET_DIR:-$root/target}/peers
 telegraf_version=${PEERS_TELEGRAF:-v1.37.2}
 full=${E2E_FULL:-}
