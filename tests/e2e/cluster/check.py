@@ -154,7 +154,7 @@ def kernel():
     cpu = [(t, figures[0]) for t, figures in samples]
     rates = [(at(cpu, end - back) - at(cpu, end - back - 60)) / 60 for back in range(0, 60, 5)]
     last = [figures for t, figures in samples if t >= end - 60]
-    print(f"container_cpu_usage_seconds_total:sum_rate{WINDOW}", sum(rates) / len(rates), len(found))
+    print("container_cpu_usage_seconds_total", sum(rates) / len(rates), len(found))
     for i, name in [(1, "working_set_bytes"), (2, "rss")]:
         print(f"container_memory_{name}", sum(figures[i] for figures in last) / len(last), len(found))
 
