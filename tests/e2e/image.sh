@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a container image out of Debian's busybox-static, so that tests need no
 # registry: image.sh FILE TAG COMMAND... writes a docker-archive. EXTRA names files of
-# this machine that it has too, with the libraries that programs among them ask for.
+# this machine that it has too, with the libraries that programs among them ask for;
+# CONFIG more of the image's configuration, such as "Entrypoint":["/bin/sh"].
 set -eu
 file=$1 tag=$2
 shift 2
@@ -22,7 +23,7 @@ tar -C "$work/root" --sort=name --mtime=@0 --owner=0 --group=0 -cf "$work/layer.
 layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
 command=$(printf '%s\n' "$@" | sed 's/["\\]/\\&/g; s/.*/"&"/' | paste -sd, -)
 cat >"$work/config.json" <<JSON
-{"architecture":"amd64","os":"linux","config":{"Cmd":[$command],"Env":["PATH=/bin"],"Labels":{"org.opencontainers.image.title":"$tag"}},
+{"architecture":"amd64","os":"linux","config":{${CONFIG:+$CONFIG,}"Cmd":[$command],"Env":["PATH=/bin"],"Labels":{"org.opencontainers.image.title":"$tag"}},
 "rootfs":{"type":"layers","diff_ids":["sha256:$layer"]},"history":[{"created":"2024-01-01T00:00:00Z"}]}
 JSON
 printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$tag" >"$work/manifest.json"

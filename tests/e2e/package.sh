@@ -148,6 +148,66 @@ if [ "$(cat /proc/sys/kernel/dmesg_restrict)" = 1 ]; then
 fi
 docker rm -f "$name" >/dev/null
 
+# The Dockerfile makes the same image. Its compiler is in an image of no registry that is asked here: its steps run in one of
+# that name, where cargo gives the binary that is there already, and the others write down what they were asked for.
+stand=$work/stand
+mkdir -p "$stand/bin" "$stand/tmp"
+cp "$(command -v busybox)" "$stand/bin/busybox"
+for applet in sh sed cp mkdir chmod chown ln cat; do ln -s busybox "$stand/bin/$applet"; done
+cp "$agent" "$stand/built"
+printf '#!/bin/sh\necho "host: %s-unknown-linux-gnu"\n' "$(uname -m)" >"$stand/bin/rustc"
+for program in cargo apt-get rustup; do printf '#!/bin/sh\necho "asked: %s $*"\n' "$program" >"$stand/bin/$program"; done
+cat >>"$stand/bin/cargo" <<'SH'
+for target; do :; done
+mkdir -p "target/$target/dist"
+cp /built "target/$target/dist/nodegauge"
+SH
+# Which busybox has not: install -m MODE FROM TO.
+printf '#!/bin/sh\ncp "$3" "$4"\nchmod "$2" "$4"\n' >"$stand/bin/install"
+chmod 0755 "$stand/bin/"{install,rustc,cargo,apt-get,rustup}
+from=$(sed -n "s/^FROM .*docker.io\/library\/\(.*\) AS build/\1/p" "$root/deploy/Dockerfile")
+from=${from/'${RUST_VERSION}'/$(sed -n 's/^ARG RUST_VERSION=//p' "$root/deploy/Dockerfile")}
+tar -C "$stand" -c . | docker import - "$from" >/dev/null
+# Of clients without the plugin buildx only Debian's builds by BuildKit.
+client=docker
+docker buildx version >/dev/null 2>&1 || [ ! -x /usr/bin/docker ] || client=/usr/bin/docker
+# built ARCHITECTURE: by the Dockerfile, as nodegauge-e2e:ARCHITECTURE.
+built() {
+  DOCKER_BUILDKIT=1 $client build --progress plain --network none --platform "linux/$1" --build-arg VERSION=0.0.0 \
+    -f "$root/deploy/Dockerfile" -t "nodegauge-e2e:$1" "$root" >"$work/build-$1.log" 2>&1
+}
+# described IMAGE: its settings and its files.
+described() {
+  docker inspect -f '{{json .Config.User}} {{json .Config.ExposedPorts}} {{json .Config.Entrypoint}} {{json .Config.Healthcheck}} {{json .Config.Labels}}' "$1"
+  docker rm -f "$name" >/dev/null 2>&1 || true
+  docker create --name "$name" "$1" >/dev/null
+  docker export "$name" | tar -tv --numeric-owner --full-time | awk '{ print $1, $2, $3, $6, $7, $8 }' | grep -vE ' (\.dockerenv|dev|etc|proc|sys)(/|$| )' | sort -k 4
+  docker cp "$name:/nodegauge" - | tar -xO | sha256sum
+  docker rm -f "$name" >/dev/null
+}
+case $(uname -m) in aarch64) own=arm64 other=amd64 ;; *) own=amd64 other=arm64 ;; esac
+if built $own; then
+  described nodegauge-e2e:1 >"$work/packed"
+  described "nodegauge-e2e:$own" >"$work/by-dockerfile"
+  check "the Dockerfile makes the same image: settings, files, owners and modes" diff "$work/packed" "$work/by-dockerfile"
+  check "it runs" docker run --rm --net=none "nodegauge-e2e:$own" --version
+  check "built from what is locked, without another compiler" [ "$(grep -o 'asked: .*' "$work/build-$own.log")" = \
+    "asked: cargo build --locked --profile dist --bin nodegauge --target $(uname -m)-unknown-linux-gnu" ]
+else
+  tail -n 20 "$work/build-$own.log"
+  fail "the Dockerfile's steps fail"
+fi
+if built $other; then
+  check "for $other it asks for another linker, C library and Rust's own" \
+    [ "$(grep -o 'asked: [a-z-]* [a-z]*' "$work/build-$other.log" | sort -u | paste -sd ,)" = \
+      "asked: apt-get install,asked: apt-get update,asked: cargo build,asked: rustup target" ]
+  check "and the image says so" [ "$(docker inspect -f '{{.Architecture}}' "nodegauge-e2e:$other")" = $other ]
+else
+  tail -n 20 "$work/build-$other.log"
+  fail "the Dockerfile's steps for $other fail"
+fi
+docker rmi "$from" "nodegauge-e2e:$own" "nodegauge-e2e:$other" >/dev/null 2>&1 || true
+
 compose=()
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); elif command -v docker-compose >/dev/null; then compose=(docker-compose); fi
 if [ ${#compose[@]} -gt 0 ]; then

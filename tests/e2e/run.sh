@@ -36,6 +36,11 @@ if [ -n "${E2E_KUBECTL:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2
     "./$script.sh" || result=1
   done
 fi
+# Its plugin is in no package of Debian's: only where it is, or is asked for.
+if [ -n "${E2E_COMPOSE:-}" ] || docker compose version >/dev/null 2>&1; then
+  printf '== compose\n'
+  ./compose.sh || result=1
+fi
 # A whole cluster needs both, and a quarter of an hour.
 if [ -n "${E2E_CLUSTER:-}" ] || compgen -G "${CARGO_TARGET_DIR:-$root/target}/e2e/kubectl-*/scheduler" >/dev/null; then
   for script in cluster mounts; do

@@ -24,6 +24,7 @@ mod numbers;
 mod oom;
 mod pod_network;
 mod pods;
+mod problems;
 mod queue;
 #[path = "../it/ttar.rs"]
 mod ttar;
