@@ -258,11 +258,8 @@ fn times_of_a_disks_scheduler() {
         let world = captured(tree.path());
         let io = &v1(&world, "containers", "", "{\"num_stats\": 1}")["stats"][0]["diskio"];
         let stats = |table: &str| {
-            let numbers: Vec<&str> = device.split(':').collect();
             let rows = io[table].as_array().unwrap_or_else(|| panic!("{table}: {io}"));
-            let row = rows
-                .iter()
-                .find(|row| row["major"].to_string() == numbers[0] && row["minor"].to_string() == numbers[1]);
+            let row = rows.iter().find(|row| format!("{}:{}", row["major"], row["minor"]) == device);
             row.unwrap()["stats"].clone()
         };
         assert_eq!(stats("io_wait_time"), json!({"Read": 12, "Write": 2, "Total": 14}), "{scheduler}");
