@@ -98,7 +98,7 @@ mod tests {
         let zones = dir.path().join("usr/share/zoneinfo/Made");
         std::fs::create_dir_all(&zones).unwrap();
         std::fs::create_dir_all(dir.path().join("etc")).unwrap();
-        std::fs::write(zones.join("Up"), zone_file("UP-1DOWN,M3.5.0,M10.5.0/3")).unwrap();
+        std::fs::write(zones.join("Up"), zone_file("CET-1CEST,M3.5.0,M10.5.0/3")).unwrap();
         let localtime = dir.path().join("etc/localtime");
         for target in ["/usr/share/zoneinfo/Made/Up", "../usr/share/zoneinfo/Made/Up"] {
             let _ = std::fs::remove_file(&localtime);
