@@ -13,8 +13,8 @@
 //! escaped, or at the end of a value, would take its meaning away, and becomes a
 //! slash. Line breaks become spaces.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use crate::push::batch::{Batch, Entity, EntityKind, Label, Point, Value};
 use crate::push::labels;
@@ -31,35 +31,28 @@ pub(super) struct Lines {
     /// Tags before and after the place of [`LABEL`], with the comma before each.
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// All of them, and what comes up to the value in the schema with one field.
+    /// All of them, and what comes up to the value in the schema with one field, to the
+    /// field's name in the other.
     whole: Vec<u8>,
-    /// Blank, time, end of line.
+    /// What follows an integer: its mark, blank, time, end of line.
     end: Vec<u8>,
-    number: String,
 }
 
 impl Lines {
     pub(super) fn new(schema: Schema, extra: BTreeMap<String, String>) -> Lines {
-        Lines {
-            schema,
-            extra,
-            head: Vec::new(),
-            tail: Vec::new(),
-            whole: Vec::new(),
-            end: Vec::new(),
-            number: String::new(),
-        }
+        Lines { schema, extra, head: Vec::new(), tail: Vec::new(), whole: Vec::new(), end: Vec::new() }
     }
 
     /// Appends the lines of an entity to `out`.
     pub(super) fn entity(&mut self, batch: &Batch, entity: &Entity<'_>, out: &mut Vec<u8>) {
         self.tags(entity);
+        let assign: &[u8] = if self.schema.with_fields { b" " } else { b" value=" };
         self.whole.clear();
-        for part in [&self.head, &self.tail, b" value=".as_slice()] {
+        for part in [&self.head, &self.tail, assign] {
             self.whole.extend_from_slice(part);
         }
         self.end.clear();
-        self.end.push(b' ');
+        self.end.extend_from_slice(b"i ");
         self.end.extend_from_slice(itoa::Buffer::new().format(batch.time_ms()).as_bytes());
         self.end.extend_from_slice(b"000000\n");
         for point in entity.metrics() {
@@ -77,40 +70,47 @@ impl Lines {
             _ => {}
         }
         let name = point.name();
-        let split = if self.schema.with_fields { name.split_once('/') } else { None };
-        match (split, point.label) {
-            (None, None) => {
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(&self.whole);
-            }
-            (split, text) => {
-                let (measurement, field) = split.unwrap_or((&name, "value"));
-                word(measurement, out);
+        // Names are short: `split_once` looks for more than a loop does.
+        let slash = name.bytes().position(|byte| byte == b'/').filter(|_| self.schema.with_fields);
+        let split = slash.and_then(|at| Some((name.get(..at)?, name.get(at + 1..)?)));
+        let (measurement, field) = split.unwrap_or((&name, "value"));
+        match &name {
+            // The names of [`METRICS`](crate::push::batch::METRICS) are plain.
+            Cow::Borrowed(_) => out.extend_from_slice(measurement.as_bytes()),
+            Cow::Owned(_) => word(measurement, out),
+        }
+        match (point.metric.label, point.label) {
+            (Some(label), Some(value)) => {
                 out.extend_from_slice(&self.head);
-                match (point.metric.label, text) {
-                    (Some(Label::Of(LABEL)), Some(value)) => tag(LABEL, value, out),
-                    (Some(_), Some(_)) => self.own_tags(point, out),
-                    _ => {}
+                match label {
+                    Label::Of(LABEL) => tag(LABEL, value, out),
+                    _ => self.own_tags(point, out),
                 }
                 out.extend_from_slice(&self.tail);
-                out.push(b' ');
-                word(field, out);
-                out.push(b'=');
+                out.extend_from_slice(if self.schema.with_fields { b" " } else { b" value=" });
             }
+            _ => out.extend_from_slice(&self.whole),
+        }
+        if self.schema.with_fields {
+            match &name {
+                Cow::Borrowed(_) => out.extend_from_slice(field.as_bytes()),
+                Cow::Owned(_) => word(field, out),
+            }
+            out.push(b'=');
         }
         match point.value {
             Value::Integer(value) => {
                 out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-                out.push(b'i');
+                out.extend_from_slice(&self.end);
             }
             Value::Double(value) => {
-                self.number.clear();
-                // Writing to a String cannot fail. A whole number has no point.
-                let _ = write!(self.number, "{value}");
-                out.extend_from_slice(self.number.as_bytes());
+                let mut buffer = zmij::Buffer::new();
+                let text = buffer.format_finite(value);
+                // A whole number has no point.
+                out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+                out.extend_from_slice(self.end.get(1..).unwrap_or_default());
             }
         }
-        out.extend_from_slice(&self.end);
     }
 
     /// Tags of a value that has others than most: their place among the sorted ones is not looked for.
@@ -133,11 +133,12 @@ impl Lines {
     /// The tags of an entity, but for that of a metric's own label.
     fn tags(&mut self, entity: &Entity<'_>) {
         let joined = self.schema.labels.joined(entity.labels());
-        let id = entity.container_id();
-        let container = match entity.kind() {
-            EntityKind::Container => entity.container().or(entity.name()).or(id.as_deref()),
-            _ => entity.container(),
-        };
+        let mut container = entity.container();
+        let id;
+        if entity.kind() == EntityKind::Container && container.is_none() {
+            id = entity.container_id();
+            container = entity.name().or(id.as_deref());
+        }
         let ours = [
             ("cluster_name", Some(self.schema.cluster.as_str())),
             ("container_base_image", entity.image()),
@@ -176,11 +177,17 @@ impl Lines {
 
 /// A name that needs no escapes: what would need one becomes `_`.
 fn word(name: &str, out: &mut Vec<u8>) {
-    let plain = |byte: u8| match byte {
-        b',' | b'=' | b'"' | b'\\' | 0..=b' ' | 0x7f => b'_',
-        byte => byte,
-    };
-    out.extend(name.bytes().map(plain));
+    let special = |byte: &u8| matches!(byte, b',' | b'=' | b'"' | b'\\' | 0..=b' ' | 0x7f);
+    // Nearly all are copied whole.
+    for part in name.as_bytes().split_inclusive(special) {
+        match part.split_last() {
+            Some((last, plain)) if special(last) => {
+                out.extend_from_slice(plain);
+                out.push(b'_');
+            }
+            _ => out.extend_from_slice(part),
+        }
+    }
 }
 
 /// Whether a tag of that key is among these: a comma or an equals sign of a value is escaped.
@@ -192,22 +199,42 @@ fn has(tags: &[u8], key: &[u8]) -> bool {
     (0..tags.len()).filter_map(|at| tags.get(at..)).any(begins)
 }
 
+/// Whether a byte of a tag's value is not simply copied. One look for each byte of every label.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    special[b',' as usize] = true;
+    special[b'=' as usize] = true;
+    special[b' ' as usize] = true;
+    special[b'\n' as usize] = true;
+    special[b'\r' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
 /// `,key=value`; keys are plain words.
 fn tag(key: &str, value: &str, out: &mut Vec<u8>) {
     out.push(b',');
     out.extend_from_slice(key.as_bytes());
     out.push(b'=');
-    let mut bytes = value.bytes().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b',' | b'=' | b' ' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' | b'\r' => out.extend_from_slice(b"\\ "),
-            b'\\' if matches!(bytes.peek(), None | Some(b',' | b'=' | b' ' | b'\n' | b'\r')) => {
-                out.push(b'/')
-            }
-            _ => out.push(byte),
-        }
+    let bytes = value.as_bytes();
+    let special = |byte: &u8| SPECIAL.get(usize::from(*byte)).is_some_and(|special| *special);
+    let mut copied = 0;
+    for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| special(byte)) {
+        let escaped: &[u8] = match byte {
+            b',' => b"\\,",
+            b'=' => b"\\=",
+            b'\\' => match bytes.get(at + 1) {
+                Some(b'\\') => continue,
+                Some(next) if !special(next) => continue,
+                _ => b"/",
+            },
+            _ => b"\\ ",
+        };
+        out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
+        out.extend_from_slice(escaped);
+        copied = at + 1;
     }
+    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
 }
 
 #[cfg(test)]
