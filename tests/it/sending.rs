@@ -249,6 +249,42 @@ fn after_a_restart_only_what_has_more_in_it() {
     assert!(text.contains("type=cluster") && !text.contains("type=node"), "{text}");
 }
 
+/// Agents send the newest step first, so that the slot which a container was in last comes after
+/// the one that it is missing in.
+#[test]
+fn an_end_during_a_restart_is_told_after_it() {
+    let now = minute(2) + 50_000;
+    let mut steps = Steps::new().unwrap();
+    let before = Model::new(Options::default());
+    before.ingest(&n1(1), minute(1) + 1_000);
+    before.tick(minute(1) + 20_000);
+    assert_eq!(made(&mut steps, &before, minute(1) + 20_000).len(), 1);
+    let mut resumed = Steps::new().unwrap();
+    assert!(resumed.resume(&steps.encode()));
+    let after = Model::new(Options::default());
+    after.ingest(&without_web(2), now);
+    after.tick(now);
+    let first = made(&mut resumed, &after, now);
+    let ended = |payloads: &[Vec<u8>]| {
+        let pods = |payload: &Vec<u8>| {
+            let batch = decoded(payload);
+            batch
+                .entities()
+                .filter(|e| e.has_ended())
+                .filter_map(|e| e.pod().map(str::to_owned))
+                .collect::<Vec<_>>()
+        };
+        payloads.iter().flat_map(pods).collect::<BTreeSet<String>>()
+    };
+    assert!(ended(&first[&minute(2)]).is_empty());
+    after.ingest(&n1(1), now + 1_000);
+    after.tick(now + 1_000);
+    let again = made(&mut resumed, &after, now + 20_000);
+    assert_eq!(again.keys().copied().collect::<Vec<_>>(), [minute(2)], "the first minute was sent before");
+    assert!(ended(&again[&minute(2)]).contains("web-0"), "{again:?}");
+    assert!(made(&mut resumed, &after, now + 40_000).is_empty());
+}
+
 fn settings(directory: &Path, uri: &str) -> Sending {
     Sending {
         targets: vec![target(uri)],

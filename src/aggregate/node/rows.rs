@@ -6,7 +6,8 @@ use super::{Entity, Node, Run, window_of};
 use crate::aggregate::window::Step;
 use crate::push::batch::{Metric, metric};
 
-/// What a slot was made from: how many pushes, and which, in any order.
+/// What a slot was made from: how many pushes, and which, in any order. That the slot
+/// before is there counts as one, since that is where it is known from who has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Version {
     /// How many.
@@ -16,6 +17,13 @@ pub struct Version {
 }
 
 impl Version {
+    /// The slot before is there.
+    fn follow(mut self) -> Version {
+        self.pushes = self.pushes.saturating_add(1);
+        self.digest = self.digest.wrapping_add(crate::push::delivery::hash(*b"the slot before"));
+        self
+    }
+
     /// Takes in a push, by the agent's boot id and its sequence.
     pub(super) fn add(&mut self, (boot, sequence): ([u8; 16], u64)) {
         let bytes = boot.into_iter().chain(sequence.to_le_bytes());
@@ -53,7 +61,11 @@ pub struct Row<'a> {
 impl Node {
     /// What its slots were made from, in no order.
     pub fn versions(&self) -> impl Iterator<Item = (u64, Version)> {
-        self.versions.iter().map(|(slot, version)| (*slot, *version))
+        self.versions.iter().map(|(slot, version)| {
+            let before = slot.checked_sub(self.resolution_ms);
+            let follows = self.window.times().any(|time| Some(time) == before);
+            (*slot, if follows { version.follow() } else { *version })
+        })
     }
 
     /// Hands every entity of a slot to `each` in the order of keys, then those that
