@@ -3,9 +3,11 @@
 
 pages.py tree FIXTURE TREE       unpacks a captured node and adds 250 pods of two containers
 pages.py move TREE               makes their figures move until it is ended
+pages.py take PORT               is an InfluxDB that takes everything, until it is ended
 pages.py look AGENT AGGREGATOR UPDATES [DIRECTORY]
 """
 
+import http.server
 import importlib.util
 import json
 import math
@@ -70,6 +72,27 @@ def move(tree):
             (group / "memory.current").write_text(f"{int(bytes_ * (1 + 0.1 * math.sin(now / 20)))}\n")
         last = now
         time.sleep(1)
+
+
+def take(port):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = b'{"results":[{}]}'
+            self.send_response(204 if self.path.startswith("/write") else 200)
+            self.send_header("content-length", "0" if self.path.startswith("/write") else str(len(body)))
+            self.end_headers()
+            if not self.path.startswith("/write"):
+                self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *words):
+            pass
+
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 class Checks:
@@ -158,8 +181,17 @@ def aggregators_page(browser, check, address, shots):
     check(f"the aggregator's page lists the nodes {names}", names == ["node-1", "node-2"])
     browser.wait("document.querySelectorAll('.top li').length === 16")
     check("and who uses most", True)
+    sinks = "[...document.querySelectorAll('#split dl dt')].map(one => [one.textContent, one.nextElementSibling.textContent, one.nextElementSibling.querySelector('.pill').classList.contains('ok')])"
+    browser.wait(f"{sinks}.length === 2 && {sinks}.some(one => one[2] && /steps sent/.test(one[1])) && {sinks}.some(one => !one[2] && /wait/.test(one[1]))")
+    shown = dict((name, (text, good)) for name, text, good in browser.run(sinks))
+    check(f"and how its sinks fare {shown}", shown["good"][1] and not shown["dead"][1] and "failing" in shown["dead"][0])
     if shots:
         browser.shot(f"{shots}/aggregator-light.png")
+    browser.click("#theme")
+    check("the switch makes it dark", browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(14, 17, 22)")
+    if shots:
+        browser.shot(f"{shots}/aggregator-dark.png")
+    browser.click("#theme")
     browser.run("document.querySelectorAll('#view button')[1].click(); true")
     browser.wait(f"{ROWS} >= 20")
     row = "tbody tr"
@@ -206,5 +238,5 @@ def look(agent, aggregator, updates, shots=None):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    do = {"tree": make, "move": move, "look": look}[sys.argv[1]]
+    do = {"tree": make, "move": move, "take": take, "look": look}[sys.argv[1]]
     sys.exit(do(*sys.argv[2:]) or 0)

@@ -14,8 +14,13 @@ nodegauge=$(binary)
 cd "$work"
 python3 "$here/pages.py" tree "$root/fixtures/v2-cgroupfs-6.1/tree.ttar" "$work/tree"
 background move.log python3 "$here/pages.py" move "$work/tree"
+# One sink that takes everything, and one where nobody listens.
+free_port good
+free_port dead
+background take.log python3 "$here/pages.py" take "$good"
 free_port central
-background aggregator.log "$nodegauge" aggregator --listen "127.0.0.1:$central" --metric-resolution 1s
+background aggregator.log "$nodegauge" aggregator --listen "127.0.0.1:$central" --metric-resolution 1s \
+  --sink "influxdb:http://127.0.0.1:$good?name=good" --sink "influxdb:http://127.0.0.1:$dead?name=dead"
 for number in 1 2; do
   free_port port
   [ "$number" = 1 ] && agent=$port
