@@ -23,7 +23,7 @@ use crate::expose::{families, http};
 use crate::identity::{Identities, SourceState, path};
 use crate::kernel::cgroup::{Layout, TreeRoot};
 use crate::kernel::file::{self, Buffer};
-use crate::kernel::handles::{self, BYTES_PER_HANDLE};
+use crate::kernel::handles;
 use crate::kernel::{ReadError, Roots, own, parse};
 use crate::snapshot::{CgroupSample, Hierarchy, Kind, Kinds, MemoryStats, Origin, PressureStats, Snapshot};
 use crate::telemetry::Telemetry;
@@ -333,27 +333,26 @@ fn collection(f: &mut Findings, config: &Config, sampler: &Sampler, snapshot: &S
             "share the host's: hostPID: true, docker run --pid host",
         );
     }
-    descriptor_limits(f, config, report, descriptors);
+    descriptor_limits(f, report, descriptors);
 }
 
-fn descriptor_limits(f: &mut Findings, config: &Config, report: &Report, descriptors: u64) {
+fn descriptor_limits(f: &mut Findings, report: &Report, descriptors: u64) {
     let held = report.handles;
     let text = format!(
         "limit {descriptors}; {} file and {} directory handles held, {} KiB of kernel memory",
         held.files,
         held.directories,
-        held.files * BYTES_PER_HANDLE / 1024
+        held.bytes() / 1024
     );
     // At the limit there are files that would have had a handle.
     if held.files < held.max_files {
         return f.ok("descriptors", text);
     }
-    let by_memory = config.handle_memory / BYTES_PER_HANDLE <= held.max_files;
     f.warn(
         "descriptors",
         text,
         "no more fit, and reading the other files costs three times as much",
-        if by_memory { "raise --handle-memory" } else { "raise the limit (LimitNOFILE=, ulimit -n)" },
+        if held.by_memory { "raise --handle-memory" } else { "raise the limit (LimitNOFILE=, ulimit -n)" },
     );
 }
 

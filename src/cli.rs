@@ -327,8 +327,8 @@ pub struct Settings {
     #[serde(deserialize_with = "text")]
     pub timestamps: Option<String>,
 
-    /// Kernel memory that held file handles may pin, 4.4 KiB each; more makes collection cheaper
-    /// [default: 16MiB]
+    /// Kernel memory that held handles may pin, 4.4 KiB each; more makes collection cheaper
+    /// [default: 24MiB]
     #[arg(long, global = true, value_name = "BYTES")]
     #[serde(deserialize_with = "text")]
     pub handle_memory: Option<String>,

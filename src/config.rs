@@ -100,7 +100,7 @@ pub struct Config {
     pub labels: LabelChoice,
     /// Whether samples carry the time of their tick.
     pub timestamps: bool,
-    /// Kernel memory that held file handles may pin, bytes.
+    /// Kernel memory that held handles may pin, bytes.
     pub handle_memory: u64,
     /// Most cgroups to follow.
     pub max_cgroups: usize,
@@ -234,7 +234,7 @@ impl Config {
                 .unwrap_or_default(),
             kubelet: layers.kubelet()?,
             labels: layers.labels()?,
-            handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(16 << 20),
+            handle_memory: layers.parse("handle-memory", |s| &s.handle_memory, bytes)?.unwrap_or(24 << 20),
             max_cgroups: layers.parse("max-cgroups", |s| &s.max_cgroups, count)?.unwrap_or(20_000),
             disk_usage: layers.parse("disk-usage-budget", |s| &s.disk_usage_budget, share)?.unwrap_or(10_000),
             kubelet_root: layers
@@ -432,7 +432,7 @@ mod tests {
         let config = load(&[], &[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:4194");
         assert_eq!((config.interval, config.max_age), (Duration::from_secs(10), Duration::from_secs(1)));
-        assert_eq!((config.handle_memory, config.max_cgroups), (16_777_216, 20_000));
+        assert_eq!((config.handle_memory, config.max_cgroups), (25_165_824, 20_000));
         assert_eq!((config.kinds, config.timestamps), (Kinds::DEFAULT, false));
         assert_eq!((config.log_level, config.log_format), (LevelFilter::INFO, LogFormat::Text));
         assert!(!config.node_name.is_empty());

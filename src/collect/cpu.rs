@@ -14,6 +14,13 @@
 //! v1 `cpuacct.usage` (nanoseconds), `cpuacct.stat` (1/100 s) and `cpu.stat`
 //! (`throttled_time` and `burst_time` in nanoseconds). On a hybrid host a cgroup
 //! that has no `cpuacct` directory may still have the v2 file.
+//!
+//! v1's files tell the same time several ways, so not all are read each tick.
+//! `cpuacct.usage` is the sum of `cpuacct.usage_percpu`, CPU by CPU over the same
+//! CPUs, and is left out where that is read. `cpuacct.stat` moves only with the time
+//! that is charged at the same clock tick or after it, so it is read when the use has
+//! moved since it was read last. Nobody without a limit is throttled, and limits that
+//! are written are told.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -54,7 +61,21 @@ struct Cpu {
     throttling_keys: Keyed,
     unified_keys: Keyed,
     values: Values,
+    /// By node: v1's split as last read.
+    splits: HashMap<u64, Split>,
+    /// The tick this was last read in.
+    sequence: u64,
+    /// By node: v1's `cpu.stat` as last read, which stands where there is no limit.
+    throttled: HashMap<u64, [Reading; 5]>,
     pace: Pacer,
+}
+
+/// v1 `cpuacct.stat`, and the use that was read just before it.
+#[derive(Debug, Clone, Copy)]
+struct Split {
+    usage_ns: Reading,
+    user_ns: Reading,
+    system_ns: Reading,
 }
 
 /// The use of each node between ticks of the grid.
@@ -125,19 +146,23 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let Setup { layout, reader, kinds, .. } = setup;
     let v1 = layout.hierarchy != Hierarchy::V2;
     let cpuacct = layout.controller("cpuacct");
-    let mut register = |tree: Option<TreeId>, name| reader.register(tree?, name, Pace::Tick);
-    let per_cpu = if kinds.has(Kind::Percpu) { register(cpuacct, "cpuacct.usage_percpu") } else { None };
+    let mut register = |tree: Option<TreeId>, name, pace| reader.register(tree?, name, pace);
+    let percpu = kinds.has(Kind::Percpu);
+    let per_cpu = if percpu { register(cpuacct, "cpuacct.usage_percpu", Pace::Tick) } else { None };
     Some(Box::new(Cpu {
         cpuacct_tree: cpuacct,
-        usage: register(cpuacct, "cpuacct.usage"),
-        split: register(cpuacct, "cpuacct.stat"),
-        throttling: if v1 { register(layout.controller("cpu"), "cpu.stat") } else { None },
+        usage: register(cpuacct, "cpuacct.usage", if percpu { Pace::Often } else { Pace::Tick }),
+        split: register(cpuacct, "cpuacct.stat", Pace::Often),
+        throttling: if v1 { register(layout.controller("cpu"), "cpu.stat", Pace::Often) } else { None },
         per_cpu,
-        unified: register(layout.unified(), "cpu.stat"),
+        unified: register(layout.unified(), "cpu.stat", Pace::Tick),
         split_keys: Keyed::new(V1_ACCT),
         throttling_keys: Keyed::new(V1),
         unified_keys: Keyed::new(V2),
         values: [None; MAX_KEYS],
+        splits: HashMap::new(),
+        sequence: 0,
+        throttled: HashMap::new(),
         pace: Pacer::default(),
     }))
 }
@@ -145,6 +170,11 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
 impl Collector for Cpu {
     fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
         self.pace.begin(snapshot);
+        if snapshot.sequence != self.sequence + 1 {
+            // What was told of limits meanwhile is not known here.
+            self.throttled.clear();
+        }
+        self.sequence = snapshot.sequence;
     }
 
     fn read(
@@ -161,6 +191,8 @@ impl Collector for Cpu {
     }
 
     fn forget(&mut self, id: u64) {
+        self.splits.remove(&id);
+        self.throttled.remove(&id);
         self.pace.last.remove(&id);
     }
 }
@@ -190,24 +222,74 @@ impl Cpu {
             }
             return Ok(());
         }
-        cpu.usage_ns = cx.file(node, self.usage, parse::number)?.and_then(reading);
+        cx.file(node, self.per_cpu, |text| parse::per_cpu(text, &mut cpu.per_cpu_ns))?;
+        cpu.usage_ns = if cpu.per_cpu_ns.is_empty() {
+            cx.file(node, self.usage, parse::number)?.and_then(reading)
+        } else {
+            reading(cpu.per_cpu_ns.iter().fold(0, |sum: u64, ns| sum.saturating_add(*ns)))
+        };
+        self.read_split(cx, node, cpu)?;
+        self.read_throttling(cx, node, cpu)
+    }
+
+    /// v1 `cpuacct.stat`, if the use has moved since.
+    fn read_split(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        cpu: &mut CpuStats,
+    ) -> Result<(), Vanished> {
+        let known = self.splits.get(&node.id);
+        if let Some(known) = known.filter(|known| known.usage_ns.is_some() && known.usage_ns == cpu.usage_ns)
+        {
+            cpu.user_ns = known.user_ns;
+            cpu.system_ns = known.system_ns;
+            return Ok(());
+        }
         let (keys, values) = (&mut self.split_keys, &mut self.values);
         if cx.file(node, self.split, |text| keys.read(text, values))?.is_some() {
             let [user, system, ..] = *values;
             let ns = |ticks: Option<u64>| ticks.and_then(|v| reading(v.saturating_mul(NS_PER_TICK)));
             cpu.user_ns = ns(user);
             cpu.system_ns = ns(system);
+            let CpuStats { usage_ns, user_ns, system_ns, .. } = *cpu;
+            self.splits.insert(node.id, Split { usage_ns, user_ns, system_ns });
+        } else {
+            self.splits.remove(&node.id);
         }
-        let keys = &mut self.throttling_keys;
-        if cx.file(node, self.throttling, |text| keys.read(text, values))?.is_some() {
-            let [periods, throttled, throttled_ns, bursts, burst_ns, ..] = *values;
-            cpu.periods = periods.and_then(reading);
-            cpu.throttled_periods = throttled.and_then(reading);
-            cpu.throttled_ns = throttled_ns.and_then(reading);
-            cpu.burst_periods = bursts.and_then(reading);
-            cpu.burst_ns = burst_ns.and_then(reading);
-        }
-        cx.file(node, self.per_cpu, |text| parse::per_cpu(text, &mut cpu.per_cpu_ns))?;
+        Ok(())
+    }
+
+    /// v1 `cpu.stat`, if there may be a limit.
+    fn read_throttling(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        cpu: &mut CpuStats,
+    ) -> Result<(), Vanished> {
+        let known =
+            self.throttled.get(&node.id).filter(|_| node.is_known_unlimited(node.spec.cpu_quota_usec));
+        let figures = match known {
+            Some(known) => *known,
+            None => {
+                let (keys, values) = (&mut self.throttling_keys, &mut self.values);
+                if cx.file(node, self.throttling, |text| keys.read(text, values))?.is_none() {
+                    self.throttled.remove(&node.id);
+                    return Ok(());
+                }
+                let [periods, throttled, throttled_ns, bursts, burst_ns, ..] = *values;
+                let figures =
+                    [periods, throttled, throttled_ns, bursts, burst_ns].map(|v| v.and_then(reading));
+                self.throttled.insert(node.id, figures);
+                figures
+            }
+        };
+        let [periods, throttled, throttled_ns, bursts, burst_ns] = figures;
+        cpu.periods = periods;
+        cpu.throttled_periods = throttled;
+        cpu.throttled_ns = throttled_ns;
+        cpu.burst_periods = bursts;
+        cpu.burst_ns = burst_ns;
         Ok(())
     }
 }

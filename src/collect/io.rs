@@ -100,13 +100,15 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let recursive = has_file(setup, tree, "blkio.throttle.io_service_bytes_recursive");
     let mut sources = Vec::new();
     for (index, figures) in V1_SOURCES.into_iter().enumerate() {
+        let throttle = index < 2;
         let covered = index == 1 && recursive;
         if covered || !has_file(setup, tree, figures[0]) {
             continue;
         }
         let files = figures.map(|name| {
             let there = !name.is_empty() && has_file(setup, tree, name);
-            there.then(|| setup.reader.register(tree, name, Pace::Tick)).flatten()
+            let pace = if throttle && name == figures[0] { Pace::Tick } else { Pace::Often };
+            there.then(|| setup.reader.register(tree, name, pace)).flatten()
         });
         sources.push(V1Source { files, active: true, cgroups: HashSet::new() });
     }
@@ -158,7 +160,7 @@ impl Collector for V2Io {
 
 impl V1Source {
     /// Reads one figure of all devices; devices before `from` have theirs from a
-    /// better source, if that counts it.
+    /// better source, if that counts it. Says whether there are any devices in the file.
     fn file(
         &self,
         cx: &mut Context<'_>,
@@ -166,10 +168,12 @@ impl V1Source {
         devices: &mut Vec<IoDevice>,
         names: &mut DeviceNames,
         (figure, from): (usize, usize),
-    ) -> Result<(), Vanished> {
+    ) -> Result<Option<bool>, Vanished> {
         let key = self.files.get(figure).copied().flatten();
-        cx.file(node, key, |text| {
+        let mut any = false;
+        let read = cx.file(node, key, |text| {
             parse::blkio(text, |numbers, operation, value| {
+                any = true;
                 let taken =
                     figure < COUNTED && devices.iter().take(from).any(|d| (d.major, d.minor) == numbers);
                 let found = (!taken).then(|| device_of(devices, names, numbers)).flatten();
@@ -187,7 +191,7 @@ impl V1Source {
                 }
             })
         })?;
-        Ok(())
+        Ok(read.map(|()| any))
     }
 }
 
@@ -219,7 +223,12 @@ impl Collector for V1Io {
             }
             let from = row.io.len();
             for figure in 0..FIGURES {
-                source.file(cx, node, &mut row.io, names, (figure, from))?;
+                let devices = source.file(cx, node, &mut row.io, names, (figure, from))?;
+                // All files of a source list the same devices, which are those that the
+                // cgroup has used: mostly none.
+                if figure == 0 && devices == Some(false) {
+                    break;
+                }
             }
             if index > 0 && !source.active && row.io.len() > from {
                 source.cgroups.insert(node.id);

@@ -4,7 +4,7 @@
 //! prefix `total_`, for its subtree; we take the subtree, and the faults both
 //! ways. v2 `memory.stat` is the subtree only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::{Collector, Context, Setup, Vanished};
@@ -66,6 +66,10 @@ struct V1Memory {
     usage: Option<FileKey>,
     peak: Option<FileKey>,
     failcnt: Option<FileKey>,
+    /// By cgroup, as last read: without a limit nothing can fail at it.
+    last_failcnt: HashMap<u64, Reading>,
+    /// The tick this was last read in.
+    sequence: u64,
     kernel: Option<FileKey>,
     keys: Keyed,
     values: Values,
@@ -77,12 +81,17 @@ struct V2Memory {
     current: Option<FileKey>,
     peak: Option<FileKey>,
     swap: Option<FileKey>,
+    /// Cgroups that have that file: where the machine has no swap, it is 0 there.
+    have_swap: HashSet<u64>,
     events: Option<FileKey>,
     swap_events: Option<FileKey>,
     /// By cgroup.
     last_swap_events: HashMap<u64, SwapEvents>,
     meminfo: PathBuf,
     root_swap: Option<u64>,
+    /// Whether the machine has no swap; an area that is being given up counts as long as
+    /// something is in it.
+    no_swap: bool,
     // The root's memory.stat has other lines than everyone else's.
     root_keys: Keyed,
     keys: Keyed,
@@ -105,18 +114,22 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let swap_events = setup.kinds.has(Kind::MemoryEvents) && setup.layout.is_v2();
     let swap_events =
         swap_events.then(|| setup.reader.register(tree, "memory.swap.events", Pace::Slow)).flatten();
-    let mut register = |name| setup.reader.register(tree, name, Pace::Tick);
+    let mut register_for = |name, pace| setup.reader.register(tree, name, pace);
     if setup.layout.is_v2() {
+        let swap = register_for("memory.swap.current", Pace::Often);
+        let mut register = |name| register_for(name, Pace::Tick);
         return Some(Box::new(V2Memory {
             stat: register("memory.stat"),
             current: register("memory.current"),
             peak: register("memory.peak"),
-            swap: register("memory.swap.current"),
+            swap,
+            have_swap: HashSet::new(),
             events: register("memory.events"),
             swap_events,
             last_swap_events: HashMap::new(),
             meminfo: setup.roots.proc.join("meminfo"),
             root_swap: None,
+            no_swap: false,
             root_keys: Keyed::new(V2),
             keys: Keyed::new(V2),
             event_keys: Keyed::new(EVENTS),
@@ -124,11 +137,15 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
             values: [None; MAX_KEYS],
         }));
     }
+    let failcnt = register_for("memory.failcnt", Pace::Often);
+    let mut register = |name| register_for(name, Pace::Tick);
     Some(Box::new(V1Memory {
         stat: register("memory.stat"),
         usage: register("memory.usage_in_bytes"),
         peak: register("memory.max_usage_in_bytes"),
-        failcnt: register("memory.failcnt"),
+        failcnt,
+        last_failcnt: HashMap::new(),
+        sequence: 0,
         kernel: register("memory.kmem.usage_in_bytes"),
         keys: Keyed::new(V1),
         values: [None; MAX_KEYS],
@@ -144,6 +161,14 @@ fn set_working_set(memory: &mut MemoryStats) {
 }
 
 impl Collector for V1Memory {
+    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
+        if snapshot.sequence != self.sequence + 1 {
+            // What was told of limits meanwhile is not known here.
+            self.last_failcnt.clear();
+        }
+        self.sequence = snapshot.sequence;
+    }
+
     fn read(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,18 +198,32 @@ impl Collector for V1Memory {
         }
         memory.usage = cx.file(node, self.usage, parse::number)?.and_then(reading);
         memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
-        memory.failcnt = cx.file(node, self.failcnt, parse::number)?.and_then(reading);
+        let unlimited = node.is_known_unlimited(node.spec.memory_limit);
+        memory.failcnt = match self.last_failcnt.get(&node.id).filter(|_| unlimited) {
+            Some(failcnt) => *failcnt,
+            None => {
+                let failcnt = cx.file(node, self.failcnt, parse::number)?.and_then(reading);
+                self.last_failcnt.insert(node.id, failcnt);
+                failcnt
+            }
+        };
         memory.kernel = cx.file(node, self.kernel, parse::number)?.and_then(reading);
         set_working_set(memory);
         Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.last_failcnt.remove(&id);
     }
 }
 
 impl Collector for V2Memory {
     fn begin(&mut self, cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {
         self.root_swap = None;
+        self.no_swap = false;
         if let Ok(text) = cx.reader.buffer.read_path(&self.meminfo) {
             let (total, free) = (parse::meminfo(text, "SwapTotal"), parse::meminfo(text, "SwapFree"));
+            self.no_swap = total == Some(0);
             self.root_swap = total.zip(free).map(|(total, free)| total.saturating_sub(free));
         }
     }
@@ -228,7 +267,16 @@ impl Collector for V2Memory {
         }
         if !root {
             memory.usage = cx.file(node, self.current, parse::number)?.and_then(reading);
-            memory.swap = cx.file(node, self.swap, parse::number)?.and_then(reading);
+            memory.swap = if self.no_swap && !node.slow && self.have_swap.contains(&node.id) {
+                reading(0)
+            } else {
+                let swap = cx.file(node, self.swap, parse::number)?.and_then(reading);
+                match swap {
+                    Some(_) => self.have_swap.insert(node.id),
+                    None => self.have_swap.remove(&node.id),
+                };
+                swap
+            };
             memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
             let keys = &mut self.event_keys;
             if cx.file(node, self.events, |text| keys.read(text, values))?.is_some() {
@@ -265,6 +313,7 @@ impl Collector for V2Memory {
 
     fn forget(&mut self, id: u64) {
         self.last_swap_events.remove(&id);
+        self.have_swap.remove(&id);
     }
 }
 

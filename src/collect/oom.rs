@@ -10,13 +10,14 @@
 pub(super) mod ledger;
 mod log;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::{Collector, Context, End, LogState, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
-use crate::snapshot::{CgroupSample, OomKill, Snapshot, reading};
+use crate::snapshot::{CgroupSample, OomKill, Reading, Snapshot, reading};
 use ledger::{Ledger, Moment, Seen};
 use log::{Log, Logged};
 
@@ -24,6 +25,9 @@ use log::{Log, Logged};
 struct Oom {
     file: Option<FileKey>,
     fallback: Option<FileKey>,
+    /// By cgroup: the subtree's kills, and then its own, as last read. A kill is counted
+    /// in both at once, so that the second stands as long as the first does.
+    last: HashMap<u64, (Reading, Option<u64>)>,
     keys: Keyed,
     values: Values,
     log: Option<Log>,
@@ -38,15 +42,16 @@ struct Oom {
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let tree = setup.layout.tree_for("memory")?;
     let live = setup.layout.trees.get(tree.index()).is_some_and(|root| root.is_cgroupfs);
-    let mut register = |name| setup.reader.register(tree, name, Pace::Tick);
+    let mut register = |name, pace| setup.reader.register(tree, name, pace);
     let (file, fallback) = if setup.layout.is_v2() {
-        (register("memory.events.local"), register("memory.events"))
+        (register("memory.events.local", Pace::Often), register("memory.events", Pace::Often))
     } else {
-        (register("memory.oom_control"), None)
+        (register("memory.oom_control", Pace::Tick), None)
     };
     Some(Box::new(Oom {
         file,
         fallback,
+        last: HashMap::new(),
         keys: Keyed::new(&["oom_kill"]),
         values: [None; MAX_KEYS],
         // A captured tree's log has ended.
@@ -64,14 +69,31 @@ fn find(nodes: &[Node], path: &str) -> Option<u64> {
 }
 
 impl Oom {
-    fn counter(&mut self, cx: &mut Context<'_>, node: &mut Node) -> Result<Option<u64>, Vanished> {
+    /// The cgroup's own kills; `below` is what `memory.events` told of the subtree just before.
+    fn counter(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        below: Reading,
+    ) -> Result<Option<u64>, Vanished> {
+        if let Some((then, own)) = self.last.get(&node.id)
+            && below.is_some()
+            && *then == below
+            && !node.slow
+        {
+            return Ok(*own);
+        }
         let (keys, values) = (&mut self.keys, &mut self.values);
         let mut found = cx.file(node, self.file, |text| keys.read(text, values))?;
         if found.is_none() {
             found = cx.file(node, self.fallback, |text| keys.read(text, values))?;
         }
         let [kills, ..] = *values;
-        Ok(found.and(kills))
+        let own = found.and(kills);
+        if below.is_some() {
+            self.last.insert(node.id, (below, own));
+        }
+        Ok(own)
     }
 }
 
@@ -112,7 +134,7 @@ impl Collector for Oom {
         node: &mut Node,
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
-        let counter = self.counter(cx, node);
+        let counter = self.counter(cx, node, row.memory.events_oom_kill);
         let seen = Seen {
             id: node.id,
             cgroup: &node.cgroup,
@@ -143,6 +165,7 @@ impl Collector for Oom {
     }
 
     fn forget(&mut self, id: u64) {
+        self.last.remove(&id);
         self.ledger.left(id, Moment { now: Instant::now(), wall_ms: super::sampler::wall_ms() });
     }
 }

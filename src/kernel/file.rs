@@ -1,5 +1,9 @@
 //! Reads whole kernel files into one reused buffer.
+//!
+//! The calls a tick makes by the thousand go to the kernel directly: the C library's are
+//! places where a thread may be cancelled, and seeing to that is a tenth of a short read.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -7,6 +11,7 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use rustix::fs::OFlags;
 
 use super::ReadError;
 
@@ -39,7 +44,7 @@ impl Buffer {
     #[inline]
     pub fn fill_at_once(&mut self, fd: BorrowedFd<'_>) -> Result<usize, ReadError> {
         loop {
-            let count = retry(|| nix::sys::uio::pread(fd, &mut self.bytes, 0))?;
+            let count = directly(|| rustix::io::pread(fd, &mut *self.bytes, 0))?;
             // A full buffer says nothing about the rest of the file.
             if count < self.bytes.len() {
                 return Ok(count);
@@ -57,8 +62,8 @@ impl Buffer {
                 self.grow()?;
             }
             let space = self.bytes.get_mut(filled..).unwrap_or(&mut []);
-            let offset = i64::try_from(filled).map_err(|_| ReadError::TooLarge)?;
-            let count = retry(|| nix::sys::uio::pread(fd, space, offset))?;
+            let offset = u64::try_from(filled).map_err(|_| ReadError::TooLarge)?;
+            let count = directly(|| rustix::io::pread(fd, &mut *space, offset))?;
             if count == 0 {
                 return Ok(filled);
             }
@@ -90,6 +95,16 @@ impl Buffer {
 }
 
 #[inline]
+fn directly<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> Result<T, ReadError> {
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map_err(|error| Errno::from_raw(error.raw_os_error()).into()),
+        }
+    }
+}
+
+#[inline]
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, ReadError> {
     loop {
         match call() {
@@ -109,8 +124,9 @@ pub fn open(path: &Path) -> Result<OwnedFd, ReadError> {
 
 /// Opens a file below a directory handle for reading.
 #[inline]
-pub fn open_at<P: NixPath + ?Sized>(dir: BorrowedFd<'_>, name: &P) -> Result<OwnedFd, ReadError> {
-    retry(|| openat(dir, name, FILE, Mode::empty()))
+pub fn open_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, ReadError> {
+    const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+    directly(|| rustix::fs::openat(dir, name, FLAGS, rustix::fs::Mode::empty()))
 }
 
 /// Opens a directory handle that can only be used to open what lies below it.

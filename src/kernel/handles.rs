@@ -23,7 +23,10 @@ use super::cgroup::{Layout, TreeId};
 use super::file::{self, Buffer};
 
 /// Kernel memory that one held and read file handle pins, measured on 6.18.
-pub const BYTES_PER_HANDLE: u64 = 4_445;
+const BYTES_PER_HANDLE: u64 = 4_445;
+
+/// What a held directory handle pins.
+const BYTES_PER_DIRECTORY: u64 = 196;
 
 /// A file that exists in every cgroup directory of every version: whether it
 /// can be found says whether the directory is still alive.
@@ -42,6 +45,9 @@ pub struct FileKey(u8);
 pub enum Pace {
     /// Every tick: worth a handle.
     Tick,
+    /// In most ticks, or for busy cgroups only: a handle if there is one left when
+    /// every file that is read each tick has its own.
+    Often,
     /// When it may have changed, and every tenth tick: opened each time.
     Slow,
 }
@@ -108,10 +114,15 @@ pub struct Reader {
     specs: Vec<FileSpec>,
     trees: usize,
     held_files: u64,
+    /// Of these, files that are not read every tick.
+    held_often: u64,
     held_directories: u64,
-    max_files: u64,
+    /// Kernel memory that handles may pin, bytes.
+    handle_memory: u64,
     max_handles: u64,
     spare: Vec<OwnedFd>,
+    /// Cgroups followed, whose files of each tick go before those read less.
+    pub cgroups: u64,
     /// Ask again for files that were absent: set on slow ticks.
     pub retry_absent: bool,
 }
@@ -125,6 +136,15 @@ pub struct HandleCounts {
     pub directories: u64,
     /// File handles that fit the byte budget and the descriptor limit.
     pub max_files: u64,
+    /// Whether it is the byte budget that says how many.
+    pub by_memory: bool,
+}
+
+impl HandleCounts {
+    /// Kernel memory that they pin, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files * BYTES_PER_HANDLE + self.directories * BYTES_PER_DIRECTORY
+    }
 }
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
@@ -140,21 +160,21 @@ pub fn raise_descriptor_limit() -> u64 {
 }
 
 impl Reader {
-    /// A reader that may pin `handle_memory` bytes of kernel memory and use
+    /// A reader whose handles may pin `handle_memory` bytes of kernel memory and use
     /// `descriptors` descriptors of the process.
     pub fn new(layout: &Layout, handle_memory: u64, descriptors: u64) -> Self {
         let max_handles = descriptors.saturating_sub(RESERVED);
-        // Directory handles serve several files each, so they get a quarter.
-        let max_files = (handle_memory / BYTES_PER_HANDLE).min(max_handles / 4 * 3);
         let mut reader = Reader {
             buffer: Buffer::new(),
             specs: Vec::new(),
             trees: layout.trees.len(),
             held_files: 0,
+            held_often: 0,
             held_directories: 0,
-            max_files,
+            handle_memory,
             max_handles,
             spare: Vec::new(),
+            cgroups: 0,
             retry_absent: true,
         };
         reader.refill_spare(layout);
@@ -196,6 +216,7 @@ impl Reader {
             if spec.tree.index() == tree {
                 if matches!(state, FileState::Held(_)) {
                     self.held_files -= 1;
+                    self.held_often -= u64::from(spec.pace == Pace::Often);
                 }
                 *state = FileState::Untried;
             }
@@ -204,7 +225,22 @@ impl Reader {
 
     /// Held handles.
     pub fn counts(&self) -> HandleCounts {
-        HandleCounts { files: self.held_files, directories: self.held_directories, max_files: self.max_files }
+        let (by_memory, by_descriptors) = self.limits();
+        HandleCounts {
+            files: self.held_files,
+            directories: self.held_directories,
+            max_files: by_memory.min(by_descriptors),
+            by_memory: by_memory <= by_descriptors,
+        }
+    }
+
+    /// Files that may be held: by memory, of which every cgroup's directories get theirs
+    /// first, and by descriptors. Directories serve several files each, so they get a
+    /// quarter of those.
+    fn limits(&self) -> (u64, u64) {
+        let directories = self.cgroups.saturating_mul(self.trees as u64);
+        let left = self.handle_memory.saturating_sub(directories.saturating_mul(BYTES_PER_DIRECTORY));
+        (left / BYTES_PER_HANDLE, self.max_handles / 4 * 3)
     }
 
     /// Keeps a few descriptors in hand for opens that meet an exhausted table.
@@ -260,6 +296,7 @@ impl Reader {
                 }
                 Err(error) => {
                     self.held_files -= 1;
+                    self.held_often -= u64::from(spec.pace == Pace::Often);
                     *state = FileState::Reopened;
                     Self::failed(state, error)
                 }
@@ -319,10 +356,9 @@ impl Reader {
         };
         match self.buffer.fill_at_once(fd.as_fd()) {
             Ok(len) => {
-                let room = self.held_files < self.max_files
-                    && self.held_files + self.held_directories < self.max_handles;
-                *state = if spec.pace == Pace::Tick && room {
+                *state = if self.has_room(spec.pace) {
                     self.held_files += 1;
+                    self.held_often += u64::from(spec.pace == Pace::Often);
                     FileState::Held(fd)
                 } else {
                     FileState::Reopened
@@ -335,6 +371,21 @@ impl Reader {
             }
             Err(error) => Self::failed(state, error),
         }
+    }
+
+    /// Whether a file of this pace may have a handle.
+    fn has_room(&self, pace: Pace) -> bool {
+        let (by_memory, by_descriptors) = self.limits();
+        let most = by_memory.min(by_descriptors);
+        let wanted = match pace {
+            Pace::Tick => true,
+            Pace::Often => {
+                let each_tick = self.specs.iter().filter(|spec| spec.pace == Pace::Tick).count() as u64;
+                self.held_often < most.saturating_sub(self.cgroups.saturating_mul(each_tick))
+            }
+            Pace::Slow => false,
+        };
+        wanted && self.held_files < most && self.held_files + self.held_directories < self.max_handles
     }
 
     /// Makes sure of a directory to open files below: the held one, one newly

@@ -1,18 +1,17 @@
 //! Which cgroups there are: the tree, and what changed in it.
 //!
 //! Changes come from inotify watches on one tree (every runtime creates a
-//! container's cgroups in all of them), and, where watches do not suffice, from
-//! the link count of the directories, which cgroup filesystems keep at two plus
-//! the number of children. Every minute everything is listed again, so that
-//! nothing depends on events alone. Cgroups that vanish between listing and
-//! reading are normal.
+//! container's cgroups in all of them; v1's CPU limits lie in another and are watched
+//! there), and, where watches do not suffice, from the link count of the directories,
+//! which cgroup filesystems keep at two plus the number of children. Every minute
+//! everything is listed again, so that nothing depends on events alone. Cgroups that
+//! vanish between listing and reading are normal.
 
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,7 +24,7 @@ use watch::{Event, Watcher};
 use super::cgroup::{Layout, TreeId, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
 use super::{ReadError, lossless_text};
-use crate::snapshot::{Cgroup, Spec};
+use crate::snapshot::{Cgroup, Limit, Spec};
 
 /// How often everything is listed again.
 const FULL_SCAN: Duration = Duration::from_secs(60);
@@ -62,6 +61,8 @@ pub struct Node {
     pub network: NetworkRow,
     /// A file in its directory was written: limits may have changed.
     pub spec_changed: bool,
+    /// Writes to its limits of memory and CPU are told at once.
+    pub watched: bool,
     /// Limits as last read.
     pub spec: Spec,
     links: Box<[u64]>,
@@ -86,6 +87,12 @@ impl Node {
     /// Whether this is the root cgroup.
     pub fn is_root(&self) -> bool {
         self.files.relative() == c"."
+    }
+
+    /// Whether what moves only at this limit, of memory or CPU as last read, stands as it
+    /// was read after that: there is none, and one that was written since would have been told.
+    pub fn is_known_unlimited(&self, limit: Option<Limit>) -> bool {
+        limit == Some(Limit::Max) && self.watched && !self.spec_changed && !self.slow
     }
 }
 
@@ -120,6 +127,8 @@ pub struct Tree {
     /// Ids below were found at the first look.
     first_look: Option<u64>,
     watcher: Option<Watcher>,
+    /// No watch of v1's CPU limits was refused.
+    limits_told: bool,
     dirty: BTreeSet<CString>,
     last_full: Option<Instant>,
 }
@@ -152,6 +161,7 @@ impl Tree {
             next_id: 1,
             first_look: None,
             watcher: Watcher::new(),
+            limits_told: true,
             dirty: BTreeSet::new(),
             last_full: None,
         }
@@ -224,11 +234,13 @@ impl Tree {
     ) {
         let before = self.nodes.len();
         let removed = &mut self.removed;
+        let watching = self.watcher.is_some() && self.limits_told;
         self.nodes.retain_mut(|node| {
             // Directories of one cgroup are removed one after the other; the
             // first tree is the one everything is in.
             let left = node.in_first && node.files.directories.first().is_none_or(|d| d.inode == 0);
             node.in_first = node.files.directories.first().is_some_and(|d| d.inode != 0);
+            node.watched = watching && node.in_first;
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
@@ -263,6 +275,7 @@ impl Tree {
                 whole: false,
                 network: NetworkRow::default(),
                 spec_changed: true,
+                watched: watching && in_first,
                 spec: Spec::default(),
                 links,
                 in_first,
@@ -274,6 +287,7 @@ impl Tree {
             self.mark_leaves();
         }
         self.mark_unfinished(layout);
+        reader.cgroups = self.nodes.len() as u64;
         self.counts.watches = self.watcher.as_ref().map_or(0, Watcher::len);
     }
 
@@ -387,9 +401,7 @@ impl Tree {
         while let Some(directory) = stack.pop() {
             let Some(root) = scan.layout.trees.get(tree) else { return };
             // First watched, then listed, so that no child is missed in between.
-            if tree == 0 {
-                self.watch(&root.path, &directory);
-            }
+            self.watch(tree, root, &directory);
             let children = match list(root, &directory) {
                 Ok(children) => children,
                 Err(ReadError::Gone) => Vec::new(),
@@ -476,11 +488,14 @@ impl Tree {
         }
     }
 
-    fn watch(&mut self, root: &Path, relative: &CStr) {
-        if let Some(watcher) = &mut self.watcher
-            && !watcher.add(root, relative)
-        {
-            self.watcher = None;
+    fn watch(&mut self, tree: usize, root: &TreeRoot, relative: &CStr) {
+        let Some(watcher) = &mut self.watcher else { return };
+        if tree == 0 {
+            if !watcher.add(&root.path, relative) {
+                self.watcher = None;
+            }
+        } else if self.limits_told && root.controllers.contains(&"cpu") {
+            self.limits_told = watcher.add_limits(&root.path, relative);
         }
     }
 
@@ -491,6 +506,8 @@ impl Tree {
             Event::Overflow => {
                 self.counts.overflows += 1;
                 self.last_full = None;
+                // Which limits were written is lost with the events.
+                self.nodes.iter_mut().for_each(|node| node.spec_changed = true);
             }
             Event::Children(path) => drop(self.dirty.insert(path.clone())),
             Event::Written(path) if specs.last() != Some(path) => specs.push(path.clone()),

@@ -62,7 +62,7 @@ pub fn sampler(descriptors: u64) -> Sampler {
     let options = Options {
         kinds: Kinds::DEFAULT,
         on_request: Kinds::NONE,
-        handle_memory: 16 << 20,
+        handle_memory: 24 << 20,
         descriptors,
         max_cgroups: 20_000,
         disk_usage: 0,

@@ -38,6 +38,7 @@ mod ingest_http;
 mod ingest_live;
 mod kubelet_api;
 mod kubelet_view;
+mod left_out;
 mod log;
 mod log_kills;
 mod log_model;

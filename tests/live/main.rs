@@ -20,6 +20,7 @@ mod exposition;
 mod faults;
 mod group;
 mod kinds;
+mod limits;
 mod numbers;
 mod oom;
 mod pod_network;

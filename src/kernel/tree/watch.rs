@@ -42,29 +42,47 @@ impl Watcher {
     /// Watches a directory of the tree at `root`. False when no more watches are
     /// to be had.
     pub(super) fn add(&mut self, root: &Path, relative: &CStr) -> bool {
+        let children = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_MOVED_TO;
+        let added = self.watch(root, relative, children);
+        if let Err(error) = added {
+            tracing::warn!(
+                %error,
+                watches = self.len(),
+                "no more inotify watches to be had (fs.inotify.max_user_watches): new cgroups are found by polling"
+            );
+        }
+        added.is_ok()
+    }
+
+    /// Watches a directory of another tree for limits that are written. False when no
+    /// more watches are to be had.
+    pub(super) fn add_limits(&mut self, root: &Path, relative: &CStr) -> bool {
+        let added = self.watch(root, relative, AddWatchFlags::empty());
+        if let Err(error) = added {
+            tracing::warn!(
+                %error,
+                watches = self.len(),
+                "no more inotify watches to be had (fs.inotify.max_user_watches): changed CPU limits are noticed late"
+            );
+        }
+        added.is_ok()
+    }
+
+    fn watch(&mut self, root: &Path, relative: &CStr, children: AddWatchFlags) -> Result<(), Errno> {
         let path = root.join(OsStr::from_bytes(relative.to_bytes()));
         // Written and closed: limits of this directory changed. The kernel's own
         // notifications (memory.events and the like) do not close.
-        let mask = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVED_FROM
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONLYDIR;
+        let mask = children | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ONLYDIR;
         match self.inotify.add_watch(&path, mask) {
             Ok(descriptor) => {
                 self.paths.insert(descriptor, relative.to_owned());
-                true
+                Ok(())
             }
-            Err(Errno::ENOENT | Errno::ENOTDIR) => true,
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    watches = self.len(),
-                    "no more inotify watches to be had (fs.inotify.max_user_watches): new cgroups are found by polling"
-                );
-                false
-            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
