@@ -243,7 +243,8 @@ mod tests {
         // An earlier cgroup of that path was in the last tick; this one was not.
         departures.published(&Arc::new(snapshot(1, &["/a", "/b"])));
         for (id, path) in [(7, "/a"), (8, "/b"), (9, "/b")] {
-            let gone = Gone { ticked: false, early: young.take(id), ..ticked(&cgroup(path)) };
+            let cgroup = cgroup(path);
+            let gone = Gone { ticked: false, early: young.take(id), ..ticked(&cgroup) };
             departures.add(gone, now, 2000);
         }
         let row = |d: &Arc<Departed>| (d.last.cpu.usage_ns.map(|n| n.get()), d.seen_ms);

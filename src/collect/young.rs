@@ -34,7 +34,7 @@ const UNTOLD: (u32, Duration) = (8, Duration::from_secs(10));
 /// One reading in so many has all figures, the first among them.
 const WHOLE_EVERY: u32 = 4;
 
-/// What is known of one that is neither read again nor gone is let go: ticks have it.
+/// One that is not read again is kept so long, if it was in no tick since.
 const KEEP: Duration = Duration::from_secs(60);
 
 /// Followed at most; the newest are left out.
@@ -141,15 +141,18 @@ impl Young {
             return;
         }
         self.rows.retain(|_, early| {
-            early.due.is_some() || snapshot.monotonic.saturating_duration_since(early.since) < KEEP
-        });
-        for early in self.rows.values_mut() {
-            let row = snapshot.row(&early.row.cgroup.path);
-            if let Some(row) = row.filter(|_| early.seen_ms <= snapshot.wall_ms) {
+            let row = snapshot.row(&early.row.cgroup.path).filter(|_| early.seen_ms <= snapshot.wall_ms);
+            if early.due.is_none() {
+                // The tick has it, and later ones will.
+                let age = snapshot.monotonic.saturating_duration_since(early.since);
+                return row.is_none() && age < KEEP;
+            }
+            if let Some(row) = row {
                 early.row.clone_from(row);
                 early.seen_ms = snapshot.wall_ms;
             }
-        }
+            true
+        });
     }
 
     /// What readings may take.

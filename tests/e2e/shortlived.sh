@@ -82,8 +82,8 @@ for interval in 1 10; do
   curl -fs "http://127.0.0.1:${!own}/metrics/self" >"$work/self"
   say "interval ${interval}s: $(($(ticks "${!pid}") - ${!before})) hundredths of a second of CPU in $took s, scrapes included"
   grep -E '^nodegauge_(container_|ticks_|cgroups_(appeared|vanished)|inotify_over)' "$work/self" | sed 's/^/  /'
-  missed=$(awk '$1 == "nodegauge_ticks_missed_total" { print $2 }' "$work/self")
+  missed=$(awk '$1 == "nodegauge_ticks_missed_total" { printf "%d", $2 }' "$work/self")
   check "interval ${interval}s: $missed ticks were missed" [ "$missed" -le $((took / interval / 50)) ]
 done
-[ "$failed" = 0 ] || tail -5 "$work"/agent-*.log
+[ "$failed" = 0 ] || tail -n 5 "$work"/agent-*.log
 finish

@@ -20,6 +20,7 @@ fn departed(of: &Snapshot, path: &str, age: Duration) -> Departed {
     let mut last = of.cgroups[1].clone();
     last.cgroup = cgroup(path, Identity::default());
     last.cpu.usage_ns = reading(1_500_000_000);
+    last.cpu.per_cpu_ns.clear();
     Departed {
         last,
         seen_ms: 1_699_999_990_250,

@@ -132,7 +132,7 @@ fn made_and_gone_between_two_ticks() {
     let seen = scrape.one("container_last_seen", &container.id).unwrap();
     let removed = removed.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(seen <= removed && seen > removed - 3.0, "seen at {seen}, removed at {removed}");
-    assert!(scrape.one("container_memory_max_usage_bytes", &container.id).is_some_and(|peak| peak > 0.0));
+    assert!(scrape.one("container_start_time_seconds", &container.id).is_some());
     assert_eq!(gauges(&scrape, &container.id), 0, "what is gone uses no memory");
     assert!(agent.own("nodegauge_container_readings_total{when=\"early\"}") >= 1.0);
 
