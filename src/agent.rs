@@ -8,14 +8,12 @@
 //! holds them, so that a steady tick allocates nothing.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
 
 use crate::auth::{Guard, rules};
@@ -32,7 +30,7 @@ use crate::history::History;
 use crate::identity::kubelet::Access;
 use crate::identity::{self, Identities, SourceState};
 use crate::kernel::handles;
-use crate::publish::{self, Looker, Publisher, Request, Snapshots};
+use crate::publish::{self, Publisher, Request, Snapshots};
 use crate::signals::StopSignals;
 use crate::snapshot::{Kinds, Origin, Process, Snapshot};
 use crate::telemetry::Telemetry;
@@ -41,6 +39,7 @@ use naming::Naming;
 pub mod naming;
 pub mod node;
 pub mod push;
+mod watch;
 
 /// Where Kubernetes mounts a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -55,8 +54,8 @@ const FRESH_APART: Duration = Duration::from_secs(1);
 /// asked for: scrapers come back within minutes.
 const REQUEST_LASTS: Duration = Duration::from_secs(300);
 
-/// Shortest time between two looks for new cgroups.
-const LOOKS_APART: Duration = Duration::from_millis(20);
+/// Time for what is read between ticks before requests are looked at again.
+const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Snapshots kept for use again: the last one, one being read and one to fill.
 const MAX_SPARES: usize = 4;
@@ -164,7 +163,7 @@ impl Agent {
             let _ = &alive;
             telemetry.tick(tick.origin, tick.late, tick.missed, tick.report);
         });
-        watch(&sampler, snapshots.looker());
+        watch::start(&sampler, snapshots.looker());
         let reader =
             start(sampler, config.interval, publisher, observer).context("cannot start the reader thread")?;
         tracing::info!(%address, ?hierarchy, interval = ?config.interval, node = config.node_name, "started");
@@ -371,30 +370,6 @@ pub fn start(
     thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run())
 }
 
-/// Has the reader thread look as soon as cgroups come or go: at the next tick
-/// their names are there. Where nothing tells, ticks find them.
-fn watch(sampler: &Sampler, looker: Looker) {
-    let Some(readable) = sampler.readable() else { return };
-    let run = move || {
-        let limit = PollTimeout::from(1000_u16);
-        loop {
-            let mut descriptors = [PollFd::new(readable.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut descriptors, limit);
-            if ready.is_ok_and(|count| count == 0) && !looker.is_gone() {
-                continue;
-            }
-            if !looker.look() {
-                return;
-            }
-            // The thread reads what there is meanwhile; a storm costs it no more than this.
-            thread::park_timeout(LOOKS_APART);
-        }
-    };
-    if let Err(error) = thread::Builder::new().name("watch".to_owned()).spawn(run) {
-        tracing::warn!(%error, "no thread to watch for new cgroups: names may come one tick later");
-    }
-}
-
 struct ReaderThread {
     sampler: Sampler,
     interval_ms: u64,
@@ -418,9 +393,13 @@ impl ReaderThread {
             if wanted {
                 wait = wait.min(FRESH_APART.saturating_sub(last.elapsed()));
             }
+            if let Some(due) = self.sampler.next_due() {
+                wait = wait.min(due.saturating_duration_since(Instant::now()));
+            }
             match self.publisher.requests.recv_timeout(wait) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Look) => self.sampler.look(),
+                Ok(Request::Ends) => self.sampler.look_at_ends(),
                 Ok(Request::Fresh(kinds)) => {
                     wanted = true;
                     self.want(kinds);
@@ -432,6 +411,7 @@ impl ReaderThread {
             } else if wanted && last.elapsed() >= FRESH_APART {
                 self.tick(Origin::Fresh, Duration::ZERO, 0);
             } else {
+                self.sampler.between(BETWEEN.min(self.until_grid()));
                 continue;
             }
             last = Instant::now();

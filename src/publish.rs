@@ -19,6 +19,8 @@ pub enum Request {
     Fresh(Kinds),
     /// Cgroups came or went: look who they are.
     Look,
+    /// Containers have ended: read them before they are gone.
+    Ends,
     /// Stop.
     Stop,
 }
@@ -42,8 +44,8 @@ impl Looker {
     }
 
     /// False when the reader thread is gone.
-    pub fn look(&self) -> bool {
-        self.0.upgrade().is_some_and(|requests| requests.send(Request::Look).is_ok())
+    pub fn look(&self, request: Request) -> bool {
+        self.0.upgrade().is_some_and(|requests| requests.send(request).is_ok())
     }
 }
 

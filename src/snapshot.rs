@@ -13,6 +13,7 @@ mod process;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nonmax::NonMaxU64;
@@ -111,8 +112,8 @@ pub struct Snapshot {
     /// One row per cgroup, sorted by path; the root `/` is first.
     pub cgroups: Vec<CgroupSample>,
     /// The last rows of cgroups that vanished within the last minute, oldest
-    /// first: final totals, for outputs that send each step. A path may be here
-    /// and be a cgroup again.
+    /// first: final totals, for outputs that send each step, and for scrapes as
+    /// [`lingering`](Snapshot::lingering) says. A path may be here and be a cgroup again.
     pub departed: Arc<Vec<Arc<Departed>>>,
     /// Cgroups that are gone and had OOM kills, sorted by path: shown for ten
     /// minutes after, so that a container that died of it is seen to. None of
@@ -122,6 +123,19 @@ pub struct Snapshot {
     /// them one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub oom_kills: Vec<OomKill>,
+}
+
+impl Snapshot {
+    /// The row of the cgroup at `path`.
+    pub fn row(&self, path: &str) -> Option<&CgroupSample> {
+        let index = self.cgroups.binary_search_by(|row| row.cgroup.path.as_str().cmp(path)).ok()?;
+        self.cgroups.get(index)
+    }
+
+    /// Those of the departed whose final totals are still in scrapes, oldest first.
+    pub fn lingering(&self) -> impl Iterator<Item = &Arc<Departed>> {
+        self.departed.iter().filter(|departed| departed.lingers(self.monotonic))
+    }
 }
 
 /// Tasks of the whole host, threads among them.
@@ -139,16 +153,67 @@ pub struct Tasks {
 /// A cgroup that vanished.
 #[derive(Debug, Clone, Serialize)]
 pub struct Departed {
-    /// Its row in the last tick that saw it. OOM kills are also those found since.
+    /// Its row as it was read last: in a tick, or of a young or an ending container
+    /// since then. What was never read is absent. OOM kills are also those found since.
     #[serde(flatten)]
     pub last: CgroupSample,
-    /// Wall clock of the tick that saw it last, milliseconds since the epoch.
+    /// Wall clock of that reading, milliseconds since the epoch; of a container that
+    /// was never read, of when it was found.
     pub seen_ms: u64,
-    /// Wall clock of the tick that found it gone, milliseconds since the epoch.
+    /// Wall clock of when it was found gone, milliseconds since the epoch.
     pub gone_ms: u64,
     /// The same on the monotonic clock.
     #[serde(skip)]
     pub gone: Instant,
+    /// It was a pod or a container.
+    #[serde(skip)]
+    pub whole: bool,
+    /// A name may still come for it.
+    #[serde(skip)]
+    pub waits: bool,
+    /// A scrape has had it since.
+    #[serde(skip)]
+    pub shown: Shown,
+}
+
+/// How long final totals are in scrapes at most.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// How long they are for all who scrape, also when one of them had them already.
+const LINGER_FOR_ALL: Duration = Duration::from_secs(15);
+
+impl Departed {
+    /// Whether its final totals are still in scrapes of a snapshot taken at `now`.
+    ///
+    /// A pod or container stays until a scrape had it, but for a minute at most, and
+    /// for fifteen seconds in any case, so that a second one who scrapes has it too.
+    pub fn lingers(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.gone);
+        let enough = if self.shown.get() { LINGER_FOR_ALL } else { LINGER };
+        self.whole && !self.waits && age < enough
+    }
+}
+
+/// A mark that is set behind shared references.
+#[derive(Debug, Default)]
+pub struct Shown(AtomicBool);
+
+impl Shown {
+    /// Sets it.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is set.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for Shown {
+    fn clone(&self) -> Self {
+        Shown(AtomicBool::new(self.get()))
+    }
 }
 
 /// OOM kills of a cgroup that is gone.

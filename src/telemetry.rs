@@ -252,11 +252,12 @@ impl Telemetry {
         ticks.missed += missed;
         ticks.last = Some(Instant::now());
         // `clone_from` on the whole would make a new list of collectors each time.
-        let Report { collectors, handles, tree, log, cgroups, vanished_in_tick, duration } = report;
+        let Report { collectors, handles, tree, log, between, cgroups, vanished_in_tick, duration } = report;
         ticks.report.collectors.clone_from(collectors);
         ticks.report.handles = *handles;
         ticks.report.tree = *tree;
         ticks.report.log = *log;
+        ticks.report.between = *between;
         ticks.report.cgroups = *cgroups;
         ticks.report.vanished_in_tick = *vanished_in_tick;
         ticks.report.duration = *duration;

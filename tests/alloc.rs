@@ -28,7 +28,8 @@ use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
 use nodegauge::snapshot::{
-    Cgroup, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Snapshot, Storage, reading,
+    Cgroup, Departed, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Shown, Snapshot, Storage,
+    reading,
 };
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
@@ -64,6 +65,14 @@ fn a_steady_render() {
         first.cgroups[1].cgroup = cgroup("/hostile", hostile);
         first.cgroups[1].io[0].name = "/dev/\"\u{7f}".into();
         Arc::make_mut(&mut first.filesystems).mounts[1].device = "\\\n".into();
+        // Totals of what is gone are written as well.
+        let gone = |at: usize| {
+            let mut last = first.cgroups[10].clone();
+            last.cgroup = cgroup(&format!("/docker/{at:064x}"), Identity::default());
+            let (gone, shown) = (first.monotonic, Shown::default());
+            Arc::new(Departed { last, seen_ms: 1, gone_ms: 2, gone, whole: true, waits: false, shown })
+        };
+        first.departed = Arc::new((0..20).map(gone).collect());
         // The tick after: other numbers, the same cgroups and mounts.
         let mut second = first.clone();
         second.wall_ms += 10_000;

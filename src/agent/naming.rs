@@ -111,9 +111,12 @@ impl Namer for Naming {
         if row.waits {
             self.identities.want(&parsed);
         }
-        let cgroup = self.describe(path.to_owned(), None);
-        let cgroup =
-            self.rules.as_ref().map_or(cgroup.clone(), |rules| Arc::new(named(&cgroup, &row, rules)));
+        let mut cgroup = self.describe(path.to_owned(), None);
+        if let Some(rules) = &self.rules {
+            let part = part(&parsed, path, &row);
+            let hidden = self.choice.hides(path, part.runtime.is_some());
+            cgroup = Arc::new(Cgroup { part, hidden, ..named(&cgroup, &row, rules) });
+        }
         Described { cgroup, waits: row.waits, whole: is_whole(row.level) }
     }
 }

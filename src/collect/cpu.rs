@@ -25,7 +25,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::{Collector, Context, Setup, Vanished};
+use super::{Collector, Context, Depth, Setup, Vanished};
 use crate::kernel::cgroup::TreeId;
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
@@ -187,6 +187,21 @@ impl Collector for Cpu {
         let Speed { nanocores, throttled_millionths } = self.pace.of(node.id, &row.cpu);
         row.cpu.nanocores = nanocores;
         row.cpu.throttled_millionths = throttled_millionths;
+        Ok(())
+    }
+
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        let in_v1 = self.cpuacct_tree.is_some_and(|tree| node.files.exists_in(tree));
+        if depth == Depth::Whole || !in_v1 {
+            return self.figures(cx, node, row);
+        }
+        row.cpu.usage_ns = cx.file(node, self.usage, parse::number)?.and_then(reading);
         Ok(())
     }
 

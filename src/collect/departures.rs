@@ -1,12 +1,16 @@
 //! The last rows of cgroups that vanished.
 //!
 //! They are for outputs that send every step: what a container used since the
-//! last one would be lost with it. A row is kept for a minute.
+//! last one would be lost with it; and for scrapes, which have the final totals of
+//! containers for a while. A row is kept for a minute.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::snapshot::{Cgroup, CgroupSample, Departed, OomGone, Snapshot};
+use super::Described;
+use super::sampler::Namer;
+use super::young::Early;
+use crate::snapshot::{Cgroup, CgroupSample, Departed, OomGone, Shown, Snapshot};
 
 /// How long a row is kept.
 const KEEP: Duration = Duration::from_secs(60);
@@ -20,7 +24,24 @@ pub struct Departures {
     /// What the last tick published; rows are taken from there.
     last: Option<Arc<Snapshot>>,
     rows: Arc<Vec<Arc<Departed>>>,
+    /// Rows that may wait for a name.
+    waiting: usize,
     oom: Arc<Vec<OomGone>>,
+}
+
+/// A cgroup that was found gone.
+#[derive(Debug)]
+pub(super) struct Gone<'a> {
+    /// Who it was.
+    pub(super) cgroup: &'a Arc<Cgroup>,
+    /// It was there in the last tick.
+    pub(super) ticked: bool,
+    /// What was read of it between ticks.
+    pub(super) early: Option<Early>,
+    /// It was a pod or a container.
+    pub(super) whole: bool,
+    /// A name may still come.
+    pub(super) waits: bool,
 }
 
 impl Departures {
@@ -29,25 +50,49 @@ impl Departures {
         self.last = Some(Arc::clone(snapshot));
     }
 
-    /// Cgroups were found gone at this time. What was not in the last tick is not kept.
-    pub(super) fn add<'c>(&mut self, gone: impl Iterator<Item = &'c Arc<Cgroup>>, at: Instant, gone_ms: u64) {
-        let Some(last) = &self.last else { return };
-        let find = |cgroup: &Arc<Cgroup>| {
-            let index = last.cgroups.binary_search_by(|row| row.cgroup.path.cmp(&cgroup.path)).ok()?;
-            last.cgroups.get(index)
-        };
-        let mut found = gone.filter_map(find).peekable();
-        if found.peek().is_none() {
+    /// The row of this path in the last tick.
+    pub(super) fn last_row(&self, path: &str) -> Option<&CgroupSample> {
+        self.last.as_ref()?.row(path)
+    }
+
+    /// A cgroup was found gone at this time. What nobody has seen is not kept.
+    pub(super) fn add(&mut self, gone: Gone<'_>, at: Instant, gone_ms: u64) {
+        let Gone { cgroup, ticked, early, whole, waits } = gone;
+        let (mut last, seen_ms) = if let Some(early) = early {
+            (early.row, early.seen_ms)
+        } else if let Some(snapshot) = self.last.as_ref().filter(|_| ticked)
+            && let Some(row) = snapshot.row(&cgroup.path)
+        {
+            (row.clone(), snapshot.wall_ms)
+        } else {
             return;
-        }
+        };
+        // It may have got its name since.
+        last.cgroup = Arc::clone(cgroup);
+        self.waiting += usize::from(waits);
+        let row = Departed { last, seen_ms, gone_ms, gone: at, whole, waits, shown: Shown::default() };
         let rows = Arc::make_mut(&mut self.rows);
-        rows.extend(
-            found.map(|row| {
-                Arc::new(Departed { last: row.clone(), seen_ms: last.wall_ms, gone_ms, gone: at })
-            }),
-        );
+        rows.push(Arc::new(row));
         let excess = rows.len().saturating_sub(MAX);
         rows.drain(..excess);
+    }
+
+    /// Asks again for the names of those that have none yet.
+    pub(super) fn name(&mut self, namer: &mut dyn Namer, now: Instant) {
+        if self.waiting == 0 {
+            return;
+        }
+        self.waiting = 0;
+        for row in Arc::make_mut(&mut self.rows).iter_mut().filter(|row| row.waits) {
+            let before = &row.last.cgroup;
+            let age = now.saturating_duration_since(row.gone);
+            let Described { cgroup, waits, .. } = namer.describe_gone(&before.path, age);
+            let cgroup = Cgroup { created: before.created, ..Arc::unwrap_or_clone(cgroup) };
+            self.waiting += usize::from(waits);
+            let row = Arc::make_mut(row);
+            row.last.cgroup = Arc::new(cgroup);
+            row.waits = waits;
+        }
     }
 
     /// Forgets what has been kept long enough.
@@ -84,7 +129,16 @@ impl Departures {
         }
         let mut last = CgroupSample::new(Arc::clone(&gone.cgroup));
         last.memory.oom_kills = crate::snapshot::reading(gone.kills);
-        let row = Departed { last, seen_ms: gone.gone_ms, gone_ms: gone.gone_ms, gone: now };
+        // Its kills are in scrapes for longer than totals are.
+        let row = Departed {
+            last,
+            seen_ms: gone.gone_ms,
+            gone_ms: gone.gone_ms,
+            gone: now,
+            whole: false,
+            waits: false,
+            shown: Shown::default(),
+        };
         Arc::make_mut(&mut self.rows).push(Arc::new(row));
     }
 
@@ -102,10 +156,15 @@ impl Departures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::young::Young;
     use crate::snapshot::{Hierarchy, Kinds, Origin, reading};
 
     fn cgroup(path: &str) -> Arc<Cgroup> {
         Arc::new(Cgroup { path: path.to_owned(), ..Cgroup::default() })
+    }
+
+    fn ticked(cgroup: &Arc<Cgroup>) -> Gone<'_> {
+        Gone { cgroup, ticked: true, early: None, whole: true, waits: false }
     }
 
     fn snapshot(sequence: u64, paths: &[&str]) -> Snapshot {
@@ -154,7 +213,7 @@ mod tests {
         let gone = |departures: &mut Departures, path: &str, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             departures.expire(now);
-            departures.add([cgroup(path)].iter(), now, seconds * 1000);
+            departures.add(ticked(&cgroup(path)), now, seconds * 1000);
         };
         gone(&mut departures, "/a", 1);
         assert_eq!(shown(&departures), [], "nothing was published yet");
@@ -173,13 +232,66 @@ mod tests {
     }
 
     #[test]
+    fn what_no_tick_saw_has_what_was_read_between() {
+        let (mut young, now) = (Young::new(), Instant::now());
+        young.found(7, &cgroup("/a"), now, 1500);
+        young.found(8, &cgroup("/b"), now, 1600);
+        if let Some((early, _)) = young.get_mut(7) {
+            (early.row.cpu.usage_ns, early.seen_ms) = (reading(5), 1900);
+        }
+        let mut departures = Departures::default();
+        // An earlier cgroup of that path was in the last tick; this one was not.
+        departures.published(&Arc::new(snapshot(1, &["/a", "/b"])));
+        for (id, path) in [(7, "/a"), (8, "/b"), (9, "/b")] {
+            let cgroup = cgroup(path);
+            let gone = Gone { ticked: false, early: young.take(id), ..ticked(&cgroup) };
+            departures.add(gone, now, 2000);
+        }
+        let row = |d: &Arc<Departed>| (d.last.cpu.usage_ns.map(|n| n.get()), d.seen_ms);
+        assert_eq!(departures.rows.iter().map(row).collect::<Vec<_>>(), [(Some(5), 1900), (None, 1600)]);
+    }
+
+    /// Knows a name from this age on.
+    struct Late(Duration);
+
+    impl Namer for Late {
+        fn describe(&mut self, path: String, created: Option<u64>) -> Arc<Cgroup> {
+            Arc::new(Cgroup { path, created, ..Cgroup::default() })
+        }
+
+        fn describe_gone(&mut self, path: &str, age: Duration) -> Described {
+            let named = age >= self.0;
+            let labels = if named { "name=\"web\"" } else { "" };
+            let cgroup = Cgroup { labels: labels.to_owned(), path: path.to_owned(), ..Cgroup::default() };
+            Described { cgroup: Arc::new(cgroup), waits: !named, whole: true }
+        }
+    }
+
+    #[test]
+    fn names_may_come_late() {
+        let start = Instant::now();
+        let mut departures = Departures::default();
+        departures.published(&Arc::new(snapshot(1, &["/a"])));
+        let created = Arc::new(Cgroup { path: "/a".to_owned(), created: Some(3), ..Cgroup::default() });
+        departures.add(Gone { waits: true, ..ticked(&created) }, start, 2000);
+        let mut namer = Late(Duration::from_secs(2));
+        for (seconds, labels) in [(0, ""), (1, ""), (2, "name=\"web\""), (3, "name=\"web\"")] {
+            departures.name(&mut namer, start + Duration::from_secs(seconds));
+            let row = &departures.rows[0];
+            assert_eq!((row.last.cgroup.labels.as_str(), row.waits), (labels, labels.is_empty()));
+            assert_eq!(row.last.cgroup.created, Some(3));
+        }
+        assert_eq!(departures.waiting, 0);
+    }
+
+    #[test]
     fn no_more_than_so_many_are_kept() {
         let paths: Vec<String> = (0..MAX + 10).map(|n| format!("/{n:05}")).collect();
         let names: Vec<&str> = paths.iter().map(String::as_str).collect();
         let mut departures = Departures::default();
         departures.published(&Arc::new(snapshot(1, &names)));
         for path in &names {
-            departures.add([cgroup(path)].iter(), Instant::now(), 2000);
+            departures.add(ticked(&cgroup(path)), Instant::now(), 2000);
         }
         let shown = shown(&departures);
         assert_eq!((shown.len(), shown[0].0.as_str()), (MAX, "/00010"));
@@ -189,7 +301,7 @@ mod tests {
     fn kills_found_later_are_in_the_last_row() {
         let mut departures = Departures::default();
         departures.published(&Arc::new(snapshot(1, &["/a"])));
-        departures.add([cgroup("/a")].iter(), Instant::now(), 2000);
+        departures.add(ticked(&cgroup("/a")), Instant::now(), 2000);
         let kills = |kills| {
             vec![
                 OomGone { cgroup: cgroup("/a"), kills, gone_ms: 2000 },

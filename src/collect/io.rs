@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Collector, Context, Setup, Vanished};
+use super::{Collector, Context, Depth, Setup, Vanished};
 use crate::kernel::cgroup::TreeId;
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse;
@@ -156,6 +156,16 @@ impl Collector for V2Io {
         }
         Ok(())
     }
+
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        if depth == Depth::Whole { again(row, |row| self.read(cx, node, row)) } else { Ok(()) }
+    }
 }
 
 impl V1Source {
@@ -237,9 +247,32 @@ impl Collector for V1Io {
         Ok(())
     }
 
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        if depth == Depth::Whole { again(row, |row| self.read(cx, node, row)) } else { Ok(()) }
+    }
+
     fn forget(&mut self, id: u64) {
         self.sources.iter_mut().for_each(|s| _ = s.cgroups.remove(&id));
     }
+}
+
+/// Reads the devices of a row anew; where that fails it keeps those it had.
+fn again(
+    row: &mut CgroupSample,
+    read: impl FnOnce(&mut CgroupSample) -> Result<(), Vanished>,
+) -> Result<(), Vanished> {
+    let before = std::mem::take(&mut row.io);
+    let done = read(row);
+    if done.is_err() {
+        row.io = before;
+    }
+    done
 }
 
 fn set(operations: &mut IoOperations, operation: &[u8], value: Reading) {

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use super::{Collector, Context, Setup, Vanished};
+use super::{Collector, Context, Depth, Setup, Vanished};
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Keyed, MAX_KEYS, Values};
 use crate::kernel::tree::Node;
@@ -212,6 +212,22 @@ impl Collector for V1Memory {
         Ok(())
     }
 
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        if depth == Depth::Whole {
+            return self.read(cx, node, row);
+        }
+        row.memory.usage = cx.file(node, self.usage, parse::number)?.and_then(reading);
+        row.memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
+        set_working_set(&mut row.memory);
+        Ok(())
+    }
+
     fn forget(&mut self, id: u64) {
         self.last_failcnt.remove(&id);
     }
@@ -308,6 +324,22 @@ impl Collector for V2Memory {
             memory.swap_events_fail = fail;
         }
         set_working_set(memory);
+        Ok(())
+    }
+
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        if depth == Depth::Whole {
+            return self.read(cx, node, row);
+        }
+        row.memory.usage = cx.file(node, self.current, parse::number)?.and_then(reading);
+        row.memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
+        set_working_set(&mut row.memory);
         Ok(())
     }
 

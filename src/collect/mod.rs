@@ -33,10 +33,12 @@ mod sockets;
 mod spec;
 mod tasks;
 pub mod usage;
+mod young;
 
 use std::time::Duration;
 
 use crate::kernel::cgroup::Layout;
+use crate::kernel::ends::EndCounts;
 use crate::kernel::handles::{FileKey, HandleCounts, Reader};
 use crate::kernel::problems::PROBLEMS;
 use crate::kernel::tree::{Node, TreeCounts};
@@ -51,6 +53,15 @@ use sampler::Namer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vanished;
 
+/// How much of a cgroup is read between ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What rises while it runs: its CPU time, and its memory now and at most.
+    Little,
+    /// All that a collector reads of a cgroup by itself.
+    Whole,
+}
+
 /// Reads one subject.
 pub trait Collector: Send + std::fmt::Debug {
     /// Runs once before the cgroups of a tick.
@@ -63,6 +74,21 @@ pub trait Collector: Send + std::fmt::Debug {
     /// the context and leave fields absent.
     fn read(&mut self, cx: &mut Context<'_>, node: &mut Node, row: &mut CgroupSample)
     -> Result<(), Vanished>;
+
+    /// Reads one cgroup between ticks, over what its row has from the last reading.
+    /// Most collectors read in ticks only.
+    ///
+    /// # Errors
+    /// [`Vanished`], as in [`read`](Collector::read); what was read before is in the row.
+    fn glance(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _node: &mut Node,
+        _row: &mut CgroupSample,
+        _depth: Depth,
+    ) -> Result<(), Vanished> {
+        Ok(())
+    }
 
     /// Runs once after the cgroups of a tick.
     fn end(&mut self, _end: &mut End<'_>) {}
@@ -206,12 +232,27 @@ pub struct Report {
     pub tree: TreeCounts,
     /// The kernel's log.
     pub log: LogCounts,
+    /// What was read between ticks.
+    pub between: BetweenCounts,
     /// Rows in the last snapshot.
     pub cgroups: u64,
     /// Cgroups that vanished while they were read, and were left out of that snapshot.
     pub vanished_in_tick: u64,
     /// How long the last tick took.
     pub duration: Duration,
+}
+
+/// Readings of single cgroups between ticks; counts are since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BetweenCounts {
+    /// Readings of young containers.
+    pub early: u64,
+    /// Readings of containers whose last process had ended.
+    pub last: u64,
+    /// Readings left out because those before had used up their share of CPU.
+    pub skipped: u64,
+    /// Watches on the ends of containers.
+    pub ends: EndCounts,
 }
 
 /// What became of the kernel's log; counts are since start.

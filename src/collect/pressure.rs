@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Collector, Context, Setup, Vanished};
+use super::{Collector, Context, Depth, Setup, Vanished};
 use crate::kernel::ReadError;
 use crate::kernel::handles::{FileKey, Pace};
 use crate::kernel::parse::{self, Stall};
@@ -77,5 +77,15 @@ impl Collector for PressureFiles {
             };
         }
         Ok(())
+    }
+
+    fn glance(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+        depth: Depth,
+    ) -> Result<(), Vanished> {
+        if depth == Depth::Whole { self.read(cx, node, row) } else { Ok(()) }
     }
 }

@@ -1,15 +1,20 @@
 //! Runs the collectors over the cgroups and fills a snapshot.
 
+mod between;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::departures::Gone;
+use super::young::Young;
 use super::{
     COLLECTORS, Collector, CollectorReport, Context, Departures, Described, End, Report, Setup, Vanished,
     machine,
 };
 use crate::kernel::Roots;
 use crate::kernel::cgroup::{Layout, LayoutError};
+use crate::kernel::ends::Ends;
 use crate::kernel::file::Buffer;
 use crate::kernel::handles::Reader;
 use crate::kernel::tree::{Node, Occasion, Tree};
@@ -80,6 +85,14 @@ pub struct Sampler {
     departures: Departures,
     /// Rows left out of the snapshot, by index.
     left_out: Vec<usize>,
+    /// What tells of the ends of containers, and those it told of; the memory is used again.
+    ends: Option<Ends>,
+    changed: Vec<(u64, Arc<Cgroup>)>,
+    /// Containers that ticks have not seen, or not at their end.
+    young: Young,
+    /// Cgroups with lower ids were in the last tick, and those in the last look.
+    ticked: u64,
+    noticed: Option<u64>,
 }
 
 impl std::fmt::Debug for Sampler {
@@ -113,6 +126,7 @@ impl Sampler {
                 report.collectors.push(CollectorReport { name: entry.name, ..CollectorReport::default() });
             }
         }
+        let ends = Ends::new(&layout, &mut reader);
         Ok(Sampler {
             roots,
             layout,
@@ -129,6 +143,11 @@ impl Sampler {
             report,
             departures: Departures::default(),
             left_out: Vec::new(),
+            ends,
+            changed: Vec::new(),
+            young: Young::new(),
+            ticked: 0,
+            noticed: None,
         })
     }
 
@@ -169,12 +188,6 @@ impl Sampler {
         }
     }
 
-    /// Says what became of the last tick's snapshot, so that the rows of what
-    /// vanishes next can be taken from it.
-    pub fn published(&mut self, snapshot: &Arc<Snapshot>) {
-        self.departures.published(snapshot);
-    }
-
     /// Reads everything into `snapshot`, whatever it held before. A tick as a
     /// whole never fails: what could not be read is absent and counted.
     pub fn tick(&mut self, origin: Origin, snapshot: &mut Snapshot) {
@@ -194,8 +207,7 @@ impl Sampler {
         snapshot.monotonic = Instant::now();
         snapshot.wall_ms = wall_ms();
         self.departures.expire(snapshot.monotonic);
-        let removed = self.tree.removed.iter().map(|(_, cgroup)| cgroup);
-        self.departures.add(removed, snapshot.monotonic, snapshot.wall_ms);
+        self.depart(snapshot.monotonic, snapshot.wall_ms);
         if !Arc::ptr_eq(&snapshot.machine, &self.machine) {
             snapshot.machine = Arc::clone(&self.machine);
         }
@@ -203,28 +215,26 @@ impl Sampler {
         self.prepare_rows(snapshot);
         self.collect(snapshot);
         self.drop_incomplete(snapshot);
+        self.ticked = self.tree.next_id();
         self.departures.show(snapshot);
         self.reader.refill_spare(&self.layout);
         snapshot.duration = started.elapsed();
         self.report.handles = self.reader.counts();
         self.report.tree = self.tree.counts;
+        self.report.between.ends = self.ends.as_ref().map(Ends::counts).unwrap_or_default();
         self.report.cgroups = snapshot.cgroups.len() as u64;
         self.report.duration = snapshot.duration;
     }
 
-    /// Notices cgroups that are new, without reading their figures, so that their
-    /// names are asked for before the next tick.
-    pub fn look(&mut self) {
-        if self.tree.has_news() {
-            self.update_tree(Occasion::Look);
-            let removed = self.tree.removed.iter().map(|(_, cgroup)| cgroup);
-            self.departures.add(removed, Instant::now(), wall_ms());
-        }
-    }
-
-    /// A descriptor that becomes readable when there may be something to look at.
+    /// A descriptor that becomes readable when there may be something to
+    /// [`look`](Sampler::look) at.
     pub fn readable(&self) -> Option<OwnedFd> {
         self.tree.readable()
+    }
+
+    /// The same for [`look_at_ends`](Sampler::look_at_ends), where the kernel tells.
+    pub fn ends_readable(&self) -> Option<OwnedFd> {
+        self.ends.as_ref()?.readable()
     }
 
     fn update_tree(&mut self, occasion: Occasion) {
@@ -233,9 +243,10 @@ impl Sampler {
         let boot = self.machine.boot_time;
         self.tree.update(&self.layout, &mut self.reader, boot, &mut describe, occasion);
         self.namer.update(&mut self.tree.nodes);
-        for (id, _) in &self.tree.removed {
-            self.collectors.iter_mut().for_each(|(_, c)| c.forget(*id));
+        for removed in &self.tree.removed {
+            self.collectors.iter_mut().for_each(|(_, c)| c.forget(removed.id));
         }
+        self.notice();
     }
 
     fn prepare_rows(&mut self, snapshot: &mut Snapshot) {
@@ -295,10 +306,17 @@ impl Sampler {
         self.report.vanished_in_tick += self.left_out.len() as u64;
         for index in &self.left_out {
             if let Some(node) = self.tree.nodes.get(*index) {
-                let (relative, cgroup) = (node.files.relative().to_owned(), Arc::clone(&node.cgroup));
-                self.tree.suspect_parent(&relative);
+                let relative = node.files.relative().to_owned();
                 // The next tick finds it gone, when this one is the last.
-                self.departures.add(std::iter::once(&cgroup), snapshot.monotonic, snapshot.wall_ms);
+                let gone = Gone {
+                    cgroup: &node.cgroup,
+                    ticked: node.id < self.ticked,
+                    early: self.young.take(node.id),
+                    whole: node.whole,
+                    waits: node.waits,
+                };
+                self.departures.add(gone, snapshot.monotonic, snapshot.wall_ms);
+                self.tree.suspect_parent(&relative);
             }
         }
         let unfinished = self.tree.nodes.iter().enumerate().filter(|(_, n)| n.unfinished || n.waits);

@@ -43,6 +43,20 @@ pub fn of_the_kubelet(family: &Family) -> bool {
     family.kind.is_none_or(|kind| Kinds::KUBELET.has(kind)) && !family.name.starts_with(OURS)
 }
 
+/// Gauges that stay true of what is gone.
+const REMAIN: [&str; 4] = [
+    "container_last_seen",
+    "container_creation_time_seconds",
+    "container_start_time_seconds",
+    "container_memory_max_usage_bytes",
+];
+
+/// Whether the final totals of a container that is gone have it: it uses nothing any more,
+/// so they are its counters, its peak and its times.
+pub fn remains(family: &Family) -> bool {
+    family.metric == MetricType::Counter || REMAIN.contains(&family.name)
+}
+
 /// What the names of families begin with that cAdvisor does not have.
 const OURS: &str = "nodegauge_";
 
@@ -164,6 +178,8 @@ pub enum Emit {
 pub struct Row<'a> {
     /// The cgroup's figures.
     pub sample: &'a CgroupSample,
+    /// When it was read, milliseconds since the epoch.
+    pub seen_ms: u64,
     /// Everything the tick found.
     pub snapshot: &'a Snapshot,
     /// What is on.

@@ -238,6 +238,12 @@ impl<'a> Lines<'a> {
         self.base = labels;
     }
 
+    /// The end of the samples that follow, where it is not the family's.
+    #[inline]
+    pub fn end(&mut self, end: &'a LineEnd) {
+        self.end = &end.text;
+    }
+
     /// Whether the sink wants no more.
     #[inline]
     pub fn stopped(&self) -> bool {

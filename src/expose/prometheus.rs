@@ -9,7 +9,7 @@ use super::families::{self, Emit, Family, FirstMounts, MetricType, Row, Unit};
 use super::labels;
 use super::lines::{Heading, LineEnd, Lines};
 use super::negotiate::Format;
-use crate::snapshot::{Cgroup, Kinds, KubeletLabels, Machine, Snapshot};
+use crate::snapshot::{Cgroup, Kinds, KubeletLabels, Machine, OomGone, Snapshot};
 
 /// Size of the chunks, which is also what the text of a scrape takes in memory.
 const CHUNK: usize = 64 * 1024;
@@ -47,6 +47,9 @@ pub struct Renderer {
     buffer: Vec<u8>,
     machine_labels: String,
     mounts: FirstMounts,
+    /// Those of the snapshot's departed that are shown, and ends of lines at their times.
+    gone: Vec<usize>,
+    ends: Vec<LineEnd>,
     plain: LineEnd,
     stamped: LineEnd,
 }
@@ -65,6 +68,8 @@ impl Renderer {
             buffer: Vec::with_capacity(CHUNK),
             machine_labels: String::new(),
             mounts: FirstMounts::default(),
+            gone: Vec::new(),
+            ends: Vec::new(),
             plain: LineEnd::plain(),
             stamped: LineEnd::plain(),
         }
@@ -105,6 +110,7 @@ impl Renderer {
         }
         write_machine_labels(&mut self.machine_labels, &snapshot.machine);
         self.mounts.refresh(snapshot);
+        self.find_gone(snapshot);
         let runtime = self.runtime;
         let wanted = |cgroup: &Cgroup| runtime.is_none() || cgroup.part.runtime == runtime;
 
@@ -127,8 +133,29 @@ impl Renderer {
                 for sample in snapshot.cgroups.iter().filter(|sample| wanted(&sample.cgroup)) {
                     let Some(base) = base_labels(&sample.cgroup, view) else { continue };
                     lines.base(base);
-                    each(&Row { sample, snapshot, kinds, mounts: &self.mounts, of_kubelet }, &mut lines);
+                    let (seen_ms, mounts) = (snapshot.wall_ms, &self.mounts);
+                    each(&Row { sample, seen_ms, snapshot, kinds, mounts, of_kubelet }, &mut lines);
                 }
+                let remains = families::remains(family);
+                for (index, at) in self.gone.iter().enumerate().filter(|_| remains) {
+                    let Some(departed) = snapshot.departed.get(*at) else { continue };
+                    let (sample, seen_ms) = (&departed.last, departed.seen_ms);
+                    let Some(base) = base_labels(&sample.cgroup, view) else { continue };
+                    // Kills of the gone have rows of their own.
+                    let twice = gone.is_some() && is_among(&snapshot.oom_gone, &sample.cgroup);
+                    if twice || !wanted(&sample.cgroup) {
+                        continue;
+                    }
+                    lines.base(base);
+                    if family.stamped {
+                        lines.end(self.ends.get(index).unwrap_or(end));
+                    }
+                    each(
+                        &Row { sample, seen_ms, snapshot, kinds, mounts: &self.mounts, of_kubelet },
+                        &mut lines,
+                    );
+                }
+                lines.end(end);
             }
             if let Some(gone) = gone {
                 for row in snapshot.oom_gone.iter().filter(|row| wanted(&row.cgroup)) {
@@ -152,6 +179,39 @@ impl Renderer {
         lines.finish(format.is_openmetrics());
         result
     }
+}
+
+impl Renderer {
+    /// Which of the departed are shown: of one path the last, and only while nothing
+    /// lives there again, since two rows would have the same labels.
+    fn find_gone(&mut self, snapshot: &Snapshot) {
+        let Options { format, timestamps, .. } = self.options;
+        let Renderer { gone, ends, .. } = self;
+        let path = |at: &usize| snapshot.departed.get(*at).map(|d| d.last.cgroup.path.as_str());
+        gone.clear();
+        gone.extend(snapshot.departed.iter().enumerate().filter_map(|(at, departed)| {
+            let shown = departed.lingers(snapshot.monotonic) && !departed.last.cgroup.labels.is_empty();
+            (shown && snapshot.row(&departed.last.cgroup.path).is_none()).then_some(at)
+        }));
+        gone.sort_unstable_by_key(|at| (path(at), std::cmp::Reverse(*at)));
+        gone.dedup_by_key(|at| path(at));
+        if !timestamps {
+            return;
+        }
+        if ends.len() < gone.len() {
+            ends.resize_with(gone.len(), LineEnd::plain);
+        }
+        for (end, at) in ends.iter_mut().zip(gone) {
+            if let Some(departed) = snapshot.departed.get(*at) {
+                end.stamp(departed.seen_ms, format.is_openmetrics());
+            }
+        }
+    }
+}
+
+/// Whether a cgroup's kills are shown on a row of their own.
+fn is_among(gone: &[OomGone], cgroup: &Cgroup) -> bool {
+    gone.binary_search_by(|row| row.cgroup.path.cmp(&cgroup.path)).is_ok()
 }
 
 /// The base labels of a cgroup's rows, where it has rows.

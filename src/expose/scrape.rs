@@ -287,6 +287,9 @@ impl Bodies {
         };
         let mut renderer = kept.unwrap_or_else(|| Renderer::new(options));
         let result = renderer.render(snapshot, sink);
+        if result.is_ok() {
+            snapshot.lingering().for_each(|departed| departed.shown.set());
+        }
         let mut renderers = lock(&self.renderers);
         if renderers.len() < STREAMS + COMPRESSIONS {
             renderers.push(renderer);

@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod cgroupstats;
+pub mod ends;
 pub mod file;
 pub mod handles;
 pub mod kmsg;

@@ -7,6 +7,7 @@
 //! everything is listed again, so that nothing depends on events alone. Cgroups that
 //! vanish between listing and reading are normal.
 
+mod list;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,13 +16,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::dir::{Dir, Type};
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, fstatat};
-
+use list::{Child, created, list};
 use watch::{Event, Watcher};
 
-use super::cgroup::{Layout, TreeId, TreeRoot};
+use super::cgroup::{Layout, TreeRoot};
 use super::handles::{CgroupFiles, Reader, inode_of};
 use super::{ReadError, lossless_text};
 use crate::snapshot::{Cgroup, Limit, Spec};
@@ -32,9 +30,6 @@ const FULL_SCAN: Duration = Duration::from_secs(60);
 /// For so many ticks a new cgroup is looked for in the trees it is missing in:
 /// runtimes create the directories of one container one after the other.
 const SETTLING_TICKS: u32 = 8;
-
-/// Systemd makes one cgroup per mount unit; they hold no processes of interest.
-const IGNORED_SUFFIX: &[u8] = b".mount";
 
 /// One cgroup.
 #[derive(Debug)]
@@ -59,6 +54,8 @@ pub struct Node {
     pub whole: bool,
     /// Where its processes' network counters go.
     pub network: NetworkRow,
+    /// The kernel tells when its last process has ended.
+    pub end_is_told: bool,
     /// A file in its directory was written: limits may have changed.
     pub spec_changed: bool,
     /// Writes to its limits of memory and CPU are told at once.
@@ -68,6 +65,19 @@ pub struct Node {
     links: Box<[u64]>,
     /// Was in the first tree when last looked at.
     in_first: bool,
+}
+
+/// A cgroup that vanished.
+#[derive(Debug)]
+pub struct Removed {
+    /// See [`Node::id`].
+    pub id: u64,
+    /// Who it was, as far as that was known.
+    pub cgroup: Arc<Cgroup>,
+    /// See [`Node::waits`].
+    pub waits: bool,
+    /// See [`Node::whole`].
+    pub whole: bool,
 }
 
 /// On which row the network namespace of a cgroup's processes is counted, if on
@@ -118,8 +128,8 @@ pub struct TreeCounts {
 pub struct Tree {
     /// Sorted by path; the root is first.
     pub nodes: Vec<Node>,
-    /// Cgroups that vanished in the last update, by id.
-    pub removed: Vec<(u64, Arc<Cgroup>)>,
+    /// Cgroups that vanished in the last update.
+    pub removed: Vec<Removed>,
     /// Self-observation.
     pub counts: TreeCounts,
     max_cgroups: usize,
@@ -131,11 +141,6 @@ pub struct Tree {
     limits_told: bool,
     dirty: BTreeSet<CString>,
     last_full: Option<Instant>,
-}
-
-struct Child {
-    relative: CString,
-    inode: u64,
 }
 
 /// What the tree is brought up to date for.
@@ -244,7 +249,8 @@ impl Tree {
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
-                removed.push((node.id, Arc::clone(&node.cgroup)));
+                let (cgroup, waits, whole) = (Arc::clone(&node.cgroup), node.waits, node.whole);
+                removed.push(Removed { id: node.id, cgroup, waits, whole });
             }
             !gone
         });
@@ -274,6 +280,7 @@ impl Tree {
                 waits: false,
                 whole: false,
                 network: NetworkRow::default(),
+                end_is_told: false,
                 spec_changed: true,
                 watched: watching && in_first,
                 spec: Spec::default(),
@@ -378,20 +385,27 @@ impl Tree {
         }
     }
 
-    /// Looks for new cgroups in the trees they were missing in. Where one turns up
-    /// it is listed as well: that is what puts a watch on it.
+    /// Looks for new cgroups in the trees they were missing in.
     fn settle(&mut self, scan: &mut Scan<'_>) {
         for node in self.nodes.iter_mut().filter(|n| n.age < SETTLING_TICKS) {
-            for (tree, root) in scan.layout.trees.iter().enumerate() {
-                if node.files.directories.get(tree).is_some_and(|d| d.inode == 0)
-                    && let Ok(inode) = inode_of(root.handle(), node.files.relative())
-                    && let Some(directory) = node.files.directories.get_mut(tree)
-                {
-                    directory.inode = inode;
-                    self.dirty.insert(node.files.relative().to_owned());
-                }
-            }
+            complete(&mut self.dirty, scan.layout, node);
         }
+    }
+
+    /// The node with this id and path, for looks between ticks; a new one has been looked
+    /// for in the trees it was missing in.
+    pub fn node(&mut self, layout: &Layout, id: u64, path: &str) -> Option<&mut Node> {
+        let index = self.nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(path)).ok()?;
+        let node = self.nodes.get_mut(index).filter(|n| n.id == id)?;
+        if node.age < SETTLING_TICKS {
+            complete(&mut self.dirty, layout, node);
+        }
+        Some(node)
+    }
+
+    /// The id that the next new cgroup gets.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
     }
 
     /// Compares the children of one directory in one tree with what is known;
@@ -521,72 +535,25 @@ impl Tree {
     }
 }
 
+/// Looks for a cgroup in the trees it was missing in. Where one turns up it is
+/// listed as well: that is what puts a watch on it.
+fn complete(dirty: &mut BTreeSet<CString>, layout: &Layout, node: &mut Node) {
+    for (tree, root) in layout.trees.iter().enumerate() {
+        if node.files.directories.get(tree).is_some_and(|d| d.inode == 0)
+            && let Ok(inode) = inode_of(root.handle(), node.files.relative())
+            && let Some(directory) = node.files.directories.get_mut(tree)
+        {
+            directory.inode = inode;
+            dirty.insert(node.files.relative().to_owned());
+        }
+    }
+}
+
 struct Scan<'a> {
     layout: &'a Layout,
     reader: &'a mut Reader,
     added: BTreeMap<String, (CgroupFiles, Box<[u64]>)>,
     changed: bool,
-}
-
-/// The child cgroups of a directory.
-fn list(root: &TreeRoot, relative: &CStr) -> Result<Vec<Child>, ReadError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut dir = Dir::openat(root.handle(), relative, flags, Mode::empty()).map_err(ReadError::from)?;
-    let mut children = Vec::new();
-    for entry in dir.iter() {
-        let entry = entry.map_err(ReadError::from)?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." || name.ends_with(IGNORED_SUFFIX) {
-            continue;
-        }
-        let child = || -> Option<CString> {
-            if relative == c"." {
-                return CString::new(name).ok();
-            }
-            CString::new([relative.to_bytes(), b"/", name].concat()).ok()
-        };
-        match entry.file_type().filter(|t| root.is_cgroupfs || *t != Type::Directory) {
-            Some(Type::Directory) => {
-                let Some(relative) = child() else { continue };
-                children.push(Child { relative, inode: entry.ino() });
-            }
-            None => {
-                let Some(relative) = child() else { continue };
-                // A captured tree: other filesystems may list other inode numbers than they stat.
-                let Ok(stat) = fstatat(root.handle(), relative.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
-                else {
-                    continue;
-                };
-                if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
-                    children.push(Child { relative, inode: stat.st_ino });
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(children)
-}
-
-/// Earliest mtime of the cgroup's directories and of the file that is never
-/// written after creation, seconds since the epoch.
-fn created(layout: &Layout, files: &CgroupFiles, boot: Option<u64>) -> Option<u64> {
-    let mut earliest: Option<u64> = None;
-    for (index, root) in layout.trees.iter().enumerate() {
-        if !u8::try_from(index).is_ok_and(|i| files.exists_in(TreeId(i))) {
-            continue;
-        }
-        let marker: &[u8] = if root.v2 { b"/cgroup.events" } else { b"/cgroup.clone_children" };
-        let marker = CString::new([files.relative().to_bytes(), marker].concat()).ok();
-        for path in [Some(files.relative()), marker.as_deref()].into_iter().flatten() {
-            let Ok(stat) = fstatat(root.handle(), path, AtFlags::empty()) else { continue };
-            if let Ok(mtime) = u64::try_from(stat.st_mtime)
-                && mtime > 0
-            {
-                earliest = Some(earliest.map_or(mtime, |e| e.min(mtime)));
-            }
-        }
-    }
-    Some(earliest?.max(boot.unwrap_or(0)))
 }
 
 /// A relative path as the `id` label shows it.

@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Families, Ticks, Written, float, lock};
-use crate::collect::{CollectorReport, LogCounts, LogState};
+use crate::collect::{BetweenCounts, CollectorReport, LogCounts, LogState};
 use crate::kernel::problems::Problem;
 
 /// Families from the report of the last tick.
@@ -86,10 +86,30 @@ impl Collector for Collection {
         f.counter(
             "nodegauge_inotify_overflows",
             "Times the kernel dropped events.",
-            Some(float(tree.overflows)),
+            Some(float(tree.overflows + report.between.ends.overflows)),
         )?;
+        between(&mut f, &report.between)?;
         kernel_log(&mut f, &report.log)
     }
+}
+
+fn between(f: &mut Families<'_>, between: &BetweenCounts) -> Written {
+    let readings = [("early", between.early), ("last", between.last)];
+    f.counters(
+        "nodegauge_container_readings",
+        "Readings of single containers between collections: while they are young, and when their last process has ended.",
+        &mut readings.into_iter().map(|(when, count)| (vec![("when", when)], float(count))),
+    )?;
+    f.counter(
+        "nodegauge_container_readings_skipped",
+        "Readings between collections that were left out because others had used up their share of CPU.",
+        Some(float(between.skipped)),
+    )?;
+    f.gauge(
+        "nodegauge_container_end_watches",
+        "Containers and pods whose end the kernel tells; 0 on cgroup v1 without a v2 tree.",
+        Some(float(between.ends.watches)),
+    )
 }
 
 /// Nothing where the log is not asked for.

@@ -23,6 +23,7 @@ mod disk_usage;
 mod expose;
 mod faults;
 mod golden;
+mod gone;
 mod history;
 mod hostile;
 mod http;

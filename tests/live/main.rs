@@ -27,6 +27,7 @@ mod pod_network;
 mod pods;
 mod problems;
 mod queue;
+mod short;
 #[path = "../it/ttar.rs"]
 mod ttar;
 mod worker;

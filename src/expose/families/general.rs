@@ -52,8 +52,8 @@ pub(super) const FAMILIES: &[Family] = &[
         unit: Unit::Seconds,
         kind: None,
         stamped: true,
-        sources: everywhere(File("wall clock of the tick")),
-        emit: Emit::Cgroup(|row, out| out.sample(Some(Value::integer(row.snapshot.wall_ms / 1000)))),
+        sources: everywhere(File("wall clock of the tick; of what is gone, of its last reading")),
+        emit: Emit::Cgroup(|row, out| out.sample(Some(Value::integer(row.seen_ms / 1000)))),
     },
     Family {
         name: "container_health_state",

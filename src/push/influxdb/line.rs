@@ -200,6 +200,7 @@ fn has(tags: &[u8], key: &[u8]) -> bool {
 }
 
 /// Whether a byte of a tag's value is not simply copied. One look for each byte of every label.
+#[allow(clippy::indexing_slicing, reason = "looked at by the compiler, which works this out")]
 const SPECIAL: [bool; 256] = {
     let mut special = [false; 256];
     special[b',' as usize] = true;
