@@ -426,7 +426,10 @@ fn compare(
             None => made.values().flat_map(|of_node| of_node.keys().copied()).collect(),
         };
         if !times.iter().eq(&steps) {
-            return Err(format!("{tags:?}: {} of {} steps", times.len(), steps.len()));
+            let times: BTreeSet<u64> = times.into_iter().collect();
+            let extra: Vec<_> = found.iter().filter(|(time, _)| !steps.contains(time)).collect();
+            let missing: Vec<_> = steps.difference(&times).collect();
+            return Err(format!("{tags:?}: {} steps, missing {missing:?}, never made {extra:?}", steps.len()));
         }
         if kind == "node"
             && !made[&tags["nodename"]].iter().eq(found.iter().map(|(time, value)| (time, value)))
