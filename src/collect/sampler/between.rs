@@ -115,7 +115,7 @@ impl Sampler {
 
     /// Takes note of what the tree found: new containers are young, and all are watched.
     pub(super) fn notice(&mut self) {
-        let new = std::mem::replace(&mut self.noticed, Some(self.tree.next_id()));
+        let new = self.noticed.replace(self.tree.next_id());
         let (now, wall_ms) = (Instant::now(), wall_ms());
         for node in self.tree.nodes.iter_mut().filter(|node| node.whole) {
             if let Some(ends) = &mut self.ends {
