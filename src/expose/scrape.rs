@@ -20,7 +20,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{Format, Options, Renderer, View};
-use crate::snapshot::{Kinds, Snapshot};
+use crate::snapshot::{Departed, Kinds, KubeletLabels, Snapshot};
 use crate::telemetry::Telemetry;
 
 /// Renders that may wait for their clients, and those that never wait because
@@ -288,7 +288,9 @@ impl Bodies {
         let mut renderer = kept.unwrap_or_else(|| Renderer::new(options));
         let result = renderer.render(snapshot, sink);
         if result.is_ok() {
-            snapshot.lingering().for_each(|departed| departed.shown.set());
+            let all = text.view == View::All;
+            let had = |d: &&Arc<Departed>| all || d.last.cgroup.kubelet != KubeletLabels::NotShown;
+            snapshot.lingering().filter(had).for_each(|departed| departed.shown.set());
         }
         let mut renderers = lock(&self.renderers);
         if renderers.len() < STREAMS + COMPRESSIONS {

@@ -145,9 +145,9 @@ impl StepBuilder {
             return Ok(None);
         }
         let Some(due) = self.grid.due(snapshot.wall_ms, snapshot.monotonic) else { return Ok(None) };
-        // What was gone before the first step was in none.
+        // What came and went before the first step is in it, and in no other.
         let last = self.last.replace(snapshot.monotonic);
-        let departed = departed.into_iter().filter(|d| last.is_some_and(|last| d.gone > last));
+        let departed = departed.into_iter().filter(|d| last.is_none_or(|last| d.gone > last));
         let departed: Vec<Departed<'_>> = departed.collect();
         let batch = self.build(due, snapshot, &departed, directory)?;
         Ok(Some(Step { batch, due }))

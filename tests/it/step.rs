@@ -517,6 +517,22 @@ fn what_is_gone_sends_its_totals_once() {
     assert_eq!((web.is_departed(), integer(&web, "cpu/usage")), (false, Some(600_000_000)));
 }
 
+#[test]
+fn what_was_gone_before_the_first_step_is_in_it() {
+    let (mut builder, clock) = start();
+    let last = shop(2);
+    let gone = || {
+        let gone = |sample| Departed { sample, seen_ms: 1_700_000_000_000, gone: clock.zero };
+        last.iter().filter(|r| r.cgroup.path != "/").map(gone)
+    };
+    let alive = || vec![row("/", 3, 1)];
+    let batch = builder.tick(&clock.tick(0, alive()), gone(), &directory()).unwrap().unwrap().batch;
+    let web = entity(&batch, EntityKind::Container, "web");
+    assert_eq!((web.is_departed(), integer(&web, "cpu/usage")), (true, Some(1_200_000_000)));
+    let batch = builder.tick(&clock.tick(15, alive()), gone(), &directory()).unwrap().unwrap().batch;
+    assert_eq!(batch.entities().count(), 1);
+}
+
 /// Every metric of the table that a kernel tells is in a step of a host that
 /// tells everything, and only on what the table says.
 #[test]

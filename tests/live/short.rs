@@ -155,7 +155,14 @@ fn read_a_last_time_when_the_last_process_has_ended() {
     container.add(worker.pid());
     // It was there before the agent: nothing reads it early.
     let agent = Agent::start(&IDLE);
-    let before = agent.scrape().one(CPU, &container.id).expect("a row");
+    // Where a source of names is expected to tell of it, its row comes a little later.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let before = loop {
+        if let Some(before) = agent.scrape().one(CPU, &container.id) {
+            break before;
+        }
+        assert!(Instant::now() < deadline, "no row");
+    };
     let last = agent.own("nodegauge_container_readings_total{when=\"last\"}");
     worker.work();
     drop(worker);
