@@ -429,7 +429,10 @@ fn compare(
             let times: BTreeSet<u64> = times.into_iter().collect();
             let extra: Vec<_> = found.iter().filter(|(time, _)| !steps.contains(time)).collect();
             let missing: Vec<_> = steps.difference(&times).collect();
-            return Err(format!("{tags:?}: {} steps, missing {missing:?}, never made {extra:?}", steps.len()));
+            return Err(format!(
+                "{tags:?}: {} steps, missing {missing:?}, never made {extra:?}",
+                steps.len()
+            ));
         }
         if kind == "node"
             && !made[&tags["nodename"]].iter().eq(found.iter().map(|(time, value)| (time, value)))
