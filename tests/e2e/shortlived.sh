@@ -5,8 +5,8 @@
 # E2E_FULL=1 makes 1,000, in about four minutes. E2E_UNIFIED=0 hides a v2 hierarchy that
 # is beside v1 from the agents, so that no kernel tells them of an end. CADVISOR=/path
 # is run beside, for its figure. E2E_RATE containers begin each second, and each cgroup
-# is removed E2E_REMOVAL_MS after its end, which is what `runc delete` takes at least.
-# Needs root.
+# is removed E2E_REMOVAL_MS after its end: 20, since a container manager hears of the end,
+# then starts a program that removes it. `runc run` alone takes 1. Needs root.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 trap cleanup EXIT
