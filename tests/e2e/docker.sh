@@ -141,7 +141,7 @@ docker rm -f "$idle" >/dev/null
 containers=("$busy" "$memory" "$disk")
 sleep 1.1
 curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics"
-check "a removed container uses nothing any more" [ "$(grep "$idle" "$work/metrics" | grep -c _usage_bytes)" = 0 ]
+check "a removed container uses nothing any more" [ "$(grep "$idle" "$work/metrics" | grep -Ec "^container_(memory|fs)_usage_bytes")" = 0 ]
 gone() { curl -fs "http://127.0.0.1:$port/metrics" >"$work/metrics" && ! grep -q "$idle" "$work/metrics"; }
 check "a removed container's rows go once its final totals were shown" wait_for 20 gone
 finish

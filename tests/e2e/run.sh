@@ -15,7 +15,7 @@ need openssl openssl
 NODEGAUGE=$(binary)
 export NODEGAUGE
 result=0
-for script in docker rest prometheus panels package hostile identity-docker identity-containerd churn push crash aggregator scale faults pages top; do
+for script in docker rest prometheus panels package hostile identity-docker identity-containerd churn shortlived push crash aggregator scale faults pages top; do
   printf '== %s\n' "$script"
   "./$script.sh" || result=1
 done

@@ -56,7 +56,7 @@ done
 if [ -n "${CADVISOR:-}" ]; then
   free_port port
   background "$work/cadvisor.log" "$CADVISOR" --listen_ip=127.0.0.1 --port="$port"
-  wait_for 60 curl -fs "http://127.0.0.1:$port/healthz" || fail "cAdvisor does not start: $(tail -3 "$work/cadvisor.log")"
+  wait_for 60 curl -fs "http://127.0.0.1:$port/metrics" || fail "cAdvisor does not start: $(tail -3 "$work/cadvisor.log")"
   watchers+=("cadvisor=http://127.0.0.1:$port/metrics@5")
 fi
 
