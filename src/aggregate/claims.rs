@@ -29,6 +29,13 @@ const SILENT_MS: u64 = 10_000;
 /// busy machine takes as long to send what it has stamped.
 const NEVER_MS: i64 = 5_000;
 
+/// A push may be under way for so long, milliseconds: an agent waits that long for an
+/// answer, and one that is late looks as if its clock were behind.
+const UNDER_WAY_MS: i64 = 60_000;
+
+/// So many pushes in a row have to say that a clock is behind by no more than that.
+const IN_A_ROW: u32 = 3;
+
 /// Batches a second that a name is good for, and how many it may have saved up:
 /// more than what an agent keeps for an aggregator that starts again.
 const RATE: u64 = 20;
@@ -62,6 +69,9 @@ struct Claim {
     contested_ms: Option<u64>,
     /// What its times are corrected by.
     shift_ms: i64,
+    /// How many pushes in a row were late, or from a clock that is behind, and what the one
+    /// that was under way for the shortest time says of the clock.
+    behind: (u32, i64),
     /// Sequence and time of sending of the batch that was sent last.
     sent: (u64, u64),
     /// Up to when its batches have used up what [`RATE`] gives, milliseconds since
@@ -124,9 +134,9 @@ impl Claims {
                 claim.contested_ms = Some(now_ms);
                 return Err(Unclaimed::Contested);
             }
-            let Claim { shift_ms, paid_ms, contested_ms, .. } = *claim;
-            *claim =
-                Claim { shift_ms, paid_ms, contested_ms, ..Claim::new(batch, now_ms, Some(claim.boot_id)) };
+            let Claim { shift_ms, behind, paid_ms, contested_ms, .. } = *claim;
+            let new = Claim::new(batch, now_ms, Some(claim.boot_id));
+            *claim = Claim { shift_ms, behind, paid_ms, contested_ms, ..new };
         }
         self.correct(claim, batch, now_ms);
         Ok(claim.shift_ms)
@@ -135,7 +145,8 @@ impl Claims {
     /// Follows the node's clock, by whole slots. Only what leaves the tolerance
     /// moves the correction, so that one that is off by half a slot does not
     /// have its steps moved to and fro. A batch that was sent before, and comes
-    /// again or was recorded, tells nothing of the clock.
+    /// again or was recorded, tells nothing of the clock. One that was under way for long
+    /// looks like a clock that is behind, never like one that is ahead.
     fn correct(&self, claim: &mut Claim, batch: &Batch, now_ms: u64) {
         let Some(sent_ms) = batch.sent_ms() else { return };
         let (sequence, last_ms) = claim.sent;
@@ -145,10 +156,21 @@ impl Claims {
         claim.sent = (batch.sequence().max(sequence), sent_ms);
         let ahead = i64::try_from(i128::from(sent_ms) - i128::from(now_ms)).unwrap_or(i64::MAX);
         let tolerance = (self.slot_ms / 4 * 3).max(NEVER_MS);
-        if ahead.saturating_sub(claim.shift_ms).saturating_abs() > tolerance {
-            let half = self.slot_ms / 2 * ahead.signum();
-            claim.shift_ms = ahead.saturating_add(half) / self.slot_ms * self.slot_ms;
+        let off = ahead.saturating_sub(claim.shift_ms);
+        let (count, least) = std::mem::replace(&mut claim.behind, (0, i64::MIN));
+        if off.saturating_abs() <= tolerance {
+            return;
         }
+        let mut ahead = ahead;
+        if (-UNDER_WAY_MS..0).contains(&off) {
+            ahead = ahead.max(least);
+            if count + 1 < IN_A_ROW {
+                claim.behind = (count + 1, ahead);
+                return;
+            }
+        }
+        let half = self.slot_ms / 2 * ahead.signum();
+        claim.shift_ms = ahead.saturating_add(half) / self.slot_ms * self.slot_ms;
     }
 
     /// Whether an agent with that name has pushed within the time after which it
@@ -198,6 +220,7 @@ impl Claim {
             heard_ms: now_ms,
             contested_ms: None,
             shift_ms: 0,
+            behind: (0, i64::MIN),
             sent: (0, 0),
             paid_ms: now_ms.saturating_sub(SAVED * PRICE_MS),
         }
@@ -322,15 +345,38 @@ mod tests {
         check(45_000, 0);
         check(45_001, 60_000);
         check(20_000, 60_000);
+        check(0, 60_000);
+        check(0, 60_000);
         check(0, 0);
         check(hour + 29_000, hour);
         check(hour - 31_000, hour);
         check(hour - 45_000, hour);
+        check(hour - 46_000, hour);
+        check(hour - 47_000, hour);
         check(hour - 46_000, hour - 60_000);
         check(-hour + 200, -hour);
         // Nonsense is bounded by the numbers there are.
         let most = step(2, 9, u64::MAX / 15_000 * 15_000);
         assert!(claims.admit(&most, NOW + 3_600_000).is_ok());
+    }
+
+    /// A machine that is busy takes and sends late; steps went into the slot after theirs.
+    #[test]
+    fn a_push_that_was_under_way_for_long_moves_no_clock() {
+        let claims = Claims::new(5_000, 10);
+        let mut sequence = 0;
+        let mut late = |late_ms: u64| {
+            sequence += 1;
+            let mut message = sent(1, 9, NOW, NOW + sequence).message().clone();
+            message.sequence = sequence;
+            claims.admit(&Batch::new(message).unwrap(), NOW + sequence + late_ms).unwrap()
+        };
+        for late_ms in [19_000, 7_000, 10, 30_000, 6_000, 4_000, 59_000, 0] {
+            assert_eq!(late(late_ms), 0, "{late_ms}");
+        }
+        // None in a row was quick: as far as anybody can tell the clock is behind.
+        assert_eq!([late(19_000), late(11_000), late(14_000)], [0, 0, -10_000]);
+        assert_eq!(late(10), 0, "no push comes before it was sent");
     }
 
     #[test]
