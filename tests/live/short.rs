@@ -1,4 +1,5 @@
 //! Containers that come and go between two ticks: they are counted all the same.
+//! Run by `.ci/run` as root: see `main.rs`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
