@@ -6,11 +6,15 @@
 //! with its cgroup, and a container whose main process is killed is gone before the
 //! next tick, so kills are taken from the log too ([`log`]), and both are put
 //! together by one rule ([`ledger`]).
+//!
+//! `oom_kill` of `/proc/vmstat` (4.13) counts every kill of the machine: while it stands,
+//! so do all the others, and they are not read.
 
 pub(super) mod ledger;
 mod log;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{Collector, Context, End, LogState, Setup, Vanished};
@@ -25,9 +29,13 @@ use log::{Log, Logged};
 struct Oom {
     file: Option<FileKey>,
     fallback: Option<FileKey>,
-    /// By cgroup: the subtree's kills, and then its own, as last read. A kill is counted
-    /// in both at once, so that the second stands as long as the first does.
+    /// By cgroup: the subtree's kills, where something told them, and then its own, as last
+    /// read. A kill is counted in both at once, so that the second stands as long as the
+    /// first does.
     last: HashMap<u64, (Reading, Option<u64>)>,
+    vmstat: PathBuf,
+    vmstat_keys: Keyed,
+    machine: Machine,
     keys: Keyed,
     values: Values,
     log: Option<Log>,
@@ -37,6 +45,28 @@ struct Oom {
     /// Kills that could be put on no row.
     unplaced: u64,
     now: Instant,
+}
+
+/// Kills on the whole machine.
+#[derive(Debug, Default)]
+struct Machine {
+    kills: Option<u64>,
+    /// Ticks in which there were as many as in the one before.
+    quiet: u32,
+}
+
+impl Machine {
+    fn take(&mut self, kills: Option<u64>) {
+        let same = kills.is_some() && kills == self.kills;
+        self.quiet = if same { self.quiet.saturating_add(1) } else { 0 };
+        self.kills = kills;
+    }
+
+    /// Whether no counter of a cgroup has moved since the tick before. The kernel counts a kill
+    /// for the machine a moment before it does for the cgroup, so one more is read.
+    fn is_quiet(&self) -> bool {
+        self.quiet >= 2
+    }
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -52,6 +82,9 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         file,
         fallback,
         last: HashMap::new(),
+        vmstat: setup.roots.proc.join("vmstat"),
+        vmstat_keys: Keyed::new(&["oom_kill"]),
+        machine: Machine::default(),
         keys: Keyed::new(&["oom_kill"]),
         values: [None; MAX_KEYS],
         // A captured tree's log has ended.
@@ -77,8 +110,7 @@ impl Oom {
         below: Reading,
     ) -> Result<Option<u64>, Vanished> {
         if let Some((then, own)) = self.last.get(&node.id)
-            && below.is_some()
-            && *then == below
+            && (self.machine.is_quiet() || (below.is_some() && *then == below))
             && !node.slow
         {
             return Ok(*own);
@@ -90,15 +122,17 @@ impl Oom {
         }
         let [kills, ..] = *values;
         let own = found.and(kills);
-        if below.is_some() {
-            self.last.insert(node.id, (below, own));
-        }
+        self.last.insert(node.id, (below, own));
         Ok(own)
     }
 }
 
 impl Collector for Oom {
-    fn begin(&mut self, _cx: &mut Context<'_>, nodes: &mut [Node], snapshot: &mut Snapshot) {
+    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], snapshot: &mut Snapshot) {
+        let (keys, values) = (&mut self.vmstat_keys, &mut self.values);
+        let read = cx.reader.buffer.read_path(&self.vmstat).and_then(|text| keys.read(text, values));
+        let [kills, ..] = *values;
+        self.machine.take(kills.filter(|_| read.is_ok()));
         self.now = snapshot.monotonic;
         let at = Moment { now: self.now, wall_ms: snapshot.wall_ms };
         for node in nodes.iter().filter(|n| n.age == 0) {
@@ -167,5 +201,21 @@ impl Collector for Oom {
     fn forget(&mut self, id: u64) {
         self.last.remove(&id);
         self.ledger.left(id, Moment { now: Instant::now(), wall_ms: super::sampler::wall_ms() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_stand_from_the_second_tick_without_a_kill_on() {
+        let mut machine = Machine::default();
+        let quiet = [None, None, None, Some(3), Some(3), Some(3), Some(4), Some(4), Some(4), None, Some(4)]
+            .map(|kills| {
+                machine.take(kills);
+                machine.is_quiet()
+            });
+        assert_eq!(quiet, [false, false, false, false, false, true, false, false, true, false, false]);
     }
 }

@@ -46,14 +46,14 @@ impl Value {
     }
 
     #[inline]
-    fn write(self, out: &mut Vec<u8>) {
+    fn write(self, out: &mut Out<'_>) {
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(self.digits).as_bytes();
         if self.negative {
             out.push(b'-');
         }
         if self.scale == 0 {
-            return out.extend_from_slice(digits);
+            return out.put(digits);
         }
         let scale = usize::from(self.scale);
         let (whole, mut fraction) = digits
@@ -65,11 +65,11 @@ impl Value {
         while let [rest @ .., b'0'] = fraction {
             fraction = rest;
         }
-        out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+        out.put(if whole.is_empty() { b"0" } else { whole });
         if !fraction.is_empty() {
             out.push(b'.');
-            out.extend_from_slice(padding);
-            out.extend_from_slice(fraction);
+            out.put(padding);
+            out.put(fraction);
         }
     }
 }
@@ -125,24 +125,90 @@ impl Label<'_> {
     }
 
     #[inline]
-    fn write(self, out: &mut Vec<u8>) {
+    fn write(self, out: &mut Out<'_>) {
         let mut buffer = itoa::Buffer::new();
         match self {
-            Label::Text(text) => labels::escape(text, |piece| out.extend_from_slice(piece.as_bytes())),
-            Label::Word(word) => out.extend_from_slice(word.as_bytes()),
-            Label::Lower(word) => out.extend(word.bytes().map(|b| b.to_ascii_lowercase())),
-            Label::Number(number) => out.extend_from_slice(buffer.format(number).as_bytes()),
+            Label::Text(text) => labels::escape(text, |piece| out.put(piece.as_bytes())),
+            Label::Word(word) => out.put(word.as_bytes()),
+            Label::Lower(word) => word.bytes().for_each(|b| out.push(b.to_ascii_lowercase())),
+            Label::Number(number) => out.put(buffer.format(number).as_bytes()),
             Label::Cpu(number) => {
-                out.extend_from_slice(if number < 10 { b"cpu0" } else { b"cpu" });
-                out.extend_from_slice(buffer.format(number).as_bytes());
+                out.put(if number < 10 { b"cpu0" } else { b"cpu" });
+                out.put(buffer.format(number).as_bytes());
             }
             Label::DeviceNumbers(major, minor) => {
-                out.extend_from_slice(buffer.format(major).as_bytes());
+                out.put(buffer.format(major).as_bytes());
                 out.push(b':');
-                out.extend_from_slice(buffer.format(minor).as_bytes());
+                out.put(buffer.format(minor).as_bytes());
             }
         }
     }
+}
+
+/// The free part of a buffer in which there is room for what is written: what is not
+/// would be left out.
+struct Out<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Out<'_> {
+    #[inline(always)]
+    fn push(&mut self, byte: u8) {
+        if let Some(space) = self.bytes.get_mut(self.at) {
+            *space = byte;
+        }
+        self.at += 1;
+    }
+
+    /// For the short pieces that lines are made of: calling `memcpy` for each took half of
+    /// the time of a scrape.
+    #[inline(always)]
+    fn put(&mut self, piece: &[u8]) {
+        let end = self.at + piece.len();
+        if let Some(space) = self.bytes.get_mut(self.at..end) {
+            let _ = halves::<32>(space, piece)
+                || halves::<16>(space, piece)
+                || halves::<8>(space, piece)
+                || halves::<4>(space, piece)
+                || few(space, piece);
+        }
+        self.at = end;
+    }
+
+    #[inline(always)]
+    fn put_long(&mut self, piece: &[u8]) {
+        let end = self.at + piece.len();
+        if let Some(space) = self.bytes.get_mut(self.at..end) {
+            space.copy_from_slice(piece);
+        }
+        self.at = end;
+    }
+}
+
+/// Copies what has between `N` and twice as many bytes as its first and its last `N`, which
+/// may overlap; more is copied as usual.
+#[inline(always)]
+fn halves<const N: usize>(space: &mut [u8], piece: &[u8]) -> bool {
+    if piece.len() > 64 {
+        space.copy_from_slice(piece);
+        return true;
+    }
+    let (Some(first), Some(last)) = (piece.first_chunk::<N>(), piece.last_chunk::<N>()) else { return false };
+    if let Some(to) = space.first_chunk_mut() {
+        *to = *first;
+    }
+    if let Some(to) = space.last_chunk_mut() {
+        *to = *last;
+    }
+    true
+}
+
+/// Copies up to three bytes.
+#[inline(always)]
+fn few(space: &mut [u8], piece: &[u8]) -> bool {
+    space.iter_mut().zip(piece).for_each(|(to, byte)| *to = *byte);
+    true
 }
 
 /// What is said once about a family, before its first sample, and its name.
@@ -192,7 +258,11 @@ impl LineEnd {
         self.text.clear();
         self.text.push(b' ');
         let value = if openmetrics { Value::milliseconds(wall_ms) } else { Value::integer(wall_ms) };
-        value.write(&mut self.text);
+        let mut number = [0; NUMBER];
+        let mut out = Out { bytes: &mut number, at: 0 };
+        value.write(&mut out);
+        let length = out.at;
+        self.text.extend_from_slice(number.get(..length).unwrap_or_default());
         self.text.push(b'\n');
     }
 }
@@ -200,7 +270,10 @@ impl LineEnd {
 /// Where samples go: a buffer that is handed on whenever it is full, always at
 /// the end of a line.
 pub struct Lines<'a> {
+    /// All of it is there to be written to.
     buffer: &'a mut Vec<u8>,
+    /// Bytes of it that are written.
+    at: usize,
     /// Takes a full buffer and says whether it wants more.
     sink: &'a mut dyn FnMut(&[u8]) -> bool,
     stopped: bool,
@@ -220,8 +293,8 @@ impl std::fmt::Debug for Lines<'_> {
 impl<'a> Lines<'a> {
     /// Lines into `buffer`, which is handed to `sink` in chunks of its capacity.
     pub fn new(buffer: &'a mut Vec<u8>, sink: &'a mut dyn FnMut(&[u8]) -> bool) -> Self {
-        buffer.clear();
-        Lines { buffer, sink, stopped: false, heading: None, opening: b"", base: "", end: b"\n" }
+        buffer.resize(buffer.capacity(), 0);
+        Lines { buffer, at: 0, sink, stopped: false, heading: None, opening: b"", base: "", end: b"\n" }
     }
 
     /// Starts a family; the samples that follow are its own and end with `end`.
@@ -267,54 +340,54 @@ impl<'a> Lines<'a> {
     }
 
     fn write_sample(&mut self, value: Value) {
-        self.open(0);
-        if self.base.is_empty() {
+        let (opening, base, end) = (self.opening, self.base.as_bytes(), self.end);
+        let mut out = self.room(opening.len() + base.len() + end.len());
+        if base.is_empty() {
             // No labels, no brace.
-            self.buffer.pop();
-            self.buffer.push(b' ');
+            out.put(opening.strip_suffix(b"{").unwrap_or(opening));
+            out.push(b' ');
         } else {
-            self.buffer.extend_from_slice(b"} ");
+            out.put(opening);
+            out.put_long(base);
+            out.put(b"} ");
         }
-        self.close(value);
+        value.write(&mut out);
+        out.put(end);
+        self.at = out.at;
     }
 
     fn write_labelled(&mut self, own: &[(&'static str, Label<'_>)], value: Value) {
+        let (opening, base, end) = (self.opening, self.base.as_bytes(), self.end);
         // Four more bytes for each label: the comma, `=` and the quotes.
-        self.open(own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum());
-        let out = &mut *self.buffer;
-        let mut comma = !self.base.is_empty();
+        let more: usize = own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum();
+        let mut out = self.room(opening.len() + base.len() + more + end.len());
+        out.put(opening);
+        out.put_long(base);
+        let mut comma = !base.is_empty();
         for (name, value) in own {
             if comma {
                 out.push(b',');
             }
             comma = true;
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"=\"");
-            value.write(out);
+            out.put(name.as_bytes());
+            out.put(b"=\"");
+            value.write(&mut out);
             out.push(b'"');
         }
-        out.extend_from_slice(b"} ");
-        self.close(value);
+        out.put(b"} ");
+        value.write(&mut out);
+        out.put(end);
+        self.at = out.at;
     }
 
-    /// Begins a line that needs `more` bytes beside what all lines have.
-    #[inline]
-    fn open(&mut self, more: usize) {
+    /// Begins a line of at most so many bytes, beside its value.
+    #[inline(always)]
+    fn room(&mut self, bytes: usize) -> Out<'_> {
         if let Some(heading) = self.heading.take() {
             self.write_heading(heading);
         }
-        self.make_room(self.opening.len() + self.base.len() + more + NUMBER + self.end.len());
-        self.buffer.extend_from_slice(self.opening);
-        self.buffer.extend_from_slice(self.base.as_bytes());
-    }
-
-    #[inline]
-    fn close(&mut self, value: Value) {
-        value.write(self.buffer);
-        match self.end {
-            [end] => self.buffer.push(*end),
-            end => self.buffer.extend_from_slice(end),
-        }
+        self.make_room(bytes + NUMBER);
+        Out { at: self.at, bytes: self.buffer }
     }
 
     #[cold]
@@ -330,9 +403,11 @@ impl<'a> Lines<'a> {
     /// Appends `pieces` as one line.
     fn write_all(&mut self, pieces: &[&str]) {
         self.make_room(pieces.iter().map(|p| p.len()).sum());
+        let mut out = Out { at: self.at, bytes: self.buffer };
         for piece in pieces {
-            self.buffer.extend_from_slice(piece.as_bytes());
+            out.put_long(piece.as_bytes());
         }
+        self.at = out.at;
     }
 
     /// Ends the scrape: hands on what is left.
@@ -345,19 +420,22 @@ impl<'a> Lines<'a> {
 
     #[inline]
     fn make_room(&mut self, bytes: usize) {
-        if self.buffer.capacity() - self.buffer.len() < bytes {
+        if self.buffer.len() - self.at < bytes {
             self.flush();
-            // A line longer than the buffer: it grows once and keeps its size.
-            self.buffer.reserve(bytes);
+            if self.buffer.len() < bytes {
+                // A line longer than the buffer: it grows once and keeps its size.
+                self.buffer.resize(bytes, 0);
+            }
         }
     }
 
     #[cold]
     fn flush(&mut self) {
-        if !self.stopped && !self.buffer.is_empty() {
-            self.stopped = !(self.sink)(self.buffer);
+        let written = self.buffer.get(..self.at).unwrap_or_default();
+        if !self.stopped && !written.is_empty() {
+            self.stopped = !(self.sink)(written);
         }
-        self.buffer.clear();
+        self.at = 0;
     }
 }
 
@@ -366,10 +444,24 @@ mod tests {
     use super::*;
     use crate::snapshot::reading;
 
-    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
+    fn text(write: impl FnOnce(&mut Out<'_>)) -> String {
+        let mut bytes = [b'?'; 300];
+        let mut out = Out { bytes: &mut bytes, at: 0 };
         write(&mut out);
-        String::from_utf8(out).unwrap()
+        let length = out.at;
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn pieces_of_any_length() {
+        let piece: Vec<u8> = (0..200).map(|n| b'a' + n % 26).collect();
+        for length in 0..piece.len() {
+            let piece = &piece[..length];
+            let expected = String::from_utf8(piece.to_vec()).unwrap();
+            assert_eq!(text(|out| out.put(piece)), expected);
+            assert_eq!(text(|out| out.put_long(piece)), expected);
+            assert_eq!(text(|out| piece.iter().for_each(|b| out.push(*b))), expected);
+        }
     }
 
     #[test]

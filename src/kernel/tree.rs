@@ -216,6 +216,15 @@ impl Tree {
             self.nodes.iter_mut().for_each(|node| node.age = node.age.saturating_add(1));
         }
         self.finish(layout, reader, boot, describe, added, changed);
+        if full && let Some(watcher) = &mut self.watcher {
+            // Of what was never taken in, or went unnoticed.
+            let nodes = &self.nodes;
+            watcher.retain(|relative| {
+                let path = path_text(relative);
+                nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(&path)).is_ok()
+            });
+            self.counts.watches = watcher.len();
+        }
     }
 
     /// A read found the cgroup gone: its parent is listed again next time, since
@@ -240,6 +249,13 @@ impl Tree {
         let before = self.nodes.len();
         let removed = &mut self.removed;
         let watching = self.watcher.is_some() && self.limits_told;
+        let watcher = &mut self.watcher;
+        // A name that came back is watched as what it is now.
+        let mut forget = |files: &CgroupFiles, back: bool| {
+            if let Some(watcher) = watcher.as_mut().filter(|_| !back) {
+                watcher.forget(files.relative());
+            }
+        };
         self.nodes.retain_mut(|node| {
             // Directories of one cgroup are removed one after the other; the
             // first tree is the one everything is in.
@@ -249,6 +265,7 @@ impl Tree {
             let gone = left || node.files.is_gone();
             if gone {
                 reader.close_cgroup(&mut node.files);
+                forget(&node.files, added.contains_key(&node.cgroup.path));
                 let (cgroup, waits, whole) = (Arc::clone(&node.cgroup), node.waits, node.whole);
                 removed.push(Removed { id: node.id, cgroup, waits, whole });
             }
@@ -262,6 +279,7 @@ impl Tree {
         }
         for (path, (mut files, links)) in added {
             if files.is_gone() {
+                forget(&files, false);
                 reader.close_cgroup(&mut files);
                 continue;
             }
@@ -523,8 +541,10 @@ impl Tree {
                 // Which limits were written is lost with the events.
                 self.nodes.iter_mut().for_each(|node| node.spec_changed = true);
             }
-            Event::Children(path) => drop(self.dirty.insert(path.clone())),
-            Event::Written(path) if specs.last() != Some(path) => specs.push(path.clone()),
+            Event::Children(path) => drop(self.dirty.insert(path.to_owned())),
+            Event::Written(path) if specs.last().is_none_or(|last| **last != *path) => {
+                specs.push(path.to_owned())
+            }
             Event::Written(_) => {}
         });
         for relative in specs {

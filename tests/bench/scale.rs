@@ -5,7 +5,8 @@
 //! spread as agents spread theirs, and asks. `-- 1000x30x2 …` names other clusters (nodes, pods of
 //! each, containers of each pod), `-- --steps 3` more steps, `-- --step 15` their length in
 //! seconds, `-- --binary FILE` another aggregator. `-- --check` compares the answers with what was pushed in the end,
-//! and asserts no times.
+//! and asserts no times. `-- --during COMMAND` goes on with pushing while a shell runs that, with the
+//! aggregator's address in `AGGREGATOR`, and fails with it.
 //!
 //! Batches are encoded beforehand, sixteen steps of each node (`-- --variants 4`: fewer) that take turns; the times and the
 //! sequence are a zstd frame behind each. What the load itself takes is told separately.
@@ -56,7 +57,7 @@ fn main() {
     let mut clusters = Vec::new();
     let (mut steps, mut step, mut variants, mut binary) =
         (2, 60, 16, env!("CARGO_BIN_EXE_nodegauge").to_owned());
-    let mut check = false;
+    let (mut check, mut during) = (false, None);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -65,6 +66,7 @@ fn main() {
             "--variants" => variants = words.next().unwrap().parse().unwrap(),
             "--binary" => binary = words.next().unwrap(),
             "--check" => check = true,
+            "--during" => during = words.next(),
             "--bench" => {}
             cluster => clusters.push(cluster.split('x').map(|n| n.parse().unwrap()).collect()),
         }
@@ -74,7 +76,12 @@ fn main() {
     }
     for cluster in clusters {
         let [nodes, pods, containers] = cluster[..] else { panic!("NODESxPODSxCONTAINERS") };
-        run(&Cluster { nodes, pods, containers, step_ms: step * 1_000, variants, check }, steps, &binary);
+        let during = during.clone();
+        run(
+            &Cluster { nodes, pods, containers, step_ms: step * 1_000, variants, check, during },
+            steps,
+            &binary,
+        );
     }
     println!(
         "\nHeapster 1.5, measured at 1000x30x2 and 60 s: 4.4 GB, 0.55 core, pod-list 63 ms, pods of metrics 0.5 s, \
@@ -91,6 +98,8 @@ struct Cluster {
     variants: u64,
     /// Whether what is answered is compared with what was pushed.
     check: bool,
+    /// What a shell runs in the end, while they push.
+    during: Option<String>,
 }
 
 /// One simulated agent: its steps as they are sent, without times.
@@ -325,6 +334,23 @@ fn run(cluster: &Cluster, steps: u64, binary: &str) {
                 let _ = questions.await;
                 heavy(aggregator.address).await;
             }
+        }
+        if let Some(command) = &cluster.during {
+            let mut shell = Command::new("sh")
+                .args(["-c", command])
+                .env("AGGREGATOR", format!("http://{}", aggregator.address))
+                .spawn()
+                .unwrap();
+            let status = loop {
+                if let Some(status) = shell.try_wait().unwrap() {
+                    break status;
+                }
+                clients = push(clients, &agents, next, step_ms, spread(step_ms)).await;
+                pushed.insert(next);
+                until_after_next(step_ms).await;
+                next += 1;
+            };
+            assert!(status.success(), "{command}: {status}");
         }
         let rss = aggregator.memory("VmRSS");
         println!(

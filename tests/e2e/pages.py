@@ -220,6 +220,54 @@ def aggregators_page(browser, check, address, shots):
         browser.shot(f"{shots}/aggregator-phone.png")
 
 
+def many(address, nodes, updates, shots=None):
+    """The aggregator's page of a cluster that has so many nodes."""
+    from browser import Browser
+
+    check = Checks()
+    nodes, updates = int(nodes), int(updates)
+    browser = Browser()
+    try:
+        browser.scheme("light")
+        browser.size(1440, 900)
+        browser.open(f"{address}/")
+        browser.wait(f"{UPDATES} >= 1 && {ROWS} >= {nodes}", 60)
+        check(f"the page lists {nodes} nodes", browser.run(ROWS) == nodes)
+        browser.wait("document.querySelectorAll('.top li').length === 16")
+        browser.run("document.querySelector('#pace').value = '1'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
+        # The longest that the page answers to nothing: a timer that is late.
+        browser.run("window.longest = 0; let last = performance.now(); setInterval(() => { const now = performance.now(); window.longest = Math.max(window.longest, now - last - 10); last = now; }, 10); window.kept = [...document.querySelectorAll('tbody tr')]; true")
+        before = browser.run(UPDATES)
+        browser.wait(f"{UPDATES} >= {before + updates}", 300)
+        check(f"{updates} updates made no row anew", browser.run("window.kept.every(one => one.isConnected)"))
+        print(f"      the page was busy for {browser.run('window.longest'):.0f} ms at most")
+        browser.click("thead th:first-child button")
+        check("sorts by name", browser.run("document.querySelector('thead th').getAttribute('aria-sort')") == "ascending")
+        if shots:
+            browser.shot(f"{shots}/aggregator-many.png")
+        name = browser.run("document.querySelector('tbody b').textContent")
+        browser.key("/", "/")
+        browser.wait("document.activeElement.id === 'find'")
+        for letter in name:
+            browser.key(letter, letter)
+        browser.wait(f"{ROWS} >= 1 && {ROWS} <= 20")
+        check(f"filters by what is typed, {name}", name in browser.run("document.querySelector('tbody').textContent"))
+        browser.run("document.querySelector('tbody tr').focus(); true")
+        browser.key("Enter")
+        browser.wait("location.hash.startsWith('#/node/') && document.querySelectorAll('.chart:not([hidden]) path.stroke').length > 1")
+        check("leads to a node", True)
+        browser.key("Escape")
+        browser.wait("document.querySelector('#detail').hidden")
+        browser.run("const f = document.querySelector('#find'); f.value = ''; f.dispatchEvent(new Event('input')); true")
+        browser.run("document.querySelectorAll('#view button')[1].click(); true")
+        browser.wait(f"{ROWS} >= 10")
+        check(f"and shows {browser.run(ROWS)} rows of namespaces", True)
+        check(f"nothing is complained of {browser.complaints}", not browser.complaints)
+    finally:
+        browser.close()
+    return check.failed
+
+
 def look(agent, aggregator, updates, shots=None):
     from browser import Browser
 
@@ -238,5 +286,5 @@ def look(agent, aggregator, updates, shots=None):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    do = {"tree": make, "move": move, "take": take, "look": look}[sys.argv[1]]
+    do = {"tree": make, "move": move, "take": take, "look": look, "many": many}[sys.argv[1]]
     sys.exit(do(*sys.argv[2:]) or 0)

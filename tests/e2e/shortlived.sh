@@ -6,7 +6,8 @@
 # is beside v1 from the agents, so that no kernel tells them of an end. CADVISOR=/path
 # is run beside, for its figure. E2E_RATE containers begin each second, and each cgroup
 # is removed E2E_REMOVAL_MS after its end: 20, since a container manager hears of the end,
-# then starts a program that removes it. `runc run` alone takes 1. Needs root.
+# then starts a program that removes it. `runc run` alone takes 1. E2E_DOCKER=1 takes
+# containers of a real Docker instead, 200 in the full form, one begun each second. Needs root.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 trap cleanup EXIT
@@ -16,11 +17,17 @@ need curl curl
 agent=$(binary)
 count=80
 [ "${E2E_FULL:-0}" != 1 ] || count=1000
+rate=${E2E_RATE:-5}
+if [ "${E2E_DOCKER:-0}" = 1 ]; then
+  rate=${E2E_RATE:-1}
+  [ "$count" = 80 ] || count=200
+fi
 parent=nodegauge-short-$$
 removal=${E2E_REMOVAL_MS:-20}
 
 stop() {
-  local directory
+  local directory point
+  for point in $(grep -o " $work[^ ]*" /proc/self/mountinfo | sort -ru); do umount "$point" 2>/dev/null || true; done
   cleanup
   # Left over only after a failure.
   for directory in /sys/fs/cgroup/$parent /sys/fs/cgroup/*/$parent; do
@@ -28,6 +35,18 @@ stop() {
   done
 }
 trap stop EXIT
+
+if [ "${E2E_DOCKER:-0}" = 1 ]; then
+  need dockerd docker.io
+  need iptables iptables
+  [ -x /bin/busybox ] || [ -x /usr/bin/busybox ] || need busybox busybox-static
+  export DOCKER_HOST="unix://$work/docker.sock" DOCKER_IMAGE=nodegauge.test/busybox:1
+  background "$work/dockerd.log" dockerd --host "$DOCKER_HOST" --data-root "$work/docker" --exec-root "$work/exec" \
+    --pidfile "$work/docker.pid" --iptables=false --bridge=none
+  wait_for 60 docker info || { tail -5 "$work/dockerd.log"; fail "dockerd does not start"; finish; exit 1; }
+  "$(dirname "$0")/image.sh" "$work/busybox.tar" "$DOCKER_IMAGE" /bin/sh
+  docker load -qi "$work/busybox.tar" >/dev/null
+fi
 
 hide=()
 if [ "${E2E_UNIFIED:-1}" = 0 ]; then
@@ -63,7 +82,7 @@ fi
 # User and system time of a process, hundredths of a second.
 ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
 before_1=$(ticks "$pid_1") before_10=$(ticks "$pid_10") began=$SECONDS
-python3 "$(dirname "$0")/shortlived.py" "$count" "${E2E_RATE:-5}" "$removal" "$parent" "${watchers[@]}" >"$work/table"
+python3 "$(dirname "$0")/shortlived.py" "$count" "$rate" "$removal" "$parent" "${watchers[@]}" >"$work/table"
 took=$((SECONDS - began))
 
 while read -r name containers asked failures seen cpu over; do

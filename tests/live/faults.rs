@@ -165,6 +165,35 @@ fn sixty_four_descriptors_are_enough() {
 
 #[test]
 #[ignore = "needs root"]
+fn what_is_gone_is_watched_no_more() {
+    let parent = Group::create("watched");
+    let agent = Agent::start(&QUICK);
+    let roots = directories(&parent);
+    agent.scrape();
+    let before = agent.own("nodegauge_inotify_watches");
+    for round in 0..3 {
+        // The last ones have the same name each time.
+        let names: Vec<String> =
+            (0..20).map(|n| if n < 10 { format!("c{round}-{n}") } else { format!("c{n}") }).collect();
+        let each = |act: fn(PathBuf) -> std::io::Result<()>| {
+            names.iter().for_each(|name| roots.iter().for_each(|r| act(r.join(name)).unwrap()));
+        };
+        each(|path| std::fs::create_dir(path));
+        agent.scrape();
+        assert!(agent.own("nodegauge_inotify_watches") >= before + 20.0);
+        each(|path| std::fs::remove_dir(path));
+        if round == 0 {
+            agent.scrape();
+        }
+    }
+    agent.scrape();
+    // Other things may come and go on the machine.
+    let after = agent.own("nodegauge_inotify_watches");
+    assert!(after < before + 20.0, "{before} watches before, {after} after");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn without_inotify_new_cgroups_are_polled_for() {
     // Limits of inotify belong to the user namespace.
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
