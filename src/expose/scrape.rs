@@ -29,9 +29,9 @@ use crate::telemetry::Telemetry;
 const STREAMS: usize = 3;
 const COMPRESSIONS: usize = 1;
 
-/// Of 1.6 MB of 500 containers level 1 makes 234 KB in 2.5 ms, level 3 156 KB in 4.0 ms, and
-/// higher ones take longer for little.
-const LEVEL: Compression = Compression::new(3);
+/// Of 4.8 MB of 300 containers in pods level 1 makes 1.04 MB in 17 ms, level 2 0.67 MB in 23 ms,
+/// and higher ones take longer for little.
+const LEVEL: Compression = Compression::new(2);
 
 /// Size of the pieces of a compressed body.
 const CHUNK: usize = 64 << 10;
