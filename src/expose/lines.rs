@@ -5,6 +5,7 @@
 //! nanoseconds becomes seconds by placing the decimal point.
 
 use super::labels;
+use super::out::Out;
 use crate::snapshot::Reading;
 
 /// Room for a number and a time stamp: 20 digits, a sign, a point and a leading
@@ -143,72 +144,6 @@ impl Label<'_> {
             }
         }
     }
-}
-
-/// The free part of a buffer in which there is room for what is written: what is not
-/// would be left out.
-struct Out<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
-}
-
-impl Out<'_> {
-    #[inline(always)]
-    fn push(&mut self, byte: u8) {
-        if let Some(space) = self.bytes.get_mut(self.at) {
-            *space = byte;
-        }
-        self.at += 1;
-    }
-
-    /// For the short pieces that lines are made of: calling `memcpy` for each took half of
-    /// the time of a scrape.
-    #[inline(always)]
-    fn put(&mut self, piece: &[u8]) {
-        let end = self.at + piece.len();
-        if let Some(space) = self.bytes.get_mut(self.at..end) {
-            let _ = halves::<32>(space, piece)
-                || halves::<16>(space, piece)
-                || halves::<8>(space, piece)
-                || halves::<4>(space, piece)
-                || few(space, piece);
-        }
-        self.at = end;
-    }
-
-    #[inline(always)]
-    fn put_long(&mut self, piece: &[u8]) {
-        let end = self.at + piece.len();
-        if let Some(space) = self.bytes.get_mut(self.at..end) {
-            space.copy_from_slice(piece);
-        }
-        self.at = end;
-    }
-}
-
-/// Copies what has between `N` and twice as many bytes as its first and its last `N`, which
-/// may overlap; more is copied as usual.
-#[inline(always)]
-fn halves<const N: usize>(space: &mut [u8], piece: &[u8]) -> bool {
-    if piece.len() > 64 {
-        space.copy_from_slice(piece);
-        return true;
-    }
-    let (Some(first), Some(last)) = (piece.first_chunk::<N>(), piece.last_chunk::<N>()) else { return false };
-    if let Some(to) = space.first_chunk_mut() {
-        *to = *first;
-    }
-    if let Some(to) = space.last_chunk_mut() {
-        *to = *last;
-    }
-    true
-}
-
-/// Copies up to three bytes.
-#[inline(always)]
-fn few(space: &mut [u8], piece: &[u8]) -> bool {
-    space.iter_mut().zip(piece).for_each(|(to, byte)| *to = *byte);
-    true
 }
 
 /// What is said once about a family, before its first sample, and its name.
@@ -450,18 +385,6 @@ mod tests {
         write(&mut out);
         let length = out.at;
         String::from_utf8(bytes[..length].to_vec()).unwrap()
-    }
-
-    #[test]
-    fn pieces_of_any_length() {
-        let piece: Vec<u8> = (0..200).map(|n| b'a' + n % 26).collect();
-        for length in 0..piece.len() {
-            let piece = &piece[..length];
-            let expected = String::from_utf8(piece.to_vec()).unwrap();
-            assert_eq!(text(|out| out.put(piece)), expected);
-            assert_eq!(text(|out| out.put_long(piece)), expected);
-            assert_eq!(text(|out| piece.iter().for_each(|b| out.push(*b))), expected);
-        }
     }
 
     #[test]

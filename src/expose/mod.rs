@@ -21,6 +21,7 @@ pub mod http;
 pub mod labels;
 pub mod lines;
 pub mod negotiate;
+mod out;
 pub mod page;
 pub mod peers;
 pub mod pods;

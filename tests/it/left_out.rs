@@ -55,6 +55,11 @@ impl Watched {
         panic!("limits are not read in turn");
     }
 
+    fn kills_on_the_machine(&self, kills: u64) {
+        let path = self.tree.path().join("proc/vmstat");
+        fs::write(path, format!("nr_free_pages 1\noom_kill {kills}\nunevictable_pgs_culled 2\n")).unwrap();
+    }
+
     fn file(&self, controller: &str, name: &str) -> PathBuf {
         let layout = self.sampler.layout();
         let tree = layout.tree_for(controller).unwrap();
@@ -168,7 +173,31 @@ fn kills_of_a_cgroup_move_with_those_of_its_subtree() {
     let _own = leaf.write("memory", "memory.events.local", events);
     assert_eq!(leaf.tick().memory.oom_kills, before.memory.oom_kills);
     let _all = leaf.write("memory", "memory.events", events);
+    // The machine counts every kill, and has counted none.
+    assert_eq!(leaf.tick().memory.oom_kills, before.memory.oom_kills);
+    leaf.kills_on_the_machine(9);
     assert_eq!(ns(leaf.tick().memory.oom_kills), 9);
+}
+
+#[test]
+fn kills_move_with_those_of_the_machine() {
+    let mut leaf = Watched::new("v1-6.1", |r| r.memory.oom_kills.is_some());
+    leaf.kills_on_the_machine(0);
+    (0..2).for_each(|_| drop(leaf.tick()));
+    let before = leaf.tick();
+    let control = |kills: u64| format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n");
+    let _own = leaf.write("memory", "memory.oom_control", &control(1));
+    assert_eq!(leaf.tick().memory.oom_kills, before.memory.oom_kills);
+    leaf.kills_on_the_machine(1);
+    assert_eq!(ns(leaf.tick().memory.oom_kills), 1);
+    // Counted a moment later than the machine's.
+    let _own = leaf.write("memory", "memory.oom_control", &control(2));
+    assert_eq!(ns(leaf.tick().memory.oom_kills), 2);
+    let _own = leaf.write("memory", "memory.oom_control", &control(3));
+    assert_eq!(ns(leaf.tick().memory.oom_kills), 2);
+    // A kernel that does not tell.
+    fs::remove_file(leaf.tree.path().join("proc/vmstat")).unwrap();
+    assert_eq!(ns(leaf.tick().memory.oom_kills), 3);
 }
 
 #[test]

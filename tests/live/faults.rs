@@ -178,10 +178,10 @@ fn what_is_gone_is_watched_no_more() {
         let each = |act: fn(PathBuf) -> std::io::Result<()>| {
             names.iter().for_each(|name| roots.iter().for_each(|r| act(r.join(name)).unwrap()));
         };
-        each(|path| std::fs::create_dir(path));
+        each(std::fs::create_dir);
         agent.scrape();
         assert!(agent.own("nodegauge_inotify_watches") >= before + 20.0);
-        each(|path| std::fs::remove_dir(path));
+        each(std::fs::remove_dir);
         if round == 0 {
             agent.scrape();
         }
