@@ -433,7 +433,9 @@ impl Reader {
             Some(handle) => fstat(handle),
             None => fstatat(root.handle(), cgroup.relative.as_c_str(), AtFlags::empty()),
         };
-        Ok(stat.map_err(ReadError::from)?.st_nlink)
+        // 32 bits on arm64.
+        #[allow(clippy::useless_conversion)]
+        Ok(u64::from(stat.map_err(ReadError::from)?.st_nlink))
     }
 }
 
