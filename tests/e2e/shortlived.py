@@ -193,7 +193,7 @@ cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null ||
 
 def run_docker(count, per_second, image, parent):
     """The same with Docker's containers."""
-    directory = tempfile.mkdtemp()
+    ids = tempfile.TemporaryDirectory()
     begin, truth, running, begun, late, failed = time.monotonic(), {}, [], 0, 0.0, 0
     while begun < count or running:
         now = time.monotonic()
@@ -201,7 +201,7 @@ def run_docker(count, per_second, image, parent):
             late = max(late, now - begin - begun / per_second)
             script = SCRIPT.format(sleep=random.uniform(0.1, 1.7), turns=random.randrange(50_000, 300_000))
             command = ["docker", "run", "--rm", "--net=none", f"--cgroup-parent=/{parent}/docker",
-                       f"--cidfile={directory}/{begun}", image, "sh", "-c", script]
+                       f"--cidfile={ids.name}/{begun}", image, "sh", "-c", script]
             running.append((begun, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr)))
             begun += 1
             continue
@@ -210,7 +210,7 @@ def run_docker(count, per_second, image, parent):
                 running.remove((number, process))
                 used = process.stdout.read().strip()
                 if process.returncode == 0 and used.isdigit():
-                    truth[open(f"{directory}/{number}").read()] = int(used) / 1e9
+                    truth[open(f"{ids.name}/{number}").read()] = int(used) / 1e9
                 else:
                     failed += 1
         time.sleep(0.01)
