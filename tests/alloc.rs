@@ -113,6 +113,27 @@ fn a_render_after_a_mount_was_refreshed() {
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }
 
+/// Ticks as the agent makes them: into two snapshots in turn, each told to be out.
+struct Ticks {
+    sampler: Sampler,
+    last: Arc<Snapshot>,
+    spare: Arc<Snapshot>,
+}
+
+impl Ticks {
+    fn new(sampler: Sampler) -> Ticks {
+        let (last, spare) = (Arc::new(sampler.blank()), Arc::new(sampler.blank()));
+        Ticks { sampler, last, spare }
+    }
+
+    fn pass(&mut self) {
+        let snapshot = Arc::get_mut(&mut self.spare).expect("nobody else has it");
+        self.sampler.tick(Origin::Grid, snapshot);
+        self.sampler.published(&self.spare);
+        std::mem::swap(&mut self.last, &mut self.spare);
+    }
+}
+
 /// Ticks over this host's own cgroups, with all kinds but the one that lists
 /// descriptor directories. The tree is as it comes, so a tick in which a cgroup
 /// appeared or vanished may allocate; most ticks see none of that.
@@ -130,22 +151,22 @@ fn a_steady_tick() {
         let storage = Storage { logs: Some(LogDirectory::Files("/etc".into())), ..Storage::default() };
         Arc::new(Cgroup { labels: path.clone(), path, created, storage, ..Cgroup::default() })
     });
-    let Ok(mut sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
+    let Ok(sampler) = Sampler::new(Roots::new("/".as_ref()), options, describe) else {
         println!("no cgroup filesystem here");
         return;
     };
-    let mut snapshot = sampler.blank();
-    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
-    assert!(snapshot.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
+    let mut ticks = Ticks::new(sampler);
+    (0..25).for_each(|_| ticks.pass());
+    assert!(ticks.last.cgroups[0].cpu.usage_ns.is_some(), "no figures of the root");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while snapshot.cgroups[0].disk.is_none() && Instant::now() < deadline {
+    while ticks.last.cgroups[0].disk.is_none() && Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_millis(10));
-        sampler.tick(Origin::Grid, &mut snapshot);
+        ticks.pass();
     }
-    assert!(snapshot.cgroups[0].disk.is_some(), "no disk usage");
+    assert!(ticks.last.cgroups[0].disk.is_some(), "no disk usage");
     let mut quiet = 0;
     for _ in 0..20 {
-        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        let counted = measure(|| ticks.pass());
         quiet += u32::from(counted.count_total == 0);
     }
     assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
@@ -270,21 +291,21 @@ fn a_steady_tick_with_names() {
         identities
     });
     let naming = Naming::new(Arc::clone(&identities), LabelChoice::default(), "/var/lib/kubelet".as_ref());
-    let mut sampler = Sampler::new(Roots::new(tree.path()), options(), Box::new(naming)).unwrap();
-    let mut snapshot = sampler.blank();
-    (0..25).for_each(|_| sampler.tick(Origin::Grid, &mut snapshot));
+    let sampler = Sampler::new(Roots::new(tree.path()), options(), Box::new(naming)).unwrap();
+    let mut ticks = Ticks::new(sampler);
+    (0..25).for_each(|_| ticks.pass());
     // A container outside pods, which nobody knows, is waited for.
     let deadline = Instant::now() + Duration::from_secs(60);
-    while snapshot.cgroups.len() < paths.len() && Instant::now() < deadline {
+    while ticks.last.cgroups.len() < paths.len() && Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_millis(50));
-        sampler.tick(Origin::Grid, &mut snapshot);
+        ticks.pass();
     }
-    assert_eq!(snapshot.cgroups.len(), paths.len());
-    let named = snapshot.cgroups.iter().filter(|r| r.cgroup.identity.container.is_some()).count();
+    assert_eq!(ticks.last.cgroups.len(), paths.len());
+    let named = ticks.last.cgroups.iter().filter(|r| r.cgroup.identity.container.is_some()).count();
     assert_eq!(named, containers, "not every container has its name");
     let mut quiet = 0;
     for _ in 0..20 {
-        let counted = measure(|| sampler.tick(Origin::Grid, &mut snapshot));
+        let counted = measure(|| ticks.pass());
         quiet += u32::from(counted.count_total == 0);
     }
     assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");

@@ -61,21 +61,7 @@ struct Cpu {
     throttling_keys: Keyed,
     unified_keys: Keyed,
     values: Values,
-    /// By node: v1's split as last read.
-    splits: HashMap<u64, Split>,
-    /// The tick this was last read in.
-    sequence: u64,
-    /// By node: v1's `cpu.stat` as last read, which stands where there is no limit.
-    throttled: HashMap<u64, [Reading; 5]>,
     pace: Pacer,
-}
-
-/// v1 `cpuacct.stat`, and the use that was read just before it.
-#[derive(Debug, Clone, Copy)]
-struct Split {
-    usage_ns: Reading,
-    user_ns: Reading,
-    system_ns: Reading,
 }
 
 /// The use of each node between ticks of the grid.
@@ -160,9 +146,6 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         throttling_keys: Keyed::new(V1),
         unified_keys: Keyed::new(V2),
         values: [None; MAX_KEYS],
-        splits: HashMap::new(),
-        sequence: 0,
-        throttled: HashMap::new(),
         pace: Pacer::default(),
     }))
 }
@@ -170,11 +153,6 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
 impl Collector for Cpu {
     fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
         self.pace.begin(snapshot);
-        if snapshot.sequence != self.sequence + 1 {
-            // What was told of limits meanwhile is not known here.
-            self.throttled.clear();
-        }
-        self.sequence = snapshot.sequence;
     }
 
     fn read(
@@ -184,6 +162,8 @@ impl Collector for Cpu {
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
         self.figures(cx, node, row)?;
+        let before = cx.before(node).and_then(|before| before.cpu.usage_ns);
+        node.idle = before.is_some() && before == row.cpu.usage_ns;
         let Speed { nanocores, throttled_millionths } = self.pace.of(node.id, &row.cpu);
         row.cpu.nanocores = nanocores;
         row.cpu.throttled_millionths = throttled_millionths;
@@ -206,8 +186,6 @@ impl Collector for Cpu {
     }
 
     fn forget(&mut self, id: u64) {
-        self.splits.remove(&id);
-        self.throttled.remove(&id);
         self.pace.last.remove(&id);
     }
 }
@@ -254,9 +232,10 @@ impl Cpu {
         node: &mut Node,
         cpu: &mut CpuStats,
     ) -> Result<(), Vanished> {
-        let known = self.splits.get(&node.id);
-        if let Some(known) = known.filter(|known| known.usage_ns.is_some() && known.usage_ns == cpu.usage_ns)
-        {
+        let known = cx.before(node).map(|before| &before.cpu);
+        if let Some(known) = known.filter(|known| {
+            known.user_ns.is_some() && known.usage_ns.is_some() && known.usage_ns == cpu.usage_ns
+        }) {
             cpu.user_ns = known.user_ns;
             cpu.system_ns = known.system_ns;
             return Ok(());
@@ -267,10 +246,6 @@ impl Cpu {
             let ns = |ticks: Option<u64>| ticks.and_then(|v| reading(v.saturating_mul(NS_PER_TICK)));
             cpu.user_ns = ns(user);
             cpu.system_ns = ns(system);
-            let CpuStats { usage_ns, user_ns, system_ns, .. } = *cpu;
-            self.splits.insert(node.id, Split { usage_ns, user_ns, system_ns });
-        } else {
-            self.splits.remove(&node.id);
         }
         Ok(())
     }
@@ -282,29 +257,25 @@ impl Cpu {
         node: &mut Node,
         cpu: &mut CpuStats,
     ) -> Result<(), Vanished> {
-        let known =
-            self.throttled.get(&node.id).filter(|_| node.is_known_unlimited(node.spec.cpu_quota_usec));
-        let figures = match known {
-            Some(known) => *known,
-            None => {
-                let (keys, values) = (&mut self.throttling_keys, &mut self.values);
-                if cx.file(node, self.throttling, |text| keys.read(text, values))?.is_none() {
-                    self.throttled.remove(&node.id);
-                    return Ok(());
-                }
-                let [periods, throttled, throttled_ns, bursts, burst_ns, ..] = *values;
-                let figures =
-                    [periods, throttled, throttled_ns, bursts, burst_ns].map(|v| v.and_then(reading));
-                self.throttled.insert(node.id, figures);
-                figures
-            }
-        };
-        let [periods, throttled, throttled_ns, bursts, burst_ns] = figures;
-        cpu.periods = periods;
-        cpu.throttled_periods = throttled;
-        cpu.throttled_ns = throttled_ns;
-        cpu.burst_periods = bursts;
-        cpu.burst_ns = burst_ns;
+        let unlimited = node.is_known_unlimited(node.spec.cpu_quota_usec);
+        let known = cx.before(node).map(|before| &before.cpu);
+        if let Some(known) = known.filter(|known| unlimited && known.periods.is_some()) {
+            cpu.periods = known.periods;
+            cpu.throttled_periods = known.throttled_periods;
+            cpu.throttled_ns = known.throttled_ns;
+            cpu.burst_periods = known.burst_periods;
+            cpu.burst_ns = known.burst_ns;
+            return Ok(());
+        }
+        let (keys, values) = (&mut self.throttling_keys, &mut self.values);
+        if cx.file(node, self.throttling, |text| keys.read(text, values))?.is_some() {
+            let [periods, throttled, throttled_ns, bursts, burst_ns, ..] = *values;
+            cpu.periods = periods.and_then(reading);
+            cpu.throttled_periods = throttled.and_then(reading);
+            cpu.throttled_ns = throttled_ns.and_then(reading);
+            cpu.burst_periods = bursts.and_then(reading);
+            cpu.burst_ns = burst_ns.and_then(reading);
+        }
         Ok(())
     }
 }

@@ -50,6 +50,11 @@ impl Departures {
         self.last = Some(Arc::clone(snapshot));
     }
 
+    /// What the last tick published.
+    pub(super) fn last_tick(&self) -> Option<&Arc<Snapshot>> {
+        self.last.as_ref()
+    }
+
     /// The row of this path in the last tick.
     pub(super) fn last_row(&self, path: &str) -> Option<&CgroupSample> {
         self.last.as_ref()?.row(path)

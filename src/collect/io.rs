@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::still::Still;
 use super::{Collector, Context, Depth, Setup, Vanished};
 use crate::kernel::cgroup::TreeId;
 use crate::kernel::handles::{FileKey, Pace};
@@ -73,12 +74,15 @@ const V1_SOURCES: [[&str; FIGURES]; 4] = [
 struct V2Io {
     stat: Option<FileKey>,
     names: DeviceNames,
+    still: Still,
 }
 
 #[derive(Debug)]
 struct V1Io {
     sources: Vec<V1Source>,
     names: DeviceNames,
+    /// Kept where all sources count what is below a cgroup as the cgroup's own.
+    still: Option<Still>,
 }
 
 #[derive(Debug)]
@@ -95,16 +99,18 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
     let names = DeviceNames::new(setup.roots);
     if setup.layout.is_v2() {
         let stat = setup.reader.register(tree, "io.stat", Pace::Tick);
-        return Some(Box::new(V2Io { stat, names }));
+        return Some(Box::new(V2Io { stat, names, still: Still::default() }));
     }
     let recursive = has_file(setup, tree, "blkio.throttle.io_service_bytes_recursive");
     let mut sources = Vec::new();
+    let mut own = false;
     for (index, figures) in V1_SOURCES.into_iter().enumerate() {
         let throttle = index < 2;
         let covered = index == 1 && recursive;
         if covered || !has_file(setup, tree, figures[0]) {
             continue;
         }
+        own |= index == 1;
         let files = figures.map(|name| {
             let there = !name.is_empty() && has_file(setup, tree, name);
             let pace = if throttle && name == figures[0] { Pace::Tick } else { Pace::Often };
@@ -112,7 +118,25 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         });
         sources.push(V1Source { files, active: true, cgroups: HashSet::new() });
     }
-    Some(Box::new(V1Io { sources, names }))
+    Some(Box::new(V1Io { sources, names, still: (!own).then(Still::default) }))
+}
+
+/// The devices of a cgroup as they were, where nothing moved above it.
+fn standing<'a>(cx: &Context<'a>, node: &Node, still: &Still) -> Option<&'a [IoDevice]> {
+    (still.above(node) && !node.due).then(|| cx.before(node)).flatten().map(|before| before.io.as_slice())
+}
+
+fn copy(devices: &[IoDevice], to: &mut Vec<IoDevice>) {
+    to.clear();
+    // See `device_of`.
+    to.reserve_exact(devices.len());
+    to.extend_from_slice(devices);
+}
+
+/// Whether a cgroup's devices are as they were in the tick before. What the root counts differs by
+/// source and kernel, so that nothing follows from it.
+fn stands(cx: &Context<'_>, node: &Node, row: &CgroupSample) -> bool {
+    !node.is_root() && cx.before(node).is_some_and(|before| before.io == row.io)
 }
 
 /// The root cgroup has every file of the controller.
@@ -120,12 +144,8 @@ fn has_file(setup: &Setup<'_>, tree: TreeId, name: &str) -> bool {
     setup.layout.trees.get(tree.index()).is_some_and(|root| root.path.join(name).exists())
 }
 
-impl Collector for V2Io {
-    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {
-        self.names.expire();
-    }
-
-    fn read(
+impl V2Io {
+    fn read_all(
         &mut self,
         cx: &mut Context<'_>,
         node: &mut Node,
@@ -156,6 +176,29 @@ impl Collector for V2Io {
         }
         Ok(())
     }
+}
+
+impl Collector for V2Io {
+    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], _snapshot: &mut Snapshot) {
+        self.names.expire();
+        self.still.begin();
+    }
+
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        if let Some(devices) = standing(cx, node, &self.still) {
+            copy(devices, &mut row.io);
+            self.still.push(true);
+            return Ok(());
+        }
+        let read = self.read_all(cx, node, row);
+        self.still.push(read.is_ok() && stands(cx, node, row));
+        read
+    }
 
     fn glance(
         &mut self,
@@ -164,7 +207,7 @@ impl Collector for V2Io {
         row: &mut CgroupSample,
         depth: Depth,
     ) -> Result<(), Vanished> {
-        if depth == Depth::Whole { again(row, |row| self.read(cx, node, row)) } else { Ok(()) }
+        if depth == Depth::Whole { again(row, |row| self.read_all(cx, node, row)) } else { Ok(()) }
     }
 }
 
@@ -205,25 +248,14 @@ impl V1Source {
     }
 }
 
-impl Collector for V1Io {
-    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], _snapshot: &mut Snapshot) {
-        self.names.expire();
-        let Some(root) = nodes.first_mut().filter(|n| n.is_root() && n.slow) else { return };
-        for source in &mut self.sources {
-            let [bytes, ..] = source.files;
-            let mut any = false;
-            let read = cx.file(root, bytes, |text| parse::blkio(text, |_, _, _| any = true));
-            source.active = any && read.is_ok();
-        }
-    }
-
-    fn read(
+impl V1Io {
+    fn read_all(
         &mut self,
         cx: &mut Context<'_>,
         node: &mut Node,
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
-        let V1Io { sources, names } = self;
+        let V1Io { sources, names, .. } = self;
         for (index, source) in sources.iter_mut().enumerate() {
             // The first counts only where a rule was set, which the root does not
             // tell; what the root does not count with the others, nobody does,
@@ -246,6 +278,38 @@ impl Collector for V1Io {
         }
         Ok(())
     }
+}
+
+impl Collector for V1Io {
+    fn begin(&mut self, cx: &mut Context<'_>, nodes: &mut [Node], _snapshot: &mut Snapshot) {
+        self.names.expire();
+        self.still.as_mut().into_iter().for_each(Still::begin);
+        let Some(root) = nodes.first_mut().filter(|n| n.is_root() && n.slow) else { return };
+        for source in &mut self.sources {
+            let [bytes, ..] = source.files;
+            let mut any = false;
+            let read = cx.file(root, bytes, |text| parse::blkio(text, |_, _, _| any = true));
+            source.active = any && read.is_ok();
+        }
+    }
+
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        node: &mut Node,
+        row: &mut CgroupSample,
+    ) -> Result<(), Vanished> {
+        let still = self.still.as_ref();
+        if let Some(devices) = still.and_then(|still| standing(cx, node, still)) {
+            copy(devices, &mut row.io);
+            self.still.as_mut().into_iter().for_each(|still| still.push(true));
+            return Ok(());
+        }
+        let read = self.read_all(cx, node, row);
+        let stands = read.is_ok() && stands(cx, node, row);
+        self.still.as_mut().into_iter().for_each(|still| still.push(stands));
+        read
+    }
 
     fn glance(
         &mut self,
@@ -254,7 +318,7 @@ impl Collector for V1Io {
         row: &mut CgroupSample,
         depth: Depth,
     ) -> Result<(), Vanished> {
-        if depth == Depth::Whole { again(row, |row| self.read(cx, node, row)) } else { Ok(()) }
+        if depth == Depth::Whole { again(row, |row| self.read_all(cx, node, row)) } else { Ok(()) }
     }
 
     fn forget(&mut self, id: u64) {

@@ -4,7 +4,6 @@
 //! prefix `total_`, for its subtree; we take the subtree, and the faults both
 //! ways. v2 `memory.stat` is the subtree only.
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::{Collector, Context, Depth, Setup, Vanished};
@@ -66,10 +65,6 @@ struct V1Memory {
     usage: Option<FileKey>,
     peak: Option<FileKey>,
     failcnt: Option<FileKey>,
-    /// By cgroup, as last read: without a limit nothing can fail at it.
-    last_failcnt: HashMap<u64, Reading>,
-    /// The tick this was last read in.
-    sequence: u64,
     kernel: Option<FileKey>,
     keys: Keyed,
     values: Values,
@@ -81,12 +76,8 @@ struct V2Memory {
     current: Option<FileKey>,
     peak: Option<FileKey>,
     swap: Option<FileKey>,
-    /// Cgroups that have that file: where the machine has no swap, it is 0 there.
-    have_swap: HashSet<u64>,
     events: Option<FileKey>,
     swap_events: Option<FileKey>,
-    /// By cgroup.
-    last_swap_events: HashMap<u64, SwapEvents>,
     meminfo: PathBuf,
     root_swap: Option<u64>,
     /// Whether the machine has no swap; an area that is being given up counts as long as
@@ -98,15 +89,6 @@ struct V2Memory {
     event_keys: Keyed,
     swap_event_keys: Keyed,
     values: Values,
-}
-
-/// `memory.swap.events` as last read. They rise only while memory is reclaimed, so the file
-/// is read again when pages were looked at for that, and every tenth tick otherwise.
-#[derive(Debug, Clone, Copy)]
-struct SwapEvents {
-    pgscan: Option<u64>,
-    /// In the order of [`SWAP_EVENTS`].
-    counts: [Reading; 3],
 }
 
 pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
@@ -123,10 +105,8 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
             current: register("memory.current"),
             peak: register("memory.peak"),
             swap,
-            have_swap: HashSet::new(),
             events: register("memory.events"),
             swap_events,
-            last_swap_events: HashMap::new(),
             meminfo: setup.roots.proc.join("meminfo"),
             root_swap: None,
             no_swap: false,
@@ -144,8 +124,6 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Option<Box<dyn Collector>> {
         usage: register("memory.usage_in_bytes"),
         peak: register("memory.max_usage_in_bytes"),
         failcnt,
-        last_failcnt: HashMap::new(),
-        sequence: 0,
         kernel: register("memory.kmem.usage_in_bytes"),
         keys: Keyed::new(V1),
         values: [None; MAX_KEYS],
@@ -160,15 +138,29 @@ fn set_working_set(memory: &mut MemoryStats) {
         both.and_then(|(usage, inactive)| reading(usage.get().saturating_sub(inactive.get())));
 }
 
-impl Collector for V1Memory {
-    fn begin(&mut self, _cx: &mut Context<'_>, _nodes: &mut [Node], snapshot: &mut Snapshot) {
-        if snapshot.sequence != self.sequence + 1 {
-            // What was told of limits meanwhile is not known here.
-            self.last_failcnt.clear();
-        }
-        self.sequence = snapshot.sequence;
-    }
+/// The figures of the tick before, if they are taken to stand: nothing ran in the cgroup, and
+/// as much is in use as was. The rest can still move, as pages age, are written out or shared
+/// with who runs: what stands is read again after ten seconds.
+fn standing(cx: &Context<'_>, node: &Node, usage: Reading) -> Option<MemoryStats> {
+    let before = cx.before(node).filter(|_| node.idle && !node.due)?.memory;
+    // Kills are told elsewhere.
+    (usage.is_some() && before.usage == usage).then_some(MemoryStats { oom_kills: None, ..before })
+}
 
+/// What rises while a cgroup runs, between ticks.
+fn glance_at(
+    cx: &mut Context<'_>,
+    node: &mut Node,
+    memory: &mut MemoryStats,
+    (usage, peak): (Option<FileKey>, Option<FileKey>),
+) -> Result<(), Vanished> {
+    memory.usage = cx.file(node, usage, parse::number)?.and_then(reading);
+    memory.peak = cx.file(node, peak, parse::number)?.and_then(reading);
+    set_working_set(memory);
+    Ok(())
+}
+
+impl Collector for V1Memory {
     fn read(
         &mut self,
         cx: &mut Context<'_>,
@@ -176,6 +168,11 @@ impl Collector for V1Memory {
         row: &mut CgroupSample,
     ) -> Result<(), Vanished> {
         let memory = &mut row.memory;
+        memory.usage = cx.file(node, self.usage, parse::number)?.and_then(reading);
+        if let Some(standing) = standing(cx, node, memory.usage) {
+            *memory = standing;
+            return Ok(());
+        }
         let (keys, values) = (&mut self.keys, &mut self.values);
         if cx.file(node, self.stat, |text| keys.read(text, values))?.is_some() {
             let [cache, rss, swap, mapped, active, inactive, dirty, writeback, ..] = *values;
@@ -196,16 +193,12 @@ impl Collector for V1Memory {
             memory.refault_file = refault_file.and_then(reading);
             memory.refault_anon = refault_anon.and_then(reading);
         }
-        memory.usage = cx.file(node, self.usage, parse::number)?.and_then(reading);
         memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
+        // Without a limit nothing can fail at it.
         let unlimited = node.is_known_unlimited(node.spec.memory_limit);
-        memory.failcnt = match self.last_failcnt.get(&node.id).filter(|_| unlimited) {
-            Some(failcnt) => *failcnt,
-            None => {
-                let failcnt = cx.file(node, self.failcnt, parse::number)?.and_then(reading);
-                self.last_failcnt.insert(node.id, failcnt);
-                failcnt
-            }
+        memory.failcnt = match cx.before(node).filter(|_| unlimited) {
+            Some(before) => before.memory.failcnt,
+            None => cx.file(node, self.failcnt, parse::number)?.and_then(reading),
         };
         memory.kernel = cx.file(node, self.kernel, parse::number)?.and_then(reading);
         set_working_set(memory);
@@ -222,14 +215,7 @@ impl Collector for V1Memory {
         if depth == Depth::Whole {
             return self.read(cx, node, row);
         }
-        row.memory.usage = cx.file(node, self.usage, parse::number)?.and_then(reading);
-        row.memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
-        set_working_set(&mut row.memory);
-        Ok(())
-    }
-
-    fn forget(&mut self, id: u64) {
-        self.last_failcnt.remove(&id);
+        glance_at(cx, node, &mut row.memory, (self.usage, self.peak))
     }
 }
 
@@ -252,6 +238,14 @@ impl Collector for V2Memory {
     ) -> Result<(), Vanished> {
         let memory = &mut row.memory;
         let root = node.is_root();
+        if !root {
+            memory.usage = cx.file(node, self.current, parse::number)?.and_then(reading);
+            if let Some(standing) = standing(cx, node, memory.usage) {
+                *memory = standing;
+                return Ok(());
+            }
+        }
+        let before = cx.before(node).map(|before| &before.memory);
         let (keys, values) = (if root { &mut self.root_keys } else { &mut self.keys }, &mut self.values);
         if cx.file(node, self.stat, |text| keys.read(text, values))?.is_some() {
             let [file, anon, mapped, active, inactive, dirty, writeback, pgfault, pgmajfault, ..] = *values;
@@ -282,16 +276,12 @@ impl Collector for V2Memory {
             }
         }
         if !root {
-            memory.usage = cx.file(node, self.current, parse::number)?.and_then(reading);
-            memory.swap = if self.no_swap && !node.slow && self.have_swap.contains(&node.id) {
+            // Where the machine has no swap, it is 0 for all that have the file.
+            let had_swap = before.is_some_and(|before| before.swap.is_some());
+            memory.swap = if self.no_swap && !node.slow && had_swap {
                 reading(0)
             } else {
-                let swap = cx.file(node, self.swap, parse::number)?.and_then(reading);
-                match swap {
-                    Some(_) => self.have_swap.insert(node.id),
-                    None => self.have_swap.remove(&node.id),
-                };
-                swap
+                cx.file(node, self.swap, parse::number)?.and_then(reading)
             };
             memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
             let keys = &mut self.event_keys;
@@ -305,23 +295,27 @@ impl Collector for V2Memory {
                 memory.events_oom_group_kill = oom_group_kill.and_then(reading);
                 memory.failcnt = memory.events_max;
             }
-            let pgscan = memory.pgscan.map(u64::from);
-            let mut swap = self.last_swap_events.get(&node.id).copied();
-            if node.slow || swap.is_none_or(|last| last.pgscan != pgscan) {
-                let keys = &mut self.swap_event_keys;
-                swap = cx.file(node, self.swap_events, |text| keys.read(text, values))?.map(|()| {
-                    let [high, max, fail, ..] = values.map(|value| value.and_then(reading));
-                    SwapEvents { pgscan, counts: [high, max, fail] }
-                });
-                match swap {
-                    Some(read) => self.last_swap_events.insert(node.id, read),
-                    None => self.last_swap_events.remove(&node.id),
-                };
-            }
-            let [high, max, fail] = swap.map_or([None; 3], |swap| swap.counts);
-            memory.swap_events_high = high;
-            memory.swap_events_max = max;
-            memory.swap_events_fail = fail;
+            // These rise only while memory is reclaimed: they are read again when pages were
+            // looked at for that, and every tenth tick.
+            let told = |before: &&MemoryStats| {
+                before.pgscan == memory.pgscan
+                    && (before.swap_events_high.or(before.swap_events_max).or(before.swap_events_fail))
+                        .is_some()
+            };
+            [memory.swap_events_high, memory.swap_events_max, memory.swap_events_fail] = match before
+                .filter(|_| !node.slow)
+                .filter(told)
+            {
+                Some(before) => [before.swap_events_high, before.swap_events_max, before.swap_events_fail],
+                None => {
+                    let keys = &mut self.swap_event_keys;
+                    let read = cx.file(node, self.swap_events, |text| keys.read(text, values))?;
+                    read.map_or([None; 3], |()| {
+                        let [high, max, fail, ..] = values.map(|value| value.and_then(reading));
+                        [high, max, fail]
+                    })
+                }
+            };
         }
         set_working_set(memory);
         Ok(())
@@ -337,15 +331,7 @@ impl Collector for V2Memory {
         if depth == Depth::Whole {
             return self.read(cx, node, row);
         }
-        row.memory.usage = cx.file(node, self.current, parse::number)?.and_then(reading);
-        row.memory.peak = cx.file(node, self.peak, parse::number)?.and_then(reading);
-        set_working_set(&mut row.memory);
-        Ok(())
-    }
-
-    fn forget(&mut self, id: u64) {
-        self.last_swap_events.remove(&id);
-        self.have_swap.remove(&id);
+        glance_at(cx, node, &mut row.memory, (self.current, self.peak))
     }
 }
 

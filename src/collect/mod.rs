@@ -31,6 +31,7 @@ pub mod sampler;
 mod sched;
 mod sockets;
 mod spec;
+mod still;
 mod tasks;
 pub mod usage;
 mod young;
@@ -141,11 +142,12 @@ pub struct Entry {
     pub make: fn(&mut Setup<'_>) -> Option<Box<dyn Collector>>,
 }
 
-/// Every collector, in the order they run. Memory is first: reading the root's
-/// `memory.stat` flushes the kernel's per-CPU counters for everyone below.
+/// Every collector, in the order they run. CPU time is first: of a cgroup in which
+/// nothing ran, less is read. Parents are read before what is below them, so that the
+/// kernel's per-CPU counters are flushed once for all.
 pub const COLLECTORS: &[Entry] = &[
-    Entry { name: "memory", kinds: &[Kind::Memory, Kind::MemoryEvents], make: memory::make },
     Entry { name: "cpu", kinds: &[Kind::Cpu, Kind::Percpu], make: cpu::make },
+    Entry { name: "memory", kinds: &[Kind::Memory, Kind::MemoryEvents], make: memory::make },
     Entry { name: "diskIO", kinds: &[Kind::DiskIo], make: io::make },
     Entry { name: "pressure", kinds: &[Kind::Pressure], make: pressure::make },
     Entry { name: "oom_event", kinds: &[Kind::OomEvent], make: oom::make },
@@ -179,11 +181,19 @@ pub struct Context<'a> {
     pub roots: &'a Roots,
     /// The machine.
     pub machine: &'a Machine,
+    /// The tick before this one, if nothing came between; none between ticks.
+    pub previous: Option<&'a Snapshot>,
     /// Failures of this collector.
     pub errors: &'a mut ErrorCounts,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The figures of a cgroup in the tick before.
+    #[inline]
+    pub fn before(&self, node: &Node) -> Option<&'a CgroupSample> {
+        self.previous?.cgroups.get(node.row?)
+    }
+
     /// Reads and parses one file of a cgroup; `None` when it is not there or
     /// could not be used, which has been counted then.
     ///

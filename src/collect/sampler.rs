@@ -27,6 +27,9 @@ const MACHINE_LASTS: Duration = Duration::from_secs(300);
 /// files that were not there.
 const SLOW_EVERY: u64 = 10;
 
+/// Figures that seem not to have moved are read again after this long.
+const STANDS: Duration = Duration::from_secs(10);
+
 /// What to read, and how much it may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -80,6 +83,7 @@ pub struct Sampler {
     wanted: Kinds,
     machine: Arc<Machine>,
     machine_read: Instant,
+    made: Instant,
     sequence: u64,
     report: Report,
     departures: Departures,
@@ -139,6 +143,7 @@ impl Sampler {
             wanted: options.kinds,
             machine,
             machine_read: Instant::now(),
+            made: Instant::now(),
             sequence: 0,
             report,
             departures: Departures::default(),
@@ -212,8 +217,10 @@ impl Sampler {
             snapshot.machine = Arc::clone(&self.machine);
         }
         snapshot.oom_kills.clear();
-        self.prepare_rows(snapshot);
-        self.collect(snapshot);
+        let before = self.sequence - 1;
+        let previous = self.departures.last_tick().filter(|last| last.sequence == before).cloned();
+        self.prepare_rows(snapshot, previous.as_deref());
+        self.collect(snapshot, previous.as_deref());
         self.drop_incomplete(snapshot);
         self.ticked = self.tree.next_id();
         self.departures.show(snapshot);
@@ -249,10 +256,29 @@ impl Sampler {
         self.notice();
     }
 
-    fn prepare_rows(&mut self, snapshot: &mut Snapshot) {
-        snapshot.cgroups.truncate(self.tree.nodes.len());
+    fn prepare_rows(&mut self, snapshot: &mut Snapshot, previous: Option<&Snapshot>) {
+        let mut rows = previous.map_or(&[] as &[_], |p| &p.cgroups).iter().enumerate().peekable();
+        let since = |at: Instant, id: u64| {
+            // Each in its own second.
+            let turn = Duration::from_secs(id % STANDS.as_secs());
+            (at.saturating_duration_since(self.made) + turn).as_secs() / STANDS.as_secs()
+        };
+        let count = self.tree.nodes.len();
+        snapshot.cgroups.truncate(count);
+        if snapshot.cgroups.capacity() < count {
+            // Growing by doubling would make room for twice as many.
+            snapshot.cgroups.reserve_exact(count + count / 8 - snapshot.cgroups.len());
+        }
         for (index, node) in self.tree.nodes.iter_mut().enumerate() {
             node.slow = node.age <= 1 || (node.id + self.sequence).is_multiple_of(SLOW_EVERY);
+            node.idle = false;
+            node.due =
+                previous.is_none_or(|p| since(p.monotonic, node.id) != since(snapshot.monotonic, node.id));
+            // Both are sorted by path. What was not there then has had no tick.
+            let path = node.cgroup.path.as_str();
+            while rows.next_if(|(_, row)| row.cgroup.path.as_str() < path).is_some() {}
+            let same = rows.peek().filter(|(_, row)| row.cgroup.path == path && node.age > 1);
+            node.row = same.map(|(index, _)| *index);
             match snapshot.cgroups.get_mut(index) {
                 Some(row) => row.reset(&node.cgroup),
                 None => snapshot.cgroups.push(CgroupSample::new(Arc::clone(&node.cgroup))),
@@ -263,7 +289,7 @@ impl Sampler {
         }
     }
 
-    fn collect(&mut self, snapshot: &mut Snapshot) {
+    fn collect(&mut self, snapshot: &mut Snapshot, previous: Option<&Snapshot>) {
         self.left_out.clear();
         for ((kinds, collector), report) in self.collectors.iter_mut().zip(&mut self.report.collectors) {
             if !reads(kinds, self.wanted) {
@@ -275,6 +301,7 @@ impl Sampler {
                 layout: &self.layout,
                 roots: &self.roots,
                 machine: &self.machine,
+                previous,
                 errors: &mut report.errors,
             };
             collector.begin(&mut cx, &mut self.tree.nodes, snapshot);

@@ -46,6 +46,14 @@ pub struct Node {
     pub age: u32,
     /// Its turn for what is read every tenth tick only.
     pub slow: bool,
+    /// Where the cgroup above it is among the nodes; that is read before it.
+    pub parent: Option<usize>,
+    /// Where it was in the snapshot of the tick before.
+    pub row: Option<usize>,
+    /// Nothing in it ran since the tick before, as far as its CPU time is read.
+    pub idle: bool,
+    /// Its turn to have everything read that seems not to have moved.
+    pub due: bool,
     /// It is being made: directories in some trees are still to come.
     pub unfinished: bool,
     /// Its row waits for a name.
@@ -294,6 +302,10 @@ impl Tree {
                 leaf: true,
                 age: 0,
                 slow: true,
+                parent: None,
+                row: None,
+                idle: false,
+                due: true,
                 unfinished: false,
                 waits: false,
                 whole: false,
@@ -309,7 +321,7 @@ impl Tree {
         }
         if changed {
             self.nodes.sort_unstable_by(|a, b| a.cgroup.path.cmp(&b.cgroup.path));
-            self.mark_leaves();
+            self.mark_family();
         }
         self.mark_unfinished(layout);
         reader.cgroups = self.nodes.len() as u64;
@@ -331,12 +343,7 @@ impl Tree {
                 }
                 continue;
             }
-            let parent = match node.cgroup.path.rsplit_once('/') {
-                Some(("", _)) | None => "/",
-                Some((parent, _)) => parent,
-            };
-            let parent = self.nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(parent)).ok();
-            let parent = parent.and_then(|at| self.nodes.get(at));
+            let parent = node.parent.and_then(|at| self.nodes.get(at));
             let missing = layout.trees.iter().enumerate().filter(|(_, t)| !t.v2).any(|(tree, _)| {
                 let there = |n: &Node| n.files.directories.get(tree).is_some_and(|d| d.inode != 0);
                 parent.is_some_and(there) && !there(node)
@@ -347,20 +354,27 @@ impl Tree {
         }
     }
 
-    fn mark_leaves(&mut self) {
-        let mut parents: BTreeSet<&str> = BTreeSet::new();
-        for node in &self.nodes {
-            if let Some((parent, name)) = node.cgroup.path.rsplit_once('/')
-                && !name.is_empty()
-            {
-                parents.insert(if parent.is_empty() { "/" } else { parent });
+    /// Notes of each node where its parent is, and whether it has children.
+    fn mark_family(&mut self) {
+        let parents: Vec<Option<usize>> = self.nodes.iter().map(|n| self.parent_of(n)).collect();
+        self.nodes.iter_mut().for_each(|node| node.leaf = true);
+        for (index, parent) in parents.into_iter().enumerate() {
+            if let Some(node) = self.nodes.get_mut(index) {
+                node.parent = parent;
+            }
+            if let Some(parent) = parent.and_then(|at| self.nodes.get_mut(at)) {
+                parent.leaf = false;
             }
         }
-        let leaves: Vec<bool> =
-            self.nodes.iter().map(|n| !parents.contains(n.cgroup.path.as_str())).collect();
-        for (node, leaf) in self.nodes.iter_mut().zip(leaves) {
-            node.leaf = leaf;
+    }
+
+    fn parent_of(&self, node: &Node) -> Option<usize> {
+        let (parent, name) = node.cgroup.path.rsplit_once('/')?;
+        if name.is_empty() {
+            return None;
         }
+        let parent = if parent.is_empty() { "/" } else { parent };
+        self.nodes.binary_search_by(|n| n.cgroup.path.as_str().cmp(parent)).ok()
     }
 
     fn find(&mut self, path: &str) -> Option<&mut Node> {

@@ -9,12 +9,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods, // it waits
     missing_docs,
     unreachable_pub
 )]
 
 mod cgroups;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cgroups::{Floor, LiveCgroups};
@@ -100,6 +102,34 @@ fn compare(count: usize, rounds: usize) {
     }
 }
 
+/// As an agent ticks: what nobody used since the last tick is left out. Nothing runs in these.
+fn at_rest(count: usize, rounds: usize) {
+    let _live = LiveCgroups::create(count);
+    let mut all = Ticks::new(cgroups::descriptors());
+    let mut sampler = cgroups::sampler(cgroups::descriptors());
+    let (mut last, mut spare) = (Arc::new(sampler.blank()), Arc::new(sampler.blank()));
+    let mut pass = || {
+        sampler.tick(Origin::Grid, Arc::get_mut(&mut spare).expect("nobody else has it"));
+        sampler.published(&spare);
+        std::mem::swap(&mut last, &mut spare);
+    };
+    (0..12).for_each(|_| pass());
+    // Pressure is read until the averages are made.
+    std::thread::sleep(Duration::from_secs(5));
+    (0..2).for_each(|_| pass());
+    let (mut all_times, mut rest_times) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        all_times.push(timed(|| all.pass()));
+        rest_times.push(timed(&mut pass));
+    }
+    let (all, rest) = (median(&mut all_times), median(&mut rest_times));
+    println!(
+        "{count} cgroups in which nothing runs: tick {rest:.1?}, {:.1} us per cgroup, beside {all:.1?} for all files, ratio {:.2}",
+        per_cgroup(rest, count),
+        rest.as_secs_f64() / all.as_secs_f64(),
+    );
+}
+
 fn few_handles(count: usize, rounds: usize) {
     let _live = LiveCgroups::create(count);
     let mut many = Ticks::new(cgroups::descriptors());
@@ -124,6 +154,7 @@ fn main() {
         return;
     }
     compare(500, 60);
+    at_rest(500, 40);
     few_handles(500, 40);
     compare(2_000, 25);
 }

@@ -171,7 +171,7 @@ fn captured(root: &std::path::Path) -> World {
     let mut sampler = sampler(root);
     // Settings are read in turn.
     (0..11).for_each(|_| _ = tick(&mut sampler));
-    let snapshot = Arc::new(tick(&mut sampler));
+    let snapshot = tick(&mut sampler);
     let history = Arc::new(History::new(Duration::from_secs(120)));
     history.record(&snapshot);
     World { snapshot, history, events: Arc::new(Events::default()), host: None, surroundings: Arc::default() }

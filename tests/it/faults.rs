@@ -30,9 +30,11 @@ fn errors(sampler: &Sampler) -> u64 {
     sampler.report().collectors.iter().map(|c| c.errors.total()).sum()
 }
 
-pub(crate) fn tick(sampler: &mut Sampler) -> Snapshot {
+pub(crate) fn tick(sampler: &mut Sampler) -> Arc<Snapshot> {
     let mut snapshot = sampler.blank();
     sampler.tick(Origin::Grid, &mut snapshot);
+    let snapshot = Arc::new(snapshot);
+    sampler.published(&snapshot);
     snapshot
 }
 

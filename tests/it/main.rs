@@ -55,6 +55,7 @@ mod sending;
 mod served;
 mod standalone;
 mod standin;
+mod stands;
 mod step;
 mod tidy;
 mod tls;

@@ -28,6 +28,7 @@ mod pods;
 mod problems;
 mod queue;
 mod short;
+mod stands;
 #[path = "../it/ttar.rs"]
 mod ttar;
 mod worker;

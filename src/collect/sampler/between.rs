@@ -102,6 +102,7 @@ impl Sampler {
                 layout: &self.layout,
                 roots: &self.roots,
                 machine: &self.machine,
+                previous: None,
                 errors: &mut report.errors,
             };
             gone |= collector.glance(&mut cx, node, &mut early.row, depth) == Err(Vanished);

@@ -93,13 +93,14 @@ impl Watcher {
         let path = root.join(OsStr::from_bytes(relative.to_bytes()));
         // Written and closed: limits of this directory changed. The kernel's own
         // notifications (memory.events and the like) do not close.
+        let shared = self.children.get_key_value(relative).map(|(known, _)| Arc::clone(known));
         let (known, mask) = match told {
             Told::Children => (&mut self.children, CHILDREN | AddWatchFlags::IN_CLOSE_WRITE),
             Told::Limits => (&mut self.limits, AddWatchFlags::IN_CLOSE_WRITE),
         };
         match self.inotify.add_watch(&path, mask | AddWatchFlags::IN_ONLYDIR) {
             Ok(descriptor) => {
-                let relative: Arc<CStr> = Arc::from(relative);
+                let relative = shared.unwrap_or_else(|| Arc::from(relative));
                 match known.entry(Arc::clone(&relative)) {
                     Entry::Occupied(same) if *same.get() == descriptor => return Ok(()),
                     Entry::Occupied(mut other) => {

@@ -7,7 +7,7 @@ use nodegauge::identity::Directory;
 use nodegauge::identity::path::{Level, parse};
 use nodegauge::push::batch::EntityKind;
 use nodegauge::push::step::{Options, StepBuilder};
-use nodegauge::snapshot::{CgroupSample, Origin};
+use nodegauge::snapshot::CgroupSample;
 
 use super::{entity, integer, make, options};
 use crate::{faults, ttar};
@@ -43,8 +43,7 @@ fn captured_trees_make_steps() {
     let (mut pods, mut containers) = (0, 0);
     for scenario in ttar::scenarios() {
         let tree = ttar::unpack(&scenario);
-        let mut snapshot = faults::tick(&mut faults::sampler(tree.path()));
-        snapshot.origin = Origin::Grid;
+        let snapshot = faults::tick(&mut faults::sampler(tree.path()));
         let mut builder = StepBuilder::new(Options { resolution: Duration::from_millis(1), ..options() });
         let batch = make(&mut builder, &snapshot, &Directory::default()).unwrap().batch;
         let node = entity(&batch, EntityKind::Node, "");
