@@ -27,9 +27,10 @@ use nodegauge::identity::enrich::LabelChoice;
 use nodegauge::identity::{self, Identities};
 use nodegauge::kernel::Roots;
 use nodegauge::push::batch::{Assembler, Encoder, MAX_DECOMPRESSED, MetricId, decode, encode, proto};
+use nodegauge::push::step::{self, StepBuilder};
 use nodegauge::snapshot::{
-    Cgroup, Departed, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Shown, Snapshot, Storage,
-    reading,
+    Cgroup, CgroupSample, Departed, Hierarchy, Identity, Kind, Kinds, LogDirectory, Origin, Shown, Snapshot,
+    Storage, reading,
 };
 
 fn render(renderer: &mut Renderer, snapshot: &Snapshot) -> usize {
@@ -309,4 +310,36 @@ fn a_steady_tick_with_names() {
         quiet += u32::from(counted.count_total == 0);
     }
     assert!(quiet >= 18, "only {quiet} of 20 ticks allocated nothing");
+}
+
+/// A container comes with each step and is gone in the next: what rates start from goes with it.
+#[test]
+fn steps_hold_nothing_of_what_is_gone() {
+    let mut builder = StepBuilder::new(step::Options {
+        node: "n1".into(),
+        boot_id: [7; 16],
+        interval: Duration::from_secs(5),
+        resolution: Duration::from_secs(5),
+        limits: step::Limits::default(),
+    });
+    let (zero, directory) = (Instant::now(), identity::Directory::default());
+    let mut last: Option<CgroupSample> = None;
+    let mut step = |number: u64| {
+        let mut this = snapshot(Hierarchy::V2, 2);
+        this.wall_ms = 1_700_000_000_000 + number * 5_000;
+        this.monotonic = zero + Duration::from_secs(number * 5);
+        let pod = format!("/kubepods/pod{number:08x}-0000-4000-8000-000000000000");
+        this.cgroups[1].cgroup = cgroup(&format!("{pod}/{number:064x}"), Identity::default());
+        let sample = last.replace(this.cgroups[1].clone());
+        let gone = sample.iter().map(|sample| step::Departed {
+            sample,
+            seen_ms: this.wall_ms - 5_000,
+            gone: this.monotonic,
+        });
+        let made = builder.tick(&this, gone, &directory).unwrap().expect("a step");
+        assert!(made.batch.entities().count() >= 3 || number == 0);
+    };
+    (0..20).for_each(&mut step);
+    let counted = measure(|| (20..170).for_each(&mut step));
+    assert!(counted.bytes_current < 16 << 10, "{counted:?}");
 }

@@ -171,7 +171,8 @@ impl StepBuilder {
         for row in rows.iter_mut().filter(|row| row.used && !row.departed) {
             row.rise = self.bases.rise(&*row);
         }
-        self.bases.forget(snapshot.monotonic.saturating_duration_since(self.zero));
+        let gone = departed.iter().map(|d| d.sample.cgroup.path.as_str());
+        self.bases.forget(snapshot.monotonic.saturating_duration_since(self.zero), gone);
         let declared = who::node_total(&found);
         let mut values = Values::new(snapshot, &self.options.limits);
         for (at, found) in found.iter().enumerate() {

@@ -115,7 +115,7 @@ def agents_page(browser, check, address, updates, shots):
     browser.size(1440, 900)
     browser.open(f"{address}/")
     browser.wait(f"{UPDATES} >= 2 && {ROWS} > 200")
-    browser.run("document.querySelector('#pace').value = '1'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
+    browser.run("document.querySelector('#pace').value = '2'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
     check("the agent's page lists the pods by namespace", browser.run("document.querySelectorAll('tbody tr.group').length") >= 20)
     lines = "[...document.querySelectorAll('tbody .spark path.stroke')].filter(p => (p.getAttribute('d') || '').length > 40).length"
     # A line needs some ticks.
@@ -234,7 +234,7 @@ def many(address, nodes, updates, shots=None):
         browser.wait(f"{UPDATES} >= 1 && {ROWS} >= {nodes}", 60)
         check(f"the page lists {nodes} nodes", browser.run(ROWS) == nodes)
         browser.wait("document.querySelectorAll('.top li').length === 16")
-        browser.run("document.querySelector('#pace').value = '1'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
+        browser.run("document.querySelector('#pace').value = '2'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
         # The longest that the page answers to nothing: a timer that is late.
         browser.run("window.longest = 0; let last = performance.now(); setInterval(() => { const now = performance.now(); window.longest = Math.max(window.longest, now - last - 10); last = now; }, 10); window.kept = [...document.querySelectorAll('tbody tr')]; true")
         before = browser.run(UPDATES)

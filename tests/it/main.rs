@@ -16,6 +16,7 @@ mod cadvisor_api;
 mod cadvisor_events;
 mod cadvisor_kinds;
 mod cli;
+mod coverage;
 mod custom;
 #[path = "../data/mod.rs"]
 mod data;

@@ -15,6 +15,7 @@
 )]
 
 mod agent;
+mod coverage;
 #[path = "../data/exposition.rs"]
 mod exposition;
 mod faults;

@@ -27,7 +27,7 @@ cp "${CARGO_TARGET_DIR:-target}/$target/release/nodegauge" "$work/nodegauge"
 cp "$tests" "$work/live"
 strip "$work/live" 2>/dev/null || true
 cat >"$work/guest.sh" <<'GUEST'
-export NODEGAUGE=/host/nodegauge NODEGAUGE_DISK=/host TMPDIR=/tmp
+export NODEGAUGE=/host/nodegauge NODEGAUGE_DISK=/host NODEGAUGE_GUEST=1 TMPDIR=/tmp
 /host/nodegauge check
 /host/live --ignored --test-threads=1 --skip sixty_four_descriptors --skip without_inotify --skip two_hundred --skip a_filesystem_that_breaks --skip a_namespace --skip without_a_pause --skip what_may_not_be_read --skip the_whole_machine --skip queue:: || exit
 # Last, since it leaves nothing of the machine's memory: more than there is, and no swap to slow it.

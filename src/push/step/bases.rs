@@ -65,9 +65,17 @@ impl Bases {
         rise
     }
 
-    /// Forgets what was last seen too long before `now` to have a rate again.
-    pub(super) fn forget(&mut self, now: Duration) {
-        let oldest = u64::try_from(now.saturating_sub(MAX_WINDOW).as_nanos()).unwrap_or(u64::MAX);
+    /// Forgets cgroups that are gone, if the name is not back, and what was last seen too
+    /// long before `now` to have a rate again.
+    pub(super) fn forget<'a>(&mut self, now: Duration, gone: impl IntoIterator<Item = &'a str>) {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = ns(now);
+        for path in gone {
+            if self.0.get(path).is_some_and(|base| base.taken_ns < now_ns) {
+                self.0.remove(path);
+            }
+        }
+        let oldest = ns(now.saturating_sub(MAX_WINDOW));
         self.0.retain(|_, base| base.taken_ns >= oldest);
     }
 }
