@@ -10,6 +10,7 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod expose;
+pub mod gzip;
 pub mod history;
 pub mod identity;
 pub mod kernel;

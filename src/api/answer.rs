@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, VARY};
 use axum::response::{IntoResponse as _, Response};
 use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::request::Asked;
 use crate::expose::scrape::{Feed, Streamed};
+use crate::gzip::Gzip;
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
@@ -160,7 +160,7 @@ impl Answer {
 }
 
 fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = Gzip::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
 }
@@ -171,7 +171,7 @@ fn write(writer: Writer, feed: Feed, gzip: bool) -> io::Result<()> {
         writer(&mut feed)?;
         return feed.finish();
     }
-    let mut encoder = GzEncoder::new(feed, Compression::fast());
+    let mut encoder = Gzip::new(feed, Compression::fast());
     writer(&mut encoder)?;
     encoder.finish()?.finish()
 }

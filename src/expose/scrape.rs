@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Bytes, HttpBody};
 use flate2::Compression;
-use flate2::write::GzEncoder;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{Format, Options, Renderer, View};
+use crate::gzip::Gzip;
 use crate::snapshot::{Departed, Kinds, KubeletLabels, Snapshot};
 use crate::telemetry::Telemetry;
 
@@ -176,7 +176,7 @@ impl Bodies {
 
     fn compress(&self, snapshot: &Snapshot, text: Text) -> io::Result<Compressed> {
         let began = Instant::now();
-        let mut encoder = GzEncoder::new(Pieces::default(), LEVEL);
+        let mut encoder = Gzip::new(Pieces::default(), LEVEL);
         self.render(snapshot, text, |chunk| encoder.write_all(chunk))?;
         let compressed = encoder.finish()?.finish();
         self.telemetry.rendered(text.format_label(), "gzip", began.elapsed());
@@ -510,7 +510,7 @@ mod tests {
                 state.to_be_bytes()[0]
             })
             .collect();
-        let mut encoder = GzEncoder::new(Pieces::default(), LEVEL);
+        let mut encoder = Gzip::new(Pieces::default(), LEVEL);
         for part in text.chunks(70_000) {
             encoder.write_all(part).unwrap();
         }

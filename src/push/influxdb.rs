@@ -16,10 +16,10 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::GzEncoder;
 use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 
+use crate::gzip::Gzip;
 use crate::push::batch::{Batch, DecodeError, Entity};
 use crate::push::delivery::client::{Answer, Http, Outgoing, TokenScheme, below};
 use crate::push::delivery::verdict::{self, Verdict};
@@ -165,7 +165,7 @@ fn dropped(text: &str) -> Option<u64> {
 }
 
 fn gzip(items: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(items.len() / 8), Compression::fast());
+    let mut encoder = Gzip::new(Vec::with_capacity(items.len() / 8), Compression::fast());
     encoder.write_all(items)?;
     encoder.finish()
 }
