@@ -8,13 +8,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &[]),
     ("kernel", &["kernel", "snapshot"]),
     ("aggregate", &["aggregate", "kubernetes", "push", "rate", "identity", "telemetry"]),
-    ("api", &["api", "aggregate", "auth", "push", "expose"]),
+    ("api", &["api", "aggregate", "auth", "push", "expose", "gzip"]),
     ("publish", &["snapshot"]),
     ("history", &["snapshot"]),
     ("collect", &["collect", "kernel", "rate", "snapshot"]),
     ("identity", &["identity", "snapshot", "telemetry", "config"]),
     ("rate", &[]),
-    ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config"]),
+    ("push", &["push", "identity", "rate", "snapshot", "telemetry", "config", "gzip"]),
     ("kubernetes", &[]),
     ("auth", &["auth", "kubernetes", "telemetry"]),
     (
@@ -34,7 +34,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("expose", &["expose", "auth", "snapshot", "publish", "history", "rate", "telemetry", "config"]),
+    ("gzip", &[]),
+    ("expose", &["expose", "auth", "snapshot", "publish", "gzip", "history", "rate", "telemetry", "config"]),
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
