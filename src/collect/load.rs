@@ -5,7 +5,7 @@
 //! asks every ten seconds and ticks pick up its last answers.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// exp(-PERIOD / 10 s): how much of the old load remains.
 const DECAY: f64 = 0.367_879_441_171_442_3;
 
-type Cgroups = Vec<(u64, CString)>;
+type Cgroups = Vec<(u64, Arc<CStr>)>;
 type Loads = HashMap<u64, LoadStats>;
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Collector for Load {
         let known = (nodes.len(), nodes.iter().map(|n| n.id).sum());
         if known != self.known {
             self.known = known;
-            let cgroups = nodes.iter().map(|n| (n.id, n.files.relative().to_owned())).collect();
+            let cgroups = nodes.iter().map(|n| (n.id, n.files.shared_relative())).collect();
             // A worker that died has said so; its figures stay absent.
             let _ = self.cgroups.send(cgroups);
         }

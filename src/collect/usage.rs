@@ -132,7 +132,7 @@ impl Collector for Usage {
         let subject = |n: &Node| Subject {
             id: n.id,
             cgroup: Arc::clone(&n.cgroup),
-            relative: n.files.relative().to_owned(),
+            relative: n.files.shared_relative(),
         };
         // A thread that died has said so; its figures keep their age.
         let _ = self.events.send(Event::Subjects(with_data.map(subject).collect()));

@@ -12,8 +12,9 @@
 //! below one, fails for ever once its cgroup is gone, also when the same name
 //! has come back; a directory opened by name is compared by inode.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{fstat, fstatat};
@@ -81,7 +82,7 @@ enum FileState {
 #[derive(Debug)]
 pub struct CgroupFiles {
     /// Path relative to the mount point; `.` for the root.
-    relative: CString,
+    relative: Arc<CStr>,
     /// By tree.
     pub directories: Box<[Directory]>,
     files: Box<[FileState]>,
@@ -89,8 +90,13 @@ pub struct CgroupFiles {
 
 impl CgroupFiles {
     /// The path relative to the mount point; `.` for the root.
-    pub fn relative(&self) -> &std::ffi::CStr {
+    pub fn relative(&self) -> &CStr {
         &self.relative
+    }
+
+    /// The same, for who keeps it: there are as many as cgroups.
+    pub fn shared_relative(&self) -> Arc<CStr> {
+        Arc::clone(&self.relative)
     }
 
     /// Whether the cgroup exists in a tree.
@@ -189,7 +195,7 @@ impl Reader {
     }
 
     /// The state of a newly found cgroup.
-    pub fn open_cgroup(&self, relative: CString) -> CgroupFiles {
+    pub fn open_cgroup(&self, relative: Arc<CStr>) -> CgroupFiles {
         CgroupFiles {
             relative,
             directories: (0..self.trees).map(|_| Directory::default()).collect(),
@@ -404,7 +410,7 @@ impl Reader {
         if directory.handle.is_some() {
             return Ok(None);
         }
-        let relative = cgroup.relative.as_c_str();
+        let relative = &*cgroup.relative;
         let opened = file::open_directory_at(root.handle(), relative).or_else(|error| {
             if error != ReadError::Exhausted || self.spare.pop().is_none() {
                 return Err(error);
@@ -431,7 +437,7 @@ impl Reader {
         };
         let stat = match &directory.handle {
             Some(handle) => fstat(handle),
-            None => fstatat(root.handle(), cgroup.relative.as_c_str(), AtFlags::empty()),
+            None => fstatat(root.handle(), &*cgroup.relative, AtFlags::empty()),
         };
         // 32 bits on arm64.
         #[allow(clippy::useless_conversion)]

@@ -386,7 +386,7 @@ impl Tree {
         for tree in 0..scan.layout.trees.len() {
             let Some(root) = scan.layout.trees.get(tree) else { continue };
             match inode_of(root.handle(), c".") {
-                Ok(inode) => self.place(scan, tree, Child { relative: c".".to_owned(), inode }),
+                Ok(inode) => self.place(scan, tree, Child { relative: Arc::from(c"."), inode }),
                 Err(_) => continue,
             };
             self.sync(scan, tree, c".", true);
@@ -443,7 +443,7 @@ impl Tree {
     /// Compares the children of one directory in one tree with what is known;
     /// goes down into new children, or into all of them.
     fn sync(&mut self, scan: &mut Scan<'_>, tree: usize, relative: &CStr, all: bool) {
-        let mut stack = vec![relative.to_owned()];
+        let mut stack: Vec<Arc<CStr>> = vec![Arc::from(relative)];
         while let Some(directory) = stack.pop() {
             let Some(root) = scan.layout.trees.get(tree) else { return };
             // First watched, then listed, so that no child is missed in between.
@@ -459,7 +459,7 @@ impl Tree {
             };
             self.drop_missing(scan, tree, &directory, &children);
             for child in children {
-                let relative = child.relative.clone();
+                let relative = Arc::clone(&child.relative);
                 if self.place(scan, tree, child) || all {
                     stack.push(relative);
                 }
@@ -534,7 +534,7 @@ impl Tree {
         }
     }
 
-    fn watch(&mut self, tree: usize, root: &TreeRoot, relative: &CStr) {
+    fn watch(&mut self, tree: usize, root: &TreeRoot, relative: &Arc<CStr>) {
         let Some(watcher) = &mut self.watcher else { return };
         if tree == 0 {
             if !watcher.add(&root.path, relative) {

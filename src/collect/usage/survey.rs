@@ -1,7 +1,7 @@
 //! Measures all that one container or pod keeps on disks, step by step.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub(super) struct Subject {
     pub(super) id: u64,
     pub(super) cgroup: Arc<Cgroup>,
     /// Its directory below the mount of a cgroup tree.
-    pub(super) relative: CString,
+    pub(super) relative: Arc<CStr>,
 }
 
 /// What a part of the measurement is about.

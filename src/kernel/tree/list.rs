@@ -1,6 +1,7 @@
 //! What the filesystem says of one directory of cgroups.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::{AtFlags, OFlag};
@@ -15,7 +16,7 @@ const IGNORED_SUFFIX: &[u8] = b".mount";
 
 /// A directory below the one that is listed.
 pub(super) struct Child {
-    pub(super) relative: CString,
+    pub(super) relative: Arc<CStr>,
     pub(super) inode: u64,
 }
 
@@ -30,11 +31,11 @@ pub(super) fn list(root: &TreeRoot, relative: &CStr) -> Result<Vec<Child>, ReadE
         if name == b"." || name == b".." || name.ends_with(IGNORED_SUFFIX) {
             continue;
         }
-        let child = || -> Option<CString> {
+        let child = || -> Option<Arc<CStr>> {
             if relative == c"." {
-                return CString::new(name).ok();
+                return CString::new(name).ok().map(Arc::from);
             }
-            CString::new([relative.to_bytes(), b"/", name].concat()).ok()
+            CString::new([relative.to_bytes(), b"/", name].concat()).ok().map(Arc::from)
         };
         match entry.file_type().filter(|t| root.is_cgroupfs || *t != Type::Directory) {
             Some(Type::Directory) => {
@@ -44,8 +45,7 @@ pub(super) fn list(root: &TreeRoot, relative: &CStr) -> Result<Vec<Child>, ReadE
             None => {
                 let Some(relative) = child() else { continue };
                 // A captured tree: other filesystems may list other inode numbers than they stat.
-                let Ok(stat) = fstatat(root.handle(), relative.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
-                else {
+                let Ok(stat) = fstatat(root.handle(), &*relative, AtFlags::AT_SYMLINK_NOFOLLOW) else {
                     continue;
                 };
                 if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {

@@ -63,7 +63,7 @@ impl Watcher {
 
     /// Watches a directory of the tree at `root`. False when no more watches are
     /// to be had.
-    pub(super) fn add(&mut self, root: &Path, relative: &CStr) -> bool {
+    pub(super) fn add(&mut self, root: &Path, relative: &Arc<CStr>) -> bool {
         let added = self.watch(root, relative, Told::Children);
         if let Err(error) = added {
             tracing::warn!(
@@ -77,7 +77,7 @@ impl Watcher {
 
     /// Watches a directory of another tree for limits that are written. False when no
     /// more watches are to be had.
-    pub(super) fn add_limits(&mut self, root: &Path, relative: &CStr) -> bool {
+    pub(super) fn add_limits(&mut self, root: &Path, relative: &Arc<CStr>) -> bool {
         let added = self.watch(root, relative, Told::Limits);
         if let Err(error) = added {
             tracing::warn!(
@@ -89,18 +89,18 @@ impl Watcher {
         added.is_ok()
     }
 
-    fn watch(&mut self, root: &Path, relative: &CStr, told: Told) -> Result<(), Errno> {
+    fn watch(&mut self, root: &Path, relative: &Arc<CStr>, told: Told) -> Result<(), Errno> {
         let path = root.join(OsStr::from_bytes(relative.to_bytes()));
         // Written and closed: limits of this directory changed. The kernel's own
         // notifications (memory.events and the like) do not close.
-        let shared = self.children.get_key_value(relative).map(|(known, _)| Arc::clone(known));
+        let shared = self.children.get_key_value(&**relative).map(|(known, _)| Arc::clone(known));
         let (known, mask) = match told {
             Told::Children => (&mut self.children, CHILDREN | AddWatchFlags::IN_CLOSE_WRITE),
             Told::Limits => (&mut self.limits, AddWatchFlags::IN_CLOSE_WRITE),
         };
         match self.inotify.add_watch(&path, mask | AddWatchFlags::IN_ONLYDIR) {
             Ok(descriptor) => {
-                let relative = shared.unwrap_or_else(|| Arc::from(relative));
+                let relative = shared.unwrap_or_else(|| Arc::clone(relative));
                 match known.entry(Arc::clone(&relative)) {
                     Entry::Occupied(same) if *same.get() == descriptor => return Ok(()),
                     Entry::Occupied(mut other) => {
@@ -184,12 +184,13 @@ mod tests {
         std::fs::create_dir_all(&path).unwrap();
         std::fs::create_dir_all(cpu.join("a")).unwrap();
         let mut watcher = Watcher::new().unwrap();
-        assert!(watcher.add(&all, c"a") && watcher.add_limits(&cpu, c"a"));
-        assert!(watcher.add(&all, c"a"), "watching it again changes nothing");
+        let a: Arc<CStr> = Arc::from(c"a");
+        assert!(watcher.add(&all, &a) && watcher.add_limits(&cpu, &a));
+        assert!(watcher.add(&all, &a), "watching it again changes nothing");
         // Renamed, so that the watch stays with the directory as it does in cgroupfs.
         std::fs::rename(&path, all.join("b")).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(watcher.add(&all, c"a"));
+        assert!(watcher.add(&all, &a));
         std::fs::create_dir(all.join("b/old")).unwrap();
         assert_eq!(watcher.len(), 2);
         std::fs::create_dir(path.join("new")).unwrap();
