@@ -2,7 +2,7 @@
 //!
 //! A compressor that has filled its window moves what it remembers of it, tables of 192 KiB for
 //! each 32 KiB of text; built for size, as the images are, that takes as long as all the rest.
-//! So it begins anew before that, every [`STRETCH`] bytes. What we write repeats itself from one
+//! So it begins anew before that, every 62 KiB. What we write repeats itself from one
 //! line to the next: 3 % more bytes.
 
 use std::io::{self, Write};
