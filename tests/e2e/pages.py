@@ -115,7 +115,7 @@ def agents_page(browser, check, address, updates, shots):
     browser.size(1440, 900)
     browser.open(f"{address}/")
     browser.wait(f"{UPDATES} >= 2 && {ROWS} > 200")
-    browser.run("document.querySelector('#pace').value = '2'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
+    browser.run("document.querySelector('#pace').value = '1'; document.querySelector('#pace').dispatchEvent(new Event('change')); true")
     check("the agent's page lists the pods by namespace", browser.run("document.querySelectorAll('tbody tr.group').length") >= 20)
     lines = "[...document.querySelectorAll('tbody .spark path.stroke')].filter(p => (p.getAttribute('d') || '').length > 40).length"
     # A line needs some ticks.
