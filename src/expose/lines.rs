@@ -5,96 +5,90 @@
 //! nanoseconds becomes seconds by placing the decimal point.
 
 use super::labels;
-use super::out::Out;
+use super::out::{Out, Padded, SLACK};
 use crate::snapshot::Reading;
 
 /// Room for a number and a time stamp: 20 digits, a sign, a point and a leading
 /// zero for either.
 const NUMBER: usize = 48;
 
-/// Digits after the point of a figure in nanoseconds.
-const ZEROS: &[u8; 9] = b"000000000";
-
 /// The value of a sample: an integer with the decimal point moved left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
     digits: u64,
-    /// Digits after the point, at most 9.
-    scale: u8,
+    scale: Scale,
     negative: bool,
+}
+
+/// What one is of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    One,
+    Thousandth,
+    Millionth,
+    Billionth,
 }
 
 impl Value {
     /// Minus one, which some families use for "unlimited".
-    pub const MINUS_ONE: Value = Value { digits: 1, scale: 0, negative: true };
+    pub const MINUS_ONE: Value = Value { digits: 1, scale: Scale::One, negative: true };
 
     /// An integer.
     #[inline]
     pub const fn integer(value: u64) -> Value {
-        Value { digits: value, scale: 0, negative: false }
+        Value { digits: value, scale: Scale::One, negative: false }
     }
 
     /// An integer that may be negative.
     #[inline]
     pub const fn signed(value: i64) -> Value {
-        Value { digits: value.unsigned_abs(), scale: 0, negative: value < 0 }
+        Value { digits: value.unsigned_abs(), scale: Scale::One, negative: value < 0 }
     }
 
     /// Milliseconds, written as seconds.
     #[inline]
     pub const fn milliseconds(value: u64) -> Value {
-        Value { digits: value, scale: 3, negative: false }
+        Value { digits: value, scale: Scale::Thousandth, negative: false }
     }
 
     #[inline]
     fn write(self, out: &mut Out<'_>) {
-        let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(self.digits).as_bytes();
         if self.negative {
             out.push(b'-');
         }
-        if self.scale == 0 {
-            return out.put(digits);
-        }
-        let scale = usize::from(self.scale);
-        let (whole, mut fraction) = digits
-            .len()
-            .checked_sub(scale)
-            .and_then(|at| digits.split_at_checked(at))
-            .unwrap_or((b"", digits));
-        let padding = ZEROS.get(fraction.len()..scale).unwrap_or(b"");
-        while let [rest @ .., b'0'] = fraction {
-            fraction = rest;
-        }
-        out.put(if whole.is_empty() { b"0" } else { whole });
-        if !fraction.is_empty() {
-            out.push(b'.');
-            out.put(padding);
-            out.put(fraction);
-        }
+        // A division by what is known is a multiplication.
+        let digits = self.digits;
+        let (whole, billionths) = match self.scale {
+            Scale::One => (digits, 0),
+            Scale::Thousandth => (digits / 1_000, digits % 1_000 * 1_000_000),
+            Scale::Millionth => (digits / 1_000_000, digits % 1_000_000 * 1_000),
+            Scale::Billionth => (digits / 1_000_000_000, digits % 1_000_000_000),
+        };
+        out.decimal(whole);
+        out.fraction(billionths);
     }
 }
 
 /// The figure as it is.
 #[inline]
 pub fn number(reading: Reading) -> Option<Value> {
-    scaled(reading, 0)
+    scaled(reading, Scale::One)
 }
 
 /// A figure in nanoseconds, written as seconds.
 #[inline]
 pub fn nanoseconds(reading: Reading) -> Option<Value> {
-    scaled(reading, 9)
+    scaled(reading, Scale::Billionth)
 }
 
 /// A figure in microseconds, written as seconds.
 #[inline]
 pub fn microseconds(reading: Reading) -> Option<Value> {
-    scaled(reading, 6)
+    scaled(reading, Scale::Millionth)
 }
 
 #[inline]
-fn scaled(reading: Reading, scale: u8) -> Option<Value> {
+fn scaled(reading: Reading, scale: Scale) -> Option<Value> {
     reading.map(|v| Value { digits: v.get(), scale, negative: false })
 }
 
@@ -127,20 +121,19 @@ impl Label<'_> {
 
     #[inline]
     fn write(self, out: &mut Out<'_>) {
-        let mut buffer = itoa::Buffer::new();
         match self {
             Label::Text(text) => labels::escape(text, |piece| out.put(piece.as_bytes())),
             Label::Word(word) => out.put(word.as_bytes()),
             Label::Lower(word) => word.bytes().for_each(|b| out.push(b.to_ascii_lowercase())),
-            Label::Number(number) => out.put(buffer.format(number).as_bytes()),
+            Label::Number(number) => out.decimal(number),
             Label::Cpu(number) => {
                 out.put(if number < 10 { b"cpu0" } else { b"cpu" });
-                out.put(buffer.format(number).as_bytes());
+                out.decimal(number as u64);
             }
             Label::DeviceNumbers(major, minor) => {
-                out.put(buffer.format(major).as_bytes());
+                out.decimal(major.into());
                 out.push(b':');
-                out.put(buffer.format(minor).as_bytes());
+                out.decimal(minor.into());
             }
         }
     }
@@ -150,7 +143,7 @@ impl Label<'_> {
 #[derive(Debug, Clone)]
 pub struct Heading {
     /// The name of its samples and an opening brace, which most lines begin with.
-    opening: String,
+    opening: Padded,
     family: &'static str,
     help: &'static str,
     type_name: &'static str,
@@ -171,36 +164,38 @@ impl Heading {
         type_name: &'static str,
         unit: Option<&'static str>,
     ) -> Heading {
-        Heading { opening: format!("{sample}{{"), family, help, type_name, unit }
+        Heading { opening: Padded::new(&format!("{sample}{{")), family, help, type_name, unit }
     }
 }
 
 /// A time stamp and the end of the line, written once a scrape.
 #[derive(Debug, Clone)]
 pub struct LineEnd {
-    text: Vec<u8>,
+    text: Padded,
 }
 
 impl LineEnd {
     /// The end of lines without a time stamp.
     pub fn plain() -> LineEnd {
-        LineEnd { text: b"\n".to_vec() }
+        LineEnd { text: Padded::new("\n") }
     }
 
     /// Makes it the end of lines with the time stamp `wall_ms`: milliseconds in
     /// Prometheus text, seconds in OpenMetrics.
     pub fn stamp(&mut self, wall_ms: u64, openmetrics: bool) {
-        self.text.clear();
-        self.text.push(b' ');
         let value = if openmetrics { Value::milliseconds(wall_ms) } else { Value::integer(wall_ms) };
-        let mut number = [0; NUMBER];
-        let mut out = Out { bytes: &mut number, at: 0 };
+        let mut text = [0; NUMBER + SLACK];
+        let mut out = Out { bytes: &mut text, at: 0 };
+        out.push(b' ');
         value.write(&mut out);
+        out.push(b'\n');
         let length = out.at;
-        self.text.extend_from_slice(number.get(..length).unwrap_or_default());
-        self.text.push(b'\n');
+        self.text.set(text.get(..length).unwrap_or_default());
     }
 }
+
+/// What lines begin and end with before the first family.
+static EMPTY: Padded = Padded::empty();
 
 /// Where samples go: a buffer that is handed on whenever it is full, always at
 /// the end of a line.
@@ -214,9 +209,9 @@ pub struct Lines<'a> {
     stopped: bool,
     /// What is still to be said about the family.
     heading: Option<&'a Heading>,
-    opening: &'a [u8],
+    opening: &'a Padded,
     base: &'a str,
-    end: &'a [u8],
+    end: &'a Padded,
 }
 
 impl std::fmt::Debug for Lines<'_> {
@@ -229,13 +224,13 @@ impl<'a> Lines<'a> {
     /// Lines into `buffer`, which is handed to `sink` in chunks of its capacity.
     pub fn new(buffer: &'a mut Vec<u8>, sink: &'a mut dyn FnMut(&[u8]) -> bool) -> Self {
         buffer.resize(buffer.capacity(), 0);
-        Lines { buffer, at: 0, sink, stopped: false, heading: None, opening: b"", base: "", end: b"\n" }
+        Lines { buffer, at: 0, sink, stopped: false, heading: None, opening: &EMPTY, base: "", end: &EMPTY }
     }
 
     /// Starts a family; the samples that follow are its own and end with `end`.
     pub fn family(&mut self, heading: &'a Heading, end: &'a LineEnd) {
         self.heading = Some(heading);
-        self.opening = heading.opening.as_bytes();
+        self.opening = &heading.opening;
         self.base = "";
         self.end = &end.text;
     }
@@ -279,15 +274,15 @@ impl<'a> Lines<'a> {
         let mut out = self.room(opening.len() + base.len() + end.len());
         if base.is_empty() {
             // No labels, no brace.
-            out.put(opening.strip_suffix(b"{").unwrap_or(opening));
+            out.put(opening.text().strip_suffix(b"{").unwrap_or_default());
             out.push(b' ');
         } else {
-            out.put(opening);
+            out.put_padded(opening);
             out.put_long(base);
             out.put(b"} ");
         }
         value.write(&mut out);
-        out.put(end);
+        out.put_padded(end);
         self.at = out.at;
     }
 
@@ -296,7 +291,7 @@ impl<'a> Lines<'a> {
         // Four more bytes for each label: the comma, `=` and the quotes.
         let more: usize = own.iter().map(|(name, value)| name.len() + 4 + value.room()).sum();
         let mut out = self.room(opening.len() + base.len() + more + end.len());
-        out.put(opening);
+        out.put_padded(opening);
         out.put_long(base);
         let mut comma = !base.is_empty();
         for (name, value) in own {
@@ -311,7 +306,7 @@ impl<'a> Lines<'a> {
         }
         out.put(b"} ");
         value.write(&mut out);
-        out.put(end);
+        out.put_padded(end);
         self.at = out.at;
     }
 
@@ -321,7 +316,7 @@ impl<'a> Lines<'a> {
         if let Some(heading) = self.heading.take() {
             self.write_heading(heading);
         }
-        self.make_room(bytes + NUMBER);
+        self.make_room(bytes + NUMBER + SLACK);
         Out { at: self.at, bytes: self.buffer }
     }
 

@@ -9,7 +9,7 @@ use super::families::{self, Emit, Family, FirstMounts, MetricType, Row, Unit};
 use super::labels;
 use super::lines::{Heading, LineEnd, Lines};
 use super::negotiate::Format;
-use crate::snapshot::{Cgroup, Kinds, KubeletLabels, Machine, OomGone, Snapshot};
+use crate::snapshot::{Cgroup, CgroupSample, Kinds, KubeletLabels, Machine, OomGone, Snapshot};
 
 /// Size of the chunks, which is also what the text of a scrape takes in memory.
 const CHUNK: usize = 64 * 1024;
@@ -47,6 +47,8 @@ pub struct Renderer {
     buffer: Vec<u8>,
     machine_labels: String,
     mounts: FirstMounts,
+    /// Room for the rows that are shown, empty between scrapes.
+    shown: Vec<Shown<'static>>,
     /// Those of the snapshot's departed that are shown, and ends of lines at their times.
     gone: Vec<usize>,
     ends: Vec<LineEnd>,
@@ -68,6 +70,7 @@ impl Renderer {
             buffer: Vec::with_capacity(CHUNK),
             machine_labels: String::new(),
             mounts: FirstMounts::default(),
+            shown: Vec::new(),
             gone: Vec::new(),
             ends: Vec::new(),
             plain: LineEnd::plain(),
@@ -113,6 +116,12 @@ impl Renderer {
         self.find_gone(snapshot);
         let runtime = self.runtime;
         let wanted = |cgroup: &Cgroup| runtime.is_none() || cgroup.part.runtime == runtime;
+        // Found once, since every family goes through them.
+        let mut shown = emptied(std::mem::take(&mut self.shown));
+        shown.extend(snapshot.cgroups.iter().filter(|sample| wanted(&sample.cgroup)).filter_map(|sample| {
+            let base = base_labels(&sample.cgroup, view)?;
+            Some(Shown { sample, base })
+        }));
 
         let mut result = Ok(());
         let mut taken = |chunk: &[u8]| {
@@ -129,17 +138,20 @@ impl Renderer {
                 _ => (None, None),
             };
             if let Some(each) = each {
-                let of_kubelet = view == View::Kubelet;
-                for sample in snapshot.cgroups.iter().filter(|sample| wanted(&sample.cgroup)) {
-                    let Some(base) = base_labels(&sample.cgroup, view) else { continue };
-                    lines.base(base);
-                    let (seen_ms, mounts) = (snapshot.wall_ms, &self.mounts);
-                    each(&Row { sample, seen_ms, snapshot, kinds, mounts, of_kubelet }, &mut lines);
+                let (of_kubelet, mounts) = (view == View::Kubelet, &self.mounts);
+                let row_of = |sample, seen_ms| Row { sample, seen_ms, snapshot, kinds, mounts, of_kubelet };
+                if let Some(first) = shown.first() {
+                    let mut row = row_of(first.sample, snapshot.wall_ms);
+                    for Shown { sample, base } in &shown {
+                        lines.base(base);
+                        row.sample = sample;
+                        each(&row, &mut lines);
+                    }
                 }
                 let remains = families::remains(family);
                 for (index, at) in self.gone.iter().enumerate().filter(|_| remains) {
                     let Some(departed) = snapshot.departed.get(*at) else { continue };
-                    let (sample, seen_ms) = (&departed.last, departed.seen_ms);
+                    let sample = &departed.last;
                     let Some(base) = base_labels(&sample.cgroup, view) else { continue };
                     // Kills of the gone have rows of their own.
                     let twice = gone.is_some() && is_among(&snapshot.oom_gone, &sample.cgroup);
@@ -150,10 +162,7 @@ impl Renderer {
                     if family.stamped {
                         lines.end(self.ends.get(index).unwrap_or(end));
                     }
-                    each(
-                        &Row { sample, seen_ms, snapshot, kinds, mounts: &self.mounts, of_kubelet },
-                        &mut lines,
-                    );
+                    each(&row_of(sample, departed.seen_ms), &mut lines);
                 }
                 lines.end(end);
             }
@@ -177,8 +186,23 @@ impl Renderer {
             }
         }
         lines.finish(format.is_openmetrics());
+        self.shown = emptied(shown);
         result
     }
+}
+
+/// A row of the scrape, and its base labels.
+#[derive(Debug)]
+struct Shown<'a> {
+    sample: &'a CgroupSample,
+    base: &'a str,
+}
+
+/// The same room for rows of another snapshot.
+fn emptied<'b>(mut rows: Vec<Shown<'_>>) -> Vec<Shown<'b>> {
+    rows.clear();
+    // Collected in place.
+    rows.into_iter().map_while(|_| None).collect()
 }
 
 impl Renderer {
