@@ -51,7 +51,7 @@ impl Value {
         Value { digits: value, scale: Scale::Thousandth, negative: false }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(self, out: &mut Out<'_>) {
         if self.negative {
             out.push(b'-');
@@ -273,8 +273,9 @@ impl<'a> Lines<'a> {
         let (opening, base, end) = (self.opening, self.base.as_bytes(), self.end);
         let mut out = self.room(opening.len() + base.len() + end.len());
         if base.is_empty() {
-            // No labels, no brace.
-            out.put(opening.text().strip_suffix(b"{").unwrap_or_default());
+            // No labels: a space where the brace is.
+            out.put_padded(opening);
+            out.at = out.at.saturating_sub(1);
             out.push(b' ');
         } else {
             out.put_padded(opening);

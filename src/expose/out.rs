@@ -4,11 +4,11 @@
 //! instructions a piece takes. Where there is room behind it, a piece is copied in whole
 //! blocks, and what is too much is written over by the next.
 
-/// Bytes behind a line that may be written to: a block more than the text.
+/// Bytes behind a line that may be written to.
 pub(super) const SLACK: usize = BLOCK;
 
-/// What [`Padded`] text is copied in.
-const BLOCK: usize = 32;
+/// What [`Padded`] text is copied in: more than nearly all names.
+const BLOCK: usize = 64;
 
 /// What turns eight digits into their characters.
 const ASCII: u64 = u64::from_ne_bytes([b'0'; 8]);
@@ -16,17 +16,19 @@ const ASCII: u64 = u64::from_ne_bytes([b'0'; 8]);
 /// Ten to the power of eight.
 const E8: u64 = 100_000_000;
 
-/// Text that is written many times.
+/// Text that is written many times: at once where it is short.
 #[derive(Debug, Clone)]
 pub(super) struct Padded {
-    /// The text, and zeros up to a whole number of blocks.
-    bytes: Vec<u8>,
+    /// The text, and zeros behind it.
+    block: [u8; BLOCK],
+    /// What the block does not hold.
+    rest: Vec<u8>,
     length: usize,
 }
 
 impl Padded {
     pub(super) const fn empty() -> Padded {
-        Padded { bytes: Vec::new(), length: 0 }
+        Padded { block: [0; BLOCK], rest: Vec::new(), length: 0 }
     }
 
     pub(super) fn new(text: &str) -> Padded {
@@ -36,19 +38,17 @@ impl Padded {
     }
 
     pub(super) fn set(&mut self, text: &[u8]) {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(text);
-        self.bytes.resize(text.len().next_multiple_of(BLOCK), 0);
+        let (short, rest) = text.split_at(text.len().min(BLOCK));
+        self.block = [0; BLOCK];
+        self.block.iter_mut().zip(short).for_each(|(to, from)| *to = *from);
+        self.rest.clear();
+        self.rest.extend_from_slice(rest);
         self.length = text.len();
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.length
-    }
-
-    pub(super) fn text(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -85,16 +85,18 @@ impl Out<'_> {
         self.at = end;
     }
 
-    /// Text in whole blocks, with room for [`SLACK`] behind it.
+    /// Text with room for [`SLACK`] behind it.
     #[inline(always)]
     pub(super) fn put_padded(&mut self, padded: &Padded) {
-        let space = self.bytes.get_mut(self.at..).unwrap_or_default();
-        let (from, _) = padded.bytes.as_chunks::<BLOCK>();
-        let (to, _) = space.as_chunks_mut::<BLOCK>();
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
+        if let Some(space) = self.bytes.get_mut(self.at..).and_then(|space| space.first_chunk_mut()) {
+            *space = padded.block;
         }
-        self.at += padded.length;
+        if padded.length > BLOCK {
+            self.at += BLOCK;
+            self.put_long(&padded.rest);
+        } else {
+            self.at += padded.length;
+        }
     }
 
     /// The first `length` of eight bytes, with room for all of them.
@@ -109,6 +111,10 @@ impl Out<'_> {
     /// An integer, with room for [`SLACK`] behind it.
     #[inline]
     pub(super) fn decimal(&mut self, value: u64) {
+        if value < 10 {
+            // Most of what is counted never happened.
+            return self.put_word(value | ASCII, 1);
+        }
         if value < E8 {
             return self.leading(value);
         }
@@ -233,7 +239,7 @@ mod tests {
         for length in 0..200 {
             let text: String = ('a'..='z').cycle().take(length).collect();
             let padded = Padded::new(&text);
-            assert_eq!((padded.len(), padded.text()), (length, text.as_bytes()));
+            assert_eq!(padded.len(), length);
             let mut bytes = vec![b'?'; length + SLACK + 1];
             let mut out = Out { bytes: &mut bytes, at: 1 };
             out.put_padded(&padded);
