@@ -30,7 +30,8 @@ gone() {
   for ((i = ${#groups[@]} - 1; i >= 0; i--)); do
     for controller in "" /cpu /cpuacct /memory; do rmdir "/sys/fs/cgroup$controller/${groups[i]}" 2>/dev/null || true; done
   done
-  ! ls -d /sys/fs/cgroup/{,*/}"${groups[0]}" >/dev/null 2>&1
+  # `ls` of several names fails as soon as one of them is not there.
+  ! compgen -G "/sys/fs/cgroup/${groups[0]}" && ! compgen -G "/sys/fs/cgroup/*/${groups[0]}"
 }
 
 agent=$(binary)

@@ -49,6 +49,8 @@ stop() {
   local pid
   for pid in "${started[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true; done
   started=()
+  # ctr makes one cgroup for the namespace, and leaves it.
+  rmdir "/sys/fs/cgroup/$CONTAINERD_NAMESPACE" /sys/fs/cgroup/*/"$CONTAINERD_NAMESPACE" 2>/dev/null || true
   for point in $(grep -o " $work[^ ]*" /proc/self/mountinfo | sort -ru); do umount "$point" || true; done
   cleanup
 }
